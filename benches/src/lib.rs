@@ -1,0 +1,1 @@
+//! Benchmarks of tabpool beside its named peers.

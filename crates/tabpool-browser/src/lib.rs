@@ -1,0 +1,1 @@
+//! Find, start, profile, watch and end real browsers.

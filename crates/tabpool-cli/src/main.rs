@@ -1,0 +1,2 @@
+//! The tabpool program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Content-addressed model storage: CIDs, UnixFS directories, block stores.

@@ -1,0 +1,1 @@
+//! The Backend trait, memory planning, the conformance suite and the CPU backend.

@@ -1,0 +1,1 @@
+//! The graph IR of tabpool: operators, validation, passes, static programs.

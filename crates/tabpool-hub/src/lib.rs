@@ -1,0 +1,1 @@
+//! Downloads of model folders from a Hugging Face compatible hub.

@@ -1,0 +1,1 @@
+//! What tabpool measures, kept in DuckDB: events, store, queries, reports.

@@ -1,0 +1,1 @@
+//! Text in and embeddings out: tokenizers, padding, pooling.

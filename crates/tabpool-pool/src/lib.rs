@@ -1,0 +1,1 @@
+//! The actor that joins browsers, workers, scheduler, content and metrics.

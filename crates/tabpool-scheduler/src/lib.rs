@@ -1,0 +1,1 @@
+//! Placement, replay and recovery decisions as a pure state machine.

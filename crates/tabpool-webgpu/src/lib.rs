@@ -1,0 +1,1 @@
+//! WGSL kernels and dispatch plans over wgpu, in browsers and natively.

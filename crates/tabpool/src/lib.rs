@@ -1,0 +1,1 @@
+//! AI models on a pool of web browsers.

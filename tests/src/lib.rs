@@ -1,0 +1,1 @@
+//! End-to-end suites of tabpool on real browsers.

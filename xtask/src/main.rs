@@ -1,0 +1,2 @@
+//! Set-up, checks, tests and benchmarks of the tabpool workspace.
+fn main() {}
