@@ -1,1 +1,14 @@
-//! The Backend trait, memory planning, the conformance suite and the CPU backend.
+//! The engine: what every backend promises, and the parts they share.
+//!
+//! A [`Backend`] turns a [`Program`](tabpool_graph::Program) into an [`Executable`] on one device. There is one
+//! conformance suite ([`conformance`]) that every backend runs, and one oracle ([`oracle`]) that says what is right.
+//! Memory is planned once, at load, by the liveness of values ([`memory`]); a run allocates nothing.
+//!
+//! Futures here are not `Send`: a backend lives on the thread of its worker, in a browser and natively alike.
+
+pub mod backend;
+
+pub use backend::{
+    Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, MemoryUse, RunOutput, WeightError,
+    WeightSource,
+};

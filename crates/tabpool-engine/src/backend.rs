@@ -1,0 +1,187 @@
+//! The contract between a worker and a backend.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tabpool_graph::{BlockRef, Program};
+use tabpool_tensor::Tensor;
+
+/// Which of a worker's ways to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Api {
+    /// WGSL kernels through WebGPU, or natively through Vulkan, Metal or Direct3D 12.
+    WebGpu,
+    /// The browser's `MLGraphBuilder`.
+    WebNn,
+    /// The processor: SIMD in wasm or natively.
+    Cpu,
+}
+
+impl Api {
+    /// The name people and databases see: `webgpu`, `webnn` or `cpu`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Api::WebGpu => "webgpu",
+            Api::WebNn => "webnn",
+            Api::Cpu => "cpu",
+        }
+    }
+}
+
+/// What a backend says of its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Which API this is.
+    pub api: Api,
+    /// The device as its driver names it, as in `google swiftshader` or `AVX-512, 2 threads`.
+    pub device: String,
+}
+
+/// Where a backend gets the blocks of weights from. Bytes are verified before they are handed over.
+#[async_trait(?Send)]
+pub trait WeightSource {
+    /// The bytes of one block, exactly [`BlockRef::len`] of them.
+    ///
+    /// # Errors
+    /// [`WeightError`] where the block cannot be had or does not hash to its CID.
+    async fn block(&self, block: &BlockRef) -> Result<Bytes, WeightError>;
+
+    /// Says which blocks will be asked for, in order, so that a source can fetch ahead. Does nothing by default.
+    fn expect(&self, _blocks: &[BlockRef]) {}
+}
+
+/// Why a block could not be had.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("block {cid}: {reason}")]
+pub struct WeightError {
+    /// The block's CID as text, or as hexadecimal digits where it does not parse.
+    pub cid: String,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// Why a backend could not load or run a program.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The device or backend lacks something the program needs; another device may have it.
+    #[error("{api} cannot run this program: node {node:?} ({op}) {reason}")]
+    Unsupported {
+        /// The backend's API.
+        api: &'static str,
+        /// The node's name.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// What is lacking.
+        reason: String,
+    },
+    /// A weight could not be had.
+    #[error("weight {name:?}: {source}")]
+    Weight {
+        /// The weight's name.
+        name: String,
+        /// Why.
+        source: WeightError,
+    },
+    /// An input of a run is missing, has another dtype or another shape than the program's.
+    #[error("input {name:?}: {reason}")]
+    Input {
+        /// The input's name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device ran out of memory.
+    #[error("out of memory on the device while {doing}: {reason}")]
+    OutOfMemory {
+        /// What needed it.
+        doing: String,
+        /// What the device says.
+        reason: String,
+    },
+    /// The device is lost; every executable of this backend is dead and the backend must be made anew.
+    #[error("the device is lost: {reason}")]
+    DeviceLost {
+        /// What the device says.
+        reason: String,
+    },
+    /// The device refused something it should accept: a bug here or in the driver.
+    #[error("the device failed while {doing}: {reason}")]
+    Device {
+        /// What was being done.
+        doing: String,
+        /// What the device says.
+        reason: String,
+    },
+}
+
+/// Bytes that an executable holds on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Weights, shared ones counted in full.
+    pub weights: u64,
+    /// Of `weights`, those that were on the device already for another program.
+    pub shared: u64,
+    /// Activations and staging.
+    pub scratch: u64,
+}
+
+/// What loading cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Making and compiling kernels or graphs.
+    pub compile: Duration,
+    /// Getting weights and bringing them onto the device.
+    pub upload: Duration,
+    /// What the executable holds.
+    pub memory: MemoryUse,
+}
+
+/// What a run gave, and where its time went.
+#[derive(Clone, Debug)]
+pub struct RunOutput {
+    /// The program's outputs, in order.
+    pub tensors: Vec<Tensor>,
+    /// From the first write of an input until the device had finished, as far as can be told from outside.
+    pub compute: Duration,
+    /// Bringing the outputs back.
+    pub readback: Duration,
+}
+
+/// A program ready to run on one device.
+#[async_trait(?Send)]
+pub trait Executable {
+    /// Runs once. `inputs` are in the program's order, with exactly its dtypes and shapes. Several runs may be in
+    /// flight; they finish in the order they were started. Dropping the future leaves the device consistent.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] for inputs that do not fit, otherwise what the device reports.
+    async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError>;
+}
+
+/// An executable and what it cost.
+pub struct Loaded {
+    /// What runs.
+    pub executable: Rc<dyn Executable>,
+    /// What loading cost.
+    pub report: LoadReport,
+}
+
+/// One device through one API.
+#[async_trait(?Send)]
+pub trait Backend {
+    /// What this is.
+    fn info(&self) -> &BackendInfo;
+
+    /// Makes a program ready: kernels compiled, weights on the device, memory planned. Weights that another live
+    /// executable of this backend holds (equal blocks, stored dtype and shape) are shared, not loaded again.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing stays behind on the device.
+    async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError>;
+}
