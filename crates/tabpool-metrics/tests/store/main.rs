@@ -1,0 +1,7 @@
+//! The store as its users see it: files, locks, crashes, losses and odd text.
+
+mod crash;
+mod losses;
+mod opening;
+mod samples;
+mod text;
