@@ -1,0 +1,164 @@
+//! What the caller tells the scheduler: everything that happened, in the order in which it was seen.
+//!
+//! Events may be late, repeated, about workers long gone or about attempts given up. Such events are counted in
+//! [`Stats::ignored`](crate::Stats::ignored) and change nothing, so the caller forwards frames without judging them.
+
+use std::time::Duration;
+
+use crate::id::{Api, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+use crate::placement::Placement;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The pool has a new place to keep filled.
+    SlotAdded {
+        /// Its id, not in use.
+        slot: SlotId,
+        /// What is launched there.
+        kind: WorkerKind,
+    },
+    /// The place is given up: its worker is drained, then stopped, and not launched again.
+    SlotRemoved {
+        /// Which place.
+        slot: SlotId,
+    },
+    /// A launch that was asked for did not bring a worker.
+    LaunchFailed {
+        /// The place.
+        slot: SlotId,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// A worker finished its handshake.
+    Joined {
+        /// Its id. If it is that of a worker already known, that one is taken for lost.
+        worker: WorkerId,
+        /// The slot whose launch brought it; `None` for a worker that came by itself.
+        slot: Option<SlotId>,
+        /// What it is.
+        kind: WorkerKind,
+        /// What it runs with, best first.
+        apis: Vec<Api>,
+        /// How many requests it is willing to hold at once.
+        credits: u32,
+    },
+    /// A worker is gone: closed, crashed or silent for too long.
+    Lost {
+        /// Which.
+        worker: WorkerId,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// A caller wants a program run.
+    Submit(Submit),
+    /// The caller no longer wants the answer.
+    Cancel {
+        /// Of which request.
+        request: RequestId,
+    },
+    /// A worker holds a program ready to run.
+    LoadFinished {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which program.
+        program: ProgramId,
+        /// With which API.
+        api: Api,
+        /// How long it took, as measured by the worker.
+        took: Duration,
+    },
+    /// A worker could not load a program.
+    LoadFailed {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which program.
+        program: ProgramId,
+        /// With which API.
+        api: Api,
+        /// Why, for a person.
+        reason: String,
+        /// Whether another try may end otherwise: a block that did not arrive, not an operator that is missing.
+        retry: LoadRetry,
+    },
+    /// A worker dropped a program by itself.
+    Unloaded {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which program.
+        program: ProgramId,
+        /// From which API.
+        api: Api,
+    },
+    /// A worker ran a request. The caller keeps the outputs and hands them on if `Reply` says so.
+    Finished {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which request.
+        request: RequestId,
+        /// Which attempt, as given by `Dispatch`.
+        attempt: u32,
+        /// How long it computed, as measured by the worker.
+        compute: Duration,
+    },
+    /// A worker did not manage to run a request, or ended it because of `CancelOn`.
+    Failed {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which request.
+        request: RequestId,
+        /// Which attempt, as given by `Dispatch`.
+        attempt: u32,
+        /// Whose fault it was.
+        fault: Fault,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// Give the worker nothing new, and stop it when it holds nothing.
+    Drain {
+        /// Which worker.
+        worker: WorkerId,
+    },
+    /// Nothing but time passed. Due at the latest at [`Scheduler::next_wakeup`](crate::Scheduler::next_wakeup).
+    Tick,
+}
+
+/// A request, as its caller submits it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Submit {
+    /// Its id, never used before.
+    pub request: RequestId,
+    /// The model, whose other programs lend their measurements until this program has its own.
+    pub model: ModelId,
+    /// The program to run.
+    pub program: ProgramId,
+    /// Where it may run.
+    pub placement: Placement,
+    /// Higher goes first; a lower one catches up by waiting.
+    pub priority: i8,
+    /// When the answer is of no use any more, on the scheduler's clock; `None` takes the configured time-out.
+    pub deadline: Option<Duration>,
+    /// How heavy the program is, in ordinary requests: scales the priors and the measurements of its model's
+    /// other programs until it has its own. `1.0` where nothing is known.
+    pub cost: f32,
+}
+
+/// Who is to blame for a failed attempt, and so what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The request itself is wrong: answered at once, never tried again.
+    Input,
+    /// The worker failed: tried again, elsewhere if there is an elsewhere.
+    Worker,
+    /// The worker's device was lost: as `Worker`, and what was resident with that API must be loaded again.
+    Device,
+}
+
+/// Whether a failed load may be tried again on the same worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoadRetry {
+    /// The same load may succeed later.
+    Later,
+    /// This worker can never run this program with this API.
+    Never,
+}

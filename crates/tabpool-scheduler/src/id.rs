@@ -1,0 +1,112 @@
+//! The names by which events and actions speak of things: plain numbers given out by the caller.
+//!
+//! The scheduler never makes an id up and never reads meaning into one. Two ids of one sort must not be reused
+//! while the first may still be mentioned: a `RequestId` given out twice would let a late frame of the first
+//! request be taken for one of the second.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $noun:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($noun, " {}"), self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// One joined worker: a tab, a native process, a remote page. A restart is a new worker.
+    WorkerId,
+    "worker"
+);
+id!(
+    /// A place in the pool that is kept filled by launching a browser or a native worker.
+    SlotId,
+    "slot"
+);
+id!(
+    /// One request of a caller, from `Submit` to its only `Reply`.
+    RequestId,
+    "request"
+);
+id!(
+    /// A model; its programs share latency estimates until they have their own.
+    ModelId,
+    "model"
+);
+id!(
+    /// A model's static program for one bucket of shapes: the unit that is loaded and run.
+    ProgramId,
+    "program"
+);
+
+/// The API a worker runs a program with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Api {
+    /// WebGPU, in a browser or natively.
+    WebGpu,
+    /// WebNN, in a browser.
+    WebNn,
+    /// Threads and SIMD.
+    Cpu,
+}
+
+impl Api {
+    /// Every API, in declaration order.
+    pub const ALL: [Self; 3] = [Self::WebGpu, Self::WebNn, Self::Cpu];
+
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WebGpu => "webgpu",
+            Self::WebNn => "webnn",
+            Self::Cpu => "cpu",
+        })
+    }
+}
+
+/// What sort of worker this is; workers of one kind share latency estimates and priors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WorkerKind {
+    /// Chromium, launched by the pool.
+    Chromium,
+    /// Google Chrome, launched by the pool.
+    Chrome,
+    /// Microsoft Edge, launched by the pool.
+    Edge,
+    /// Firefox, launched by the pool.
+    Firefox,
+    /// A native worker of the same protocol.
+    Native,
+    /// A page that somebody opened somewhere.
+    Remote,
+}
+
+impl WorkerKind {
+    /// Every kind, in declaration order.
+    pub const ALL: [Self; 6] = [Self::Chromium, Self::Chrome, Self::Edge, Self::Firefox, Self::Native, Self::Remote];
+}
+
+impl fmt::Display for WorkerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chromium => "chromium",
+            Self::Chrome => "chrome",
+            Self::Edge => "edge",
+            Self::Firefox => "firefox",
+            Self::Native => "native",
+            Self::Remote => "remote",
+        })
+    }
+}

@@ -1,0 +1,426 @@
+//! Deciding what runs where, and which program is loaded where.
+//!
+//! A *pass* visits the lanes in the order of their heads and sends out one request at a time, until nobody who
+//! waits can be served better by going than by waiting. What a lane leaves waiting is *pledged* to the workers it
+//! waits for, so that a later lane does not take them for idle.
+//!
+//! A slower worker that is free gets the first request of the lane that would be finished there sooner than by
+//! waiting for the better ones, which need not be the head: the head is served by the better worker.
+//!
+//! A program is loaded on one more worker for one of two reasons. Either what waits now would be finished sooner,
+//! the load included; that answers a burst. Or requests have lost as much time by waiting for busy workers as the
+//! load costs; that answers a steady load, under which the queue is never long but never empty. The second is
+//! the rent-or-buy rule: buying once the rent has added up to the price costs at most twice the optimum, whatever
+//! the future brings.
+
+use std::time::Duration;
+
+use super::{Changed, RequestState, Scheduler};
+use crate::action::{Action, LoadReason, Outcome};
+use crate::id::WorkerId;
+use crate::latency::Question;
+use crate::placement::{Offer, finished_by};
+use crate::queue::{Candidate, LaneId, LaneKey, Readiness};
+use crate::timer::Timer;
+use crate::worker::{CircuitState, InFlight, LoadState, Standing, Worker};
+
+/// How soon a request that is held back for a better worker is looked at again, at the soonest.
+const RECHECK_AT_LEAST: Duration = Duration::from_millis(1);
+
+/// An attempt is never allowed more than this, however slow its program.
+const LONGEST_ALLOWANCE: Duration = Duration::from_secs(24 * 3600);
+
+/// A candidate as it looks in this pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    candidate: Candidate,
+    offer: Offer,
+    /// It could be sent a request now.
+    ready: bool,
+    /// Seconds until a load here would be done; 0 where none is needed.
+    load: f64,
+    /// A load could be started here now.
+    loadable: bool,
+}
+
+impl Seen {
+    fn is_absent(&self) -> bool {
+        self.candidate.readiness == Readiness::Absent
+    }
+
+    /// The offer if the program were there.
+    fn if_loaded(&self, backlog: f64) -> Offer {
+        Offer { start: backlog, compute: self.offer.compute }
+    }
+}
+
+/// What became of a visit to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visit {
+    /// It sent out a request, and may send out another.
+    Sent,
+    /// Nothing more can be done for it now.
+    Done,
+}
+
+/// What a lane may hope for when it has no candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    Candidates,
+    /// A slot is starting or a circuit is open: it may become otherwise by itself.
+    Waits,
+    Nobody,
+}
+
+impl Scheduler {
+    /// Places what the event and the timers have made possible.
+    pub(super) fn place(&mut self, actions: &mut Vec<Action>) {
+        match std::mem::take(&mut self.changed) {
+            Changed::Nothing => {}
+            Changed::Lane(lane) => {
+                self.pass += 1;
+                while self.visit(lane, None, actions) == Visit::Sent {}
+            }
+            Changed::Worker(worker) => self.run_pass(Some(worker), actions),
+            Changed::Anything => self.run_pass(None, actions),
+        }
+    }
+
+    /// Visits the lanes that may use `worker`, or all of them.
+    fn run_pass(&mut self, worker: Option<WorkerId>, actions: &mut Vec<Action>) {
+        self.pass += 1;
+        let mut done = None;
+        while let Some((rank, lane)) = self.queue.next_head(done) {
+            let exhausted = |id| self.workers.get(&id).is_none_or(|known| known.free_credits() == 0);
+            if worker.is_some_and(exhausted) {
+                return;
+            }
+            if self.visit(lane, worker, actions) == Visit::Done {
+                done = Some(rank);
+            }
+        }
+    }
+
+    /// Sends out at most one request of a lane, or loads its program somewhere.
+    fn visit(&mut self, lane: LaneId, only: Option<WorkerId>, actions: &mut Vec<Action>) -> Visit {
+        match self.outlook(lane) {
+            Outlook::Candidates => {}
+            Outlook::Waits => return Visit::Done,
+            Outlook::Nobody => {
+                self.dismiss(lane, actions);
+                return Visit::Done;
+            }
+        }
+        let mut seen = std::mem::take(&mut self.seen);
+        let visit = self.visit_candidates(lane, only, &mut seen, actions);
+        self.seen = seen;
+        visit
+    }
+
+    fn visit_candidates(
+        &mut self,
+        lane: LaneId,
+        only: Option<WorkerId>,
+        seen: &mut Vec<Seen>,
+        actions: &mut Vec<Action>,
+    ) -> Visit {
+        let Some(waiting) = self.look(lane, only, seen) else { return Visit::Done };
+        let by_finish = |one: &&Seen, other: &&Seen| one.offer.finish().total_cmp(&other.offer.finish());
+        if let Some(best) = seen.iter().filter(|it| it.ready).min_by(by_finish).copied() {
+            let others = || seen.iter().filter(|it| it.candidate != best.candidate && !it.is_absent());
+            let before = finished_by(others().map(|it| it.offer), best.offer.finish());
+            if before < waiting {
+                self.send(lane, before, &best, actions);
+                self.spread_after(lane, &best, seen, actions);
+                return Visit::Sent;
+            }
+            let soonest = others().map(|it| it.offer.finish()).fold(f64::INFINITY, f64::min);
+            self.hold_back((best.offer.finish() - soonest) / 2.0);
+        }
+        self.spread(lane, waiting, seen, actions);
+        self.pledge_rest(waiting, seen);
+        Visit::Done
+    }
+
+    /// Fills `seen` with the lane's candidates as they are now, and says how many requests wait. `None` if there is
+    /// nothing to decide: nobody waits, or nobody can be sent or load anything.
+    fn look(&self, lane: LaneId, only: Option<WorkerId>, seen: &mut Vec<Seen>) -> Option<usize> {
+        seen.clear();
+        let lane = self.queue.lane(lane)?;
+        let concerned = |id| lane.candidates.iter().any(|candidate| candidate.worker == id);
+        if lane.len() == 0 || !only.is_none_or(concerned) {
+            return None;
+        }
+        let workers = || {
+            let known = |candidate: &Candidate| Some((*candidate, self.workers.get(&candidate.worker)?));
+            lane.candidates.iter().filter_map(known)
+        };
+        let loadable = |candidate: &Candidate, worker: &Worker| {
+            candidate.readiness == Readiness::Absent && worker.loads < self.config.loads_per_worker
+        };
+        if !workers().any(|(it, worker)| is_ready(&it, worker, &lane.key) || loadable(&it, worker)) {
+            return None;
+        }
+        for (candidate, worker) in workers() {
+            let LaneKey { model, program, .. } = lane.key;
+            let (kind, api) = (worker.kind, candidate.api);
+            let question = Question { model, program, kind, api, cost: lane.cost };
+            let load = match candidate.readiness {
+                Readiness::Resident => 0.0,
+                Readiness::Absent => self.latency.load(program, kind, api),
+                // As with a late request: what is late is expected to stay so for as long again.
+                Readiness::Loading { since } => {
+                    let elapsed = self.now.saturating_sub(since).as_secs_f64();
+                    (self.latency.load(program, kind, api) - elapsed).abs()
+                }
+            };
+            let queue = worker.backlog(self.now) + worker.pledged(self.pass);
+            let compute = self.latency.compute(question) * worker.pace;
+            seen.push(Seen {
+                candidate,
+                // Loads go on beside other work.
+                offer: Offer { start: queue.max(load), compute },
+                ready: is_ready(&candidate, worker, &lane.key),
+                load,
+                loadable: loadable(&candidate, worker),
+            });
+        }
+        Some(lane.len())
+    }
+
+    /// Sends the request that `position` others of the lane precede.
+    fn send(&mut self, lane: LaneId, position: usize, to: &Seen, actions: &mut Vec<Action>) {
+        let Candidate { worker, api, .. } = to.candidate;
+        let Some(request) = self.queue.lane(lane).and_then(|lane| lane.nth(position)) else { return };
+        let (Some(known), Some(holder)) = (self.requests.get_mut(&request), self.workers.get_mut(&worker)) else {
+            return;
+        };
+        known.attempts += 1;
+        known.state = RequestState::InFlight { worker };
+        let expected = Duration::try_from_secs_f64(to.offer.finish()).unwrap_or(LONGEST_ALLOWANCE);
+        let patience = expected.saturating_mul(self.config.attempt_patience);
+        let allowance = self.config.attempt_timeout.saturating_add(patience).min(LONGEST_ALLOWANCE);
+        let (attempt, program) = (known.attempts, known.program);
+        let question = Question { model: known.model, program, kind: holder.kind, api, cost: known.cost };
+        let due = self.now.saturating_add(allowance);
+        holder.put_in_flight(InFlight {
+            request,
+            attempt,
+            program,
+            dispatched_at: self.now,
+            api,
+            expected: to.offer.compute,
+            allowance,
+            due,
+            standing: Standing::Wanted,
+            question,
+        });
+        let (rank, submitted_at) = (known.rank, known.submitted_at);
+        self.timers.set(due, Timer::Attempt(worker, request, attempt));
+        self.charge_wait(lane, submitted_at, to);
+        self.queue.remove(lane, rank);
+        self.stats.dispatched += 1;
+        actions.push(Action::Dispatch { worker, request, attempt, program, api, expected });
+    }
+
+    /// Adds to a lane's regret what one more worker with the program would have saved this request: at most one
+    /// request's time each, because that is what one more worker takes off the queue while this one runs.
+    fn charge_wait(&mut self, lane: LaneId, submitted_at: Duration, to: &Seen) {
+        let now = self.now;
+        let Some(lane) = self.queue.lane_mut(lane) else { return };
+        let since = lane.ready_since.map_or(now, |ready| ready.max(submitted_at));
+        let waited = now.saturating_sub(since).as_secs_f64();
+        lane.regret += (waited + to.offer.start).min(to.offer.compute);
+    }
+
+    /// After a request went to `sent`: whether the next one had better find one more worker ready.
+    fn spread_after(&mut self, lane: LaneId, sent: &Seen, seen: &mut [Seen], actions: &mut Vec<Action>) {
+        // The lane is gone, or still has requests and will be visited again.
+        if self.queue.lane(lane).is_none_or(|lane| lane.len() > 0) {
+            return;
+        }
+        for it in seen.iter_mut().filter(|it| it.candidate == sent.candidate) {
+            it.ready = false;
+        }
+        self.spread(lane, 1, seen, actions);
+    }
+
+    /// Loads the lane's program on more workers, as long as one of the two reasons holds for `waiting` requests.
+    fn spread(&mut self, lane: LaneId, waiting: usize, seen: &mut [Seen], actions: &mut Vec<Action>) {
+        loop {
+            let absent = seen.iter().enumerate().filter(|(_, it)| it.is_absent() && it.loadable);
+            let finish = |it: &(usize, &Seen)| it.1.offer.finish();
+            let Some((index, best)) = absent.min_by(|one, other| finish(one).total_cmp(&finish(other))) else {
+                return;
+            };
+            let Some(why) = self.reason_to_load(lane, waiting, best, seen) else { return };
+            let Candidate { worker, api, .. } = best.candidate;
+            let Some(lane) = self.queue.lane_mut(lane) else { return };
+            if why == LoadReason::Waiting {
+                lane.regret = 0.0;
+            }
+            let program = lane.key.program;
+            self.start_load(worker, program, api, why, actions);
+            seen[index].candidate.readiness = Readiness::Loading { since: self.now };
+        }
+    }
+
+    fn reason_to_load(&self, lane: LaneId, waiting: usize, best: &Seen, seen: &[Seen]) -> Option<LoadReason> {
+        let present = || seen.iter().filter(|it| !it.is_absent());
+        if present().next().is_none() {
+            return Some(LoadReason::First);
+        }
+        let finished = |moment: f64| finished_by(present().map(|it| it.offer), moment);
+        // Of two that would be done together, the one that needs no further load is to be preferred: hence the margin.
+        let margin = 0.01 * best.offer.compute;
+        if finished(best.offer.finish() + margin) < waiting {
+            return Some(LoadReason::Queue);
+        }
+        let worker = self.workers.get(&best.candidate.worker)?;
+        let ready_made = best.if_loaded(worker.backlog(self.now) + worker.pledged(self.pass));
+        let regret = self.queue.lane(lane)?.regret;
+        let worth_it = regret >= best.load && finished(ready_made.finish() + margin) < waiting;
+        worth_it.then_some(LoadReason::Waiting)
+    }
+
+    /// Pledges what a lane leaves waiting to those it waits for. They work at it together, so each is kept busy for
+    /// the same time.
+    fn pledge_rest(&mut self, waiting: usize, seen: &[Seen]) {
+        let awaited = || seen.iter().filter(|it| !it.ready && !it.is_absent());
+        let rate: f64 = awaited().map(|it| it.offer.compute.recip()).sum();
+        if rate <= 0.0 {
+            return;
+        }
+        for it in awaited() {
+            if let Some(worker) = self.workers.get_mut(&it.candidate.worker) {
+                worker.pledge(self.pass, waiting as f64 / rate);
+            }
+        }
+    }
+
+    /// Arranges for another look: the worker that is waited for may turn out to be late.
+    fn hold_back(&mut self, seconds: f64) {
+        let pause = Duration::try_from_secs_f64(seconds).unwrap_or_default().max(RECHECK_AT_LEAST);
+        let at = self.now.saturating_add(pause);
+        if self.recheck_at.is_some_and(|set| set <= at) {
+            return;
+        }
+        if let Some(set) = self.recheck_at.replace(at) {
+            self.timers.clear(set, Timer::Recheck);
+        }
+        self.timers.set(at, Timer::Recheck);
+    }
+
+    /// Answers all requests of a lane that nobody will ever serve.
+    fn dismiss(&mut self, lane: LaneId, actions: &mut Vec<Action>) {
+        let Some(key) = self.queue.lane(lane).map(|lane| lane.key) else { return };
+        let why = self.explain_nobody(key.program, &key.placement);
+        while let Some(request) = self.queue.lane(lane).and_then(|lane| lane.nth(0)) {
+            let Some(known) = self.requests.get(&request) else { return };
+            let rank = known.rank;
+            let mut reason = why.clone();
+            for attempt in &known.reasons {
+                reason.push_str("; ");
+                reason.push_str(attempt);
+            }
+            self.queue.remove(lane, rank);
+            self.answer(request, Outcome::NoWorker { reason }, actions);
+        }
+        self.queue.forget(lane);
+    }
+
+    /// Whether a lane has candidates, after looking again if the pool has changed since it last did.
+    fn outlook(&mut self, lane: LaneId) -> Outlook {
+        let Some(known) = self.queue.lane(lane) else { return Outlook::Waits };
+        let key = known.key;
+        if known.epoch == self.epoch && !known.candidates.is_empty() {
+            return Outlook::Candidates;
+        }
+        let mut candidates = Vec::with_capacity(self.workers.len());
+        let mut may_recover = false;
+        for (id, worker) in &self.workers {
+            match candidacy(*id, worker, &key) {
+                Candidacy::Yes(candidate) => candidates.push(candidate),
+                Candidacy::NotNow => may_recover = true,
+                Candidacy::No => {}
+            }
+        }
+        if candidates.len() > 1 {
+            candidates.retain(|candidate| Some(candidate.worker) != key.avoid);
+        }
+        let has_candidates = !candidates.is_empty();
+        let has_ready = candidates.iter().any(|candidate| candidate.readiness == Readiness::Resident);
+        let (epoch, now) = (self.epoch, self.now);
+        if let Some(lane) = self.queue.lane_mut(lane) {
+            lane.candidates = candidates;
+            lane.epoch = epoch;
+            lane.ready_since = if has_ready { lane.ready_since.or(Some(now)) } else { None };
+        }
+        if has_candidates {
+            Outlook::Candidates
+        } else if may_recover || self.is_somebody_coming(&key) {
+            Outlook::Waits
+        } else {
+            Outlook::Nobody
+        }
+    }
+
+    /// Whether a slot will bring a worker that may serve the lane.
+    fn is_somebody_coming(&self, key: &LaneKey) -> bool {
+        let placement = key.placement;
+        if placement.worker.is_some() {
+            // A new worker has a new id.
+            return false;
+        }
+        self.slots.values().any(|slot| {
+            let drains = |worker| self.workers.get(&worker).is_some_and(|known| known.draining);
+            let coming = slot.state.is_coming()
+                || matches!(slot.state, crate::slots::SlotState::Running { worker } if drains(worker));
+            let may_offer = |apis| placement.apis.on_offer(apis).next().is_some();
+            coming && placement.kinds.contains(slot.kind) && slot.apis.is_none_or(may_offer)
+        })
+    }
+}
+
+/// Whether a worker may run a lane's requests.
+enum Candidacy {
+    Yes(Candidate),
+    /// Once its circuit is closed.
+    NotNow,
+    No,
+}
+
+fn candidacy(id: WorkerId, worker: &Worker, key: &LaneKey) -> Candidacy {
+    let placement = &key.placement;
+    let allowed = placement.kinds.contains(worker.kind) && placement.worker.is_none_or(|pin| pin == id);
+    if !allowed || worker.draining || worker.credits == 0 {
+        return Candidacy::No;
+    }
+    let on_worker = worker.programs.get(&key.program);
+    let mut apis = placement.apis.on_offer(worker.apis);
+    let usable = apis.find_map(|api| {
+        let readiness = match on_worker.map(|on_worker| on_worker.load(api)) {
+            None | Some(LoadState::Absent) => Readiness::Absent,
+            Some(LoadState::Loading { since, .. }) => Readiness::Loading { since: *since },
+            Some(LoadState::Resident { .. }) => Readiness::Resident,
+            Some(LoadState::Refused { .. }) => return None,
+        };
+        Some((api, readiness))
+    });
+    let Some((api, readiness)) = usable else { return Candidacy::No };
+    let circuit = on_worker.map(|on_worker| on_worker.circuit.state).unwrap_or_default();
+    if matches!(circuit, CircuitState::Open(_)) {
+        return Candidacy::NotNow;
+    }
+    let trying = circuit == CircuitState::Trying;
+    Candidacy::Yes(Candidate { worker: id, api, readiness, trying })
+}
+
+/// Whether a candidate could be sent a request now.
+fn is_ready(candidate: &Candidate, worker: &Worker, key: &LaneKey) -> bool {
+    let lets_through = || {
+        let on_worker = worker.programs.get(&key.program);
+        !candidate.trying || on_worker.is_none_or(|on_worker| on_worker.in_flight == 0)
+    };
+    candidate.readiness == Readiness::Resident && worker.free_credits() > 0 && lets_through()
+}

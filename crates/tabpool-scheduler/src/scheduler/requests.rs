@@ -1,0 +1,147 @@
+//! Requests from submission to their one answer: admission, cancelling, deadlines, and going back to the queue.
+
+use std::time::Duration;
+
+use super::{Changed, Request, RequestState, Scheduler};
+use crate::action::{Action, FailureCause, Outcome, Record};
+use crate::event::Submit;
+use crate::id::{RequestId, WorkerId};
+use crate::queue::LaneKey;
+use crate::timer::Timer;
+use crate::worker::Standing;
+
+/// Costs outside this range say more about the caller's arithmetic than about the program.
+const COST_RANGE: (f64, f64) = (1e-4, 1e6);
+
+impl Scheduler {
+    pub(super) fn submit(&mut self, submit: &Submit, actions: &mut Vec<Action>) {
+        if self.requests.contains_key(&submit.request) {
+            self.stats.ignored.request += 1;
+            return;
+        }
+        self.stats.submitted += 1;
+        let queued = self.queue.fresh();
+        if queued >= self.config.max_queued {
+            let retry_after = self.throughput.retry_after(self.now, queued);
+            let reason = format!("{queued} requests are waiting, which is as many as may");
+            self.answer(submit.request, Outcome::Rejected { retry_after, reason }, actions);
+            return;
+        }
+        let deadline = submit.deadline.unwrap_or_else(|| self.now.saturating_add(self.config.request_timeout));
+        let lane = self.queue.lane_for(LaneKey {
+            model: submit.model,
+            program: submit.program,
+            placement: submit.placement,
+            avoid: None,
+        });
+        let cost = f64::from(submit.cost);
+        let cost = if cost.is_finite() { cost.clamp(COST_RANGE.0, COST_RANGE.1) } else { 1.0 };
+        let rank = self.queue.rank(self.now, submit.priority, self.config.ageing);
+        let request = Request {
+            model: submit.model,
+            program: submit.program,
+            placement: submit.placement,
+            cost,
+            rank,
+            submitted_at: self.now,
+            deadline,
+            attempts: 0,
+            reasons: Vec::new(),
+            state: RequestState::Queued { lane },
+        };
+        self.requests.insert(submit.request, request);
+        self.timers.set(deadline, Timer::Request(submit.request));
+        if let Some(lane) = self.queue.lane_mut(lane) {
+            lane.cost = cost;
+        }
+        self.queue.push(lane, rank, submit.request);
+        self.changed(Changed::Lane(lane));
+    }
+
+    pub(super) fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
+        if self.requests.contains_key(&request) {
+            self.give_up(request, Outcome::Cancelled, actions);
+        } else {
+            self.stats.ignored.request += 1;
+        }
+    }
+
+    pub(super) fn deadline_passed(&mut self, request: RequestId, actions: &mut Vec<Action>) {
+        if let Some(known) = self.requests.get(&request) {
+            let reason = self.explain_wait(known);
+            self.give_up(request, Outcome::TimedOut { reason }, actions);
+        }
+    }
+
+    /// Answers a request that may be anywhere. What runs of it on a worker is no longer wanted, but keeps its credit
+    /// until the worker has answered: only the worker knows when it is free again.
+    fn give_up(&mut self, request: RequestId, outcome: Outcome, actions: &mut Vec<Action>) {
+        let Some(known) = self.requests.get(&request) else { return };
+        let attempt = known.attempts;
+        match known.state {
+            RequestState::Queued { lane } => self.queue.remove(lane, known.rank),
+            RequestState::InFlight { worker } => {
+                let holder = self.workers.get_mut(&worker);
+                if let Some(entry) = holder.and_then(|holder| holder.in_flight_mut(request, attempt)) {
+                    entry.standing = Standing::Unwanted;
+                    actions.push(Action::CancelOn { worker, request, attempt });
+                }
+            }
+        }
+        self.answer(request, outcome, actions);
+    }
+
+    /// The one place that answers: forgets the request, so that nothing can answer it again.
+    ///
+    /// A queued request must be out of the queue before.
+    pub(super) fn answer(&mut self, request: RequestId, outcome: Outcome, actions: &mut Vec<Action>) {
+        if let Some(known) = self.requests.remove(&request) {
+            self.timers.clear(known.deadline, Timer::Request(request));
+        }
+        self.stats.answered(&outcome);
+        actions.push(Action::Reply { request, outcome });
+    }
+
+    /// An attempt ended without an answer: the request goes back to the front, or is taken for poison.
+    pub(super) fn retry(&mut self, request: RequestId, failed: FailedAttempt, actions: &mut Vec<Action>) {
+        let Some(known) = self.requests.get_mut(&request) else { return };
+        let FailedAttempt { worker, reason, elsewhere } = failed;
+        let attempt = known.attempts;
+        known.reasons.push(format!("attempt {attempt} on {worker}: {reason}"));
+        if attempt >= self.config.max_attempts {
+            let reason = known.reasons.join("; ");
+            let outcome = Outcome::Failed { cause: FailureCause::Poison, reason, attempts: attempt };
+            self.answer(request, outcome, actions);
+            return;
+        }
+        let lane = self.queue.lane_for(LaneKey {
+            model: known.model,
+            program: known.program,
+            placement: known.placement,
+            avoid: elsewhere,
+        });
+        if let Some(lane) = self.queue.lane_mut(lane) {
+            lane.cost = known.cost;
+        }
+        known.rank = known.rank.replayed();
+        known.state = RequestState::Queued { lane };
+        self.queue.push(lane, known.rank, request);
+        self.stats.replayed += 1;
+        actions.push(Action::Record(Record::Replayed { request, worker, attempt, reason }));
+        self.changed(Changed::Anything);
+    }
+
+    /// How long a request has been here.
+    pub(super) fn age(&self, request: &Request) -> Duration {
+        self.now.saturating_sub(request.submitted_at)
+    }
+}
+
+/// An attempt that did not answer its request.
+#[derive(Debug)]
+pub(super) struct FailedAttempt {
+    pub(super) worker: WorkerId,
+    pub(super) reason: String,
+    /// The worker to keep away from; `None` if it is gone, for its successor is as good as any.
+    pub(super) elsewhere: Option<WorkerId>,
+}
