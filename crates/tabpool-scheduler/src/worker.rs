@@ -102,6 +102,11 @@ impl OnWorker {
         &mut self.loads[api.index()]
     }
 
+    /// Whether it is being loaded with any API. It is loaded with one at a time: the weights would come twice.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loads.iter().any(|load| matches!(load, LoadState::Loading { .. }))
+    }
+
     /// Whether forgetting it would lose nothing.
     fn is_blank(&self) -> bool {
         let absent = self.loads.iter().all(|load| *load == LoadState::Absent);

@@ -43,6 +43,9 @@ impl Scheduler {
                 }
             }
         }
+        if self.queue.fresh() > self.config.max_queued {
+            return Err(format!("{} of at most {} wait", self.queue.fresh(), self.config.max_queued));
+        }
         if in_flight != self.in_flight() {
             return Err(format!("{in_flight} in flight, counted as {}", self.in_flight()));
         }

@@ -22,7 +22,7 @@ use crate::latency::Question;
 use crate::placement::{Offer, finished_by};
 use crate::queue::{Candidate, LaneId, LaneKey, Readiness};
 use crate::timer::Timer;
-use crate::worker::{CircuitState, InFlight, LoadState, Standing, Worker};
+use crate::worker::{CircuitState, InFlight, LoadState, OnWorker, Standing, Worker};
 
 /// How soon a request that is held back for a better worker is looked at again, at the soonest.
 const RECHECK_AT_LEAST: Duration = Duration::from_millis(1);
@@ -156,7 +156,10 @@ impl Scheduler {
             lane.candidates.iter().filter_map(known)
         };
         let loadable = |candidate: &Candidate, worker: &Worker| {
-            candidate.readiness == Readiness::Absent && worker.loads < self.config.loads_per_worker
+            let on_worker = worker.programs.get(&lane.key.program);
+            candidate.readiness == Readiness::Absent
+                && worker.loads < self.config.loads_per_worker
+                && !on_worker.is_some_and(OnWorker::is_loading)
         };
         if !workers().any(|(it, worker)| is_ready(&it, worker, &lane.key) || loadable(&it, worker)) {
             return None;

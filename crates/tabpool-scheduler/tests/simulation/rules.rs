@@ -1,0 +1,377 @@
+//! The promises, kept by an observer that believes nothing the scheduler says of itself: it sees only the events
+//! that go in and the actions that come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tabpool_scheduler::{
+    Action, Api, Config, Event, FailureCause, Fault, LoadRetry, Outcome, ProgramId, RequestId, SlotId, StopTarget,
+    Submit, WorkerId, WorkerKind,
+};
+
+/// A worker as the observer knows it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) kind: WorkerKind,
+    pub(crate) slot: Option<SlotId>,
+    pub(crate) apis: Vec<Api>,
+    pub(crate) credits: usize,
+    pub(crate) draining: bool,
+    /// Attempts dispatched and not answered, with the moment of dispatch.
+    pub(crate) held: BTreeMap<(RequestId, u32), (ProgramId, Api, Duration)>,
+    pub(crate) loading: BTreeSet<(ProgramId, Api)>,
+    pub(crate) resident: BTreeMap<(ProgramId, Api), Duration>,
+    pub(crate) refused: BTreeSet<(ProgramId, Api)>,
+}
+
+/// A slot as the observer knows it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) kind: WorkerKind,
+    pub(crate) state: PlaceState,
+    pub(crate) apis: Option<Vec<Api>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlaceState {
+    Coming,
+    Starting,
+    Running(WorkerId),
+    SetAside,
+}
+
+/// A request that is not answered.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) submit: Submit,
+    pub(crate) deadline: Duration,
+    pub(crate) attempts: u32,
+    /// Where its wanted attempt is.
+    pub(crate) on: Option<WorkerId>,
+}
+
+/// The observer.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    config: Config,
+    pub(crate) workers: BTreeMap<WorkerId, Seen>,
+    pub(crate) slots: BTreeMap<SlotId, Place>,
+    pub(crate) open: BTreeMap<RequestId, Open>,
+    answered: BTreeSet<RequestId>,
+    /// The answer that the current event gives, if the worker did hold the attempt.
+    answering: Option<(WorkerId, RequestId, u32)>,
+    input_fault: Option<RequestId>,
+    cancelling: Option<RequestId>,
+    now: Duration,
+}
+
+type Verdict = Result<(), String>;
+
+fn holds(promise: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if promise { Ok(()) } else { Err(otherwise()) }
+}
+
+impl Rules {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            workers: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            open: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            answering: None,
+            input_fault: None,
+            cancelling: None,
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Takes note of an event before the scheduler sees it.
+    pub(crate) fn before(&mut self, now: Duration, event: &Event) {
+        self.now = now;
+        (self.answering, self.input_fault, self.cancelling) = (None, None, None);
+        match event {
+            Event::SlotAdded { slot, kind } => {
+                let place = Place { kind: *kind, state: PlaceState::Coming, apis: None };
+                self.slots.entry(*slot).or_insert(place);
+            }
+            Event::SlotRemoved { slot } => self.slot_removed(*slot),
+            Event::LaunchFailed { slot, .. } => {
+                if let Some(place) = self.slots.get_mut(slot)
+                    && place.state == PlaceState::Starting
+                {
+                    place.state = PlaceState::Coming;
+                }
+            }
+            Event::Joined { worker, slot, kind, apis, credits } => {
+                self.joined(*worker, *slot, *kind, apis, *credits);
+            }
+            Event::Lost { worker, .. } => self.gone(*worker),
+            Event::Submit(submit) => {
+                let deadline = submit.deadline.unwrap_or(now + self.config.request_timeout);
+                if !self.answered.contains(&submit.request) {
+                    let open = Open { submit: *submit, deadline, attempts: 0, on: None };
+                    self.open.entry(submit.request).or_insert(open);
+                }
+            }
+            Event::Cancel { request } => self.cancelling = Some(*request),
+            Event::Finished { worker, request, attempt, .. } => {
+                if self.take_held(*worker, *request, *attempt).is_some() {
+                    self.answering = Some((*worker, *request, *attempt));
+                }
+            }
+            Event::Failed { worker, request, attempt, fault, .. } => {
+                let Some((_, api, sent)) = self.take_held(*worker, *request, *attempt) else { return };
+                self.no_longer_on(*worker, *request, *attempt);
+                if *fault == Fault::Input {
+                    self.input_fault = Some(*request);
+                }
+                if let (Fault::Device, Some(seen)) = (fault, self.workers.get_mut(worker)) {
+                    seen.resident.retain(|(_, on), since| *on != api || *since > sent);
+                }
+            }
+            Event::Drain { worker } => {
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    seen.draining = true;
+                }
+            }
+            Event::LoadFinished { .. } | Event::LoadFailed { .. } | Event::Unloaded { .. } => self.load_event(event),
+            Event::Tick => {}
+        }
+    }
+
+    fn load_event(&mut self, event: &Event) {
+        match event {
+            Event::LoadFinished { worker, program, api, .. } => {
+                if let Some(seen) = self.workers.get_mut(worker)
+                    && seen.loading.remove(&(*program, *api))
+                {
+                    seen.resident.insert((*program, *api), self.now);
+                }
+            }
+            Event::LoadFailed { worker, program, api, retry, .. } => {
+                if let Some(seen) = self.workers.get_mut(worker)
+                    && seen.loading.remove(&(*program, *api))
+                    && *retry == LoadRetry::Never
+                {
+                    seen.refused.insert((*program, *api));
+                }
+            }
+            Event::Unloaded { worker, program, api } => {
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    seen.resident.remove(&(*program, *api));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_held(&mut self, worker: WorkerId, request: RequestId, attempt: u32) -> Option<(ProgramId, Api, Duration)> {
+        self.workers.get_mut(&worker)?.held.remove(&(request, attempt))
+    }
+
+    fn no_longer_on(&mut self, worker: WorkerId, request: RequestId, attempt: u32) {
+        if let Some(open) = self.open.get_mut(&request)
+            && open.attempts == attempt
+            && open.on == Some(worker)
+        {
+            open.on = None;
+        }
+    }
+
+    fn slot_removed(&mut self, slot: SlotId) {
+        if let Some(Place { state: PlaceState::Running(worker), .. }) = self.slots.remove(&slot)
+            && let Some(seen) = self.workers.get_mut(&worker)
+        {
+            seen.slot = None;
+            seen.draining = true;
+        }
+    }
+
+    fn joined(&mut self, worker: WorkerId, slot: Option<SlotId>, kind: WorkerKind, apis: &[Api], credits: u32) {
+        self.gone(worker);
+        if let Some(slot) = slot {
+            let Some(place) = self.slots.get_mut(&slot) else { return };
+            if let PlaceState::Running(old) = place.state {
+                self.workers.remove(&old);
+            }
+            place.state = PlaceState::Running(worker);
+            place.apis = Some(apis.to_vec());
+        }
+        let credits = credits.min(self.config.credits_per_worker) as usize;
+        let seen = Seen {
+            kind,
+            slot,
+            apis: apis.to_vec(),
+            credits,
+            draining: false,
+            held: BTreeMap::new(),
+            loading: BTreeSet::new(),
+            resident: BTreeMap::new(),
+            refused: BTreeSet::new(),
+        };
+        self.workers.insert(worker, seen);
+    }
+
+    fn gone(&mut self, worker: WorkerId) {
+        if let Some(slot) = self.workers.remove(&worker).and_then(|seen| seen.slot)
+            && let Some(place) = self.slots.get_mut(&slot)
+        {
+            place.state = PlaceState::Coming;
+        }
+    }
+
+    /// Judges an action.
+    pub(crate) fn judge(&mut self, action: &Action) -> Verdict {
+        let verdict = match action {
+            Action::Launch { slot, .. } => self.judge_launch(*slot),
+            Action::Stop { target: StopTarget::Worker(worker), .. } => {
+                self.gone(*worker);
+                Ok(())
+            }
+            Action::Stop { target: StopTarget::Slot(slot), .. } => {
+                if let Some(place) = self.slots.get_mut(slot) {
+                    place.state = PlaceState::Coming;
+                }
+                Ok(())
+            }
+            Action::Load { worker, program, api, .. } => self.judge_load(*worker, *program, *api),
+            Action::Dispatch { worker, request, attempt, program, api, .. } => {
+                self.judge_dispatch(*worker, *request, *attempt, (*program, *api))
+            }
+            Action::CancelOn { worker, request, attempt } => {
+                let seen = self.workers.get(worker);
+                let held = seen.is_some_and(|seen| seen.held.contains_key(&(*request, *attempt)));
+                self.no_longer_on(*worker, *request, *attempt);
+                holds(held, || "cancels what the worker does not hold".to_owned())
+            }
+            Action::Reply { request, outcome } => self.judge_reply(*request, outcome),
+            Action::SetAside { slot, .. } => {
+                if let Some(place) = self.slots.get_mut(slot) {
+                    place.state = PlaceState::SetAside;
+                }
+                Ok(())
+            }
+            Action::Record(_) => Ok(()),
+        };
+        verdict.map_err(|broken| format!("{action:?}: {broken}"))
+    }
+
+    fn judge_launch(&mut self, slot: SlotId) -> Verdict {
+        let place = self.slots.get_mut(&slot).ok_or("launches in an unknown slot")?;
+        let before = std::mem::replace(&mut place.state, PlaceState::Starting);
+        let free = matches!(before, PlaceState::Coming | PlaceState::SetAside);
+        holds(free, || format!("launches in a slot that is {before:?}"))
+    }
+
+    fn judge_load(&mut self, worker: WorkerId, program: ProgramId, api: Api) -> Verdict {
+        let limit = self.config.loads_per_worker as usize;
+        let seen = self.workers.get_mut(&worker).ok_or("loads on an unknown worker")?;
+        let twice = seen.loading.iter().any(|(loading, _)| *loading == program);
+        holds(!twice, || "loads a program that is being loaded".to_owned())?;
+        holds(!seen.resident.contains_key(&(program, api)), || "loads what is there".to_owned())?;
+        holds(!seen.refused.contains(&(program, api)), || "loads what was refused".to_owned())?;
+        holds(!seen.draining, || "loads on a draining worker".to_owned())?;
+        holds(seen.apis.contains(&api), || "loads for an API the worker lacks".to_owned())?;
+        seen.loading.insert((program, api));
+        holds(seen.loading.len() <= limit, || "too many loads at once".to_owned())
+    }
+
+    fn judge_dispatch(
+        &mut self,
+        worker: WorkerId,
+        request: RequestId,
+        attempt: u32,
+        (program, api): (ProgramId, Api),
+    ) -> Verdict {
+        if let Some(on) = self.open.get(&request).and_then(|open| open.on) {
+            let held = self.workers.get(&on).is_some_and(|seen| seen.held.keys().any(|(held, _)| *held == request));
+            holds(!held, || format!("is still wanted from {on}"))?;
+        }
+        let seen = self.workers.get_mut(&worker).ok_or("dispatches to an unknown worker")?;
+        let open = self.open.get_mut(&request).ok_or("dispatches a request that is answered")?;
+        let placement = open.submit.placement;
+        open.attempts += 1;
+        open.on = Some(worker);
+        holds(attempt == open.attempts, || format!("is attempt {}", open.attempts))?;
+        holds(attempt <= self.config.max_attempts, || "is one attempt too many".to_owned())?;
+        holds(program == open.submit.program, || "runs another program".to_owned())?;
+        holds(seen.resident.contains_key(&(program, api)), || "runs what is not loaded".to_owned())?;
+        holds(!seen.draining, || "gives work to a draining worker".to_owned())?;
+        holds(placement.kinds.contains(seen.kind), || "runs on a kind that is not allowed".to_owned())?;
+        let allowed = placement.apis.iter().next().is_none() || placement.apis.contains(api);
+        holds(allowed, || "runs with an API that is not allowed".to_owned())?;
+        holds(placement.worker.is_none_or(|pin| pin == worker), || "leaves its pin".to_owned())?;
+        holds(seen.held.insert((request, attempt), (program, api, self.now)).is_none(), || {
+            "is dispatched twice".to_owned()
+        })?;
+        holds(seen.held.len() <= seen.credits, || format!("exceeds {} credits", seen.credits))?;
+        Ok(())
+    }
+
+    fn judge_reply(&mut self, request: RequestId, outcome: &Outcome) -> Verdict {
+        holds(self.answered.insert(request), || "is a second answer".to_owned())?;
+        let open = self.open.remove(&request).ok_or("answers what was never asked")?;
+        match outcome {
+            Outcome::Finished { worker, attempt } => {
+                let given = self.answering == Some((*worker, request, *attempt));
+                holds(given && *attempt == open.attempts, || "was not finished just now".to_owned())
+            }
+            Outcome::Rejected { retry_after, .. } => {
+                holds(!retry_after.is_zero() && open.attempts == 0, || "is a bad rejection".to_owned())
+            }
+            Outcome::TimedOut { .. } => holds(self.now >= open.deadline, || "is too early".to_owned()),
+            Outcome::Cancelled => holds(self.cancelling == Some(request), || "was not cancelled".to_owned()),
+            Outcome::Failed { cause: FailureCause::Input, .. } => {
+                holds(self.input_fault == Some(request), || "has no input fault".to_owned())
+            }
+            Outcome::Failed { cause: FailureCause::Poison, attempts, .. } => {
+                let spent = *attempts == self.config.max_attempts && *attempts == open.attempts;
+                holds(spent, || "gives up too early".to_owned())
+            }
+            Outcome::NoWorker { .. } => {
+                let server = self.server(&open.submit);
+                holds(server.is_none(), || format!("could be served by {server:?}"))
+            }
+        }
+    }
+
+    /// Somebody who may serve the request, or is expected.
+    fn server(&self, submit: &Submit) -> Option<String> {
+        let placement = submit.placement;
+        let wishes: Vec<Api> = placement.apis.iter().collect();
+        let worker = self.workers.iter().find(|(id, seen)| {
+            let usable = |api: &Api| {
+                (wishes.is_empty() || wishes.contains(api)) && !seen.refused.contains(&(submit.program, *api))
+            };
+            let allowed = placement.kinds.contains(seen.kind) && placement.worker.is_none_or(|pin| pin == **id);
+            allowed && !seen.draining && seen.credits > 0 && seen.apis.iter().any(usable)
+        });
+        if let Some((id, _)) = worker {
+            return Some(id.to_string());
+        }
+        let slot = self.slots.iter().find(|(_, place)| {
+            let drains = |id| self.workers.get(&id).is_some_and(|seen| seen.draining);
+            let coming = match place.state {
+                PlaceState::Coming | PlaceState::Starting => true,
+                PlaceState::Running(worker) => drains(worker),
+                PlaceState::SetAside => false,
+            };
+            let offers = |apis: &Vec<Api>| wishes.is_empty() || apis.iter().any(|api| wishes.contains(api));
+            coming && placement.kinds.contains(place.kind) && place.apis.as_ref().is_none_or(offers)
+        });
+        slot.filter(|_| placement.worker.is_none()).map(|(id, _)| id.to_string())
+    }
+
+    /// Whether anything goes on that could change what waits: work, loads or starts.
+    pub(crate) fn is_anything_going_on(&self) -> bool {
+        let busy = |seen: &Seen| !seen.held.is_empty() || !seen.loading.is_empty();
+        let starting = |place: &Place| matches!(place.state, PlaceState::Coming | PlaceState::Starting);
+        self.workers.values().any(busy) || self.slots.values().any(starting)
+    }
+
+    /// Requests dispatched and wanted, as far as can be told from outside.
+    pub(crate) fn held(&self, worker: WorkerId) -> usize {
+        self.workers.get(&worker).map_or(0, |seen| seen.held.len())
+    }
+}
