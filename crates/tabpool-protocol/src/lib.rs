@@ -1,1 +1,45 @@
-//! Frames and sans-IO session state of the link between a tabpool host and its workers.
+//! The link between a host and its workers: frames, their limits, and the state of a session without any I/O.
+//!
+//! # A frame
+//!
+//! One binary message carries one frame, little-endian throughout:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | protocol version |
+//! | 1 | kind: the number of a [`Message`] variant |
+//! | 2 | flags, 0 in this version |
+//! | 4 | length of the body |
+//! | 8 | id: of the request where there is one, otherwise 0 |
+//! | … | body: postcard of the message, then a list of tensor headers (dtype, dimensions) |
+//! | … | zeros up to a multiple of 8 |
+//! | … | each tensor's bytes, each padded to a multiple of 8 |
+//!
+//! Tensor bytes never pass through serde: a decoded frame's tensors are slices of the message.
+//!
+//! # Versions
+//!
+//! A worker's [`Hello`] names the range of versions it speaks; the host answers with the one both use, or refuses and
+//! says why. `Hello`, `Welcome` and `Refused` keep their shape in all versions.
+//!
+//! - **1**: everything there is.
+//!
+//! # What this crate does not do
+//!
+//! It opens no socket, reads no clock and holds no model: [`HostSession`] and [`WorkerSession`] take frames and the time
+//! in and give frames and events out. Programs and their APIs travel as opaque bytes and numbers.
+
+mod capabilities;
+mod frame;
+mod message;
+mod session;
+
+pub use capabilities::{AdapterInfo, ApiKind, ApiReport, Capabilities, DeviceClass};
+pub use frame::{Frame, FrameError, HEADER_LEN, Limits};
+pub use message::{FaultKind, Hello, LoadStats, Message, RefusalCode, RunStats, WorkerStatus};
+pub use session::{HostEvent, HostSession, SessionConfig, SessionError, WorkerEvent, WorkerSession};
+
+/// The newest protocol version this crate speaks.
+pub const VERSION: u8 = 1;
+/// The oldest protocol version this crate speaks.
+pub const OLDEST_VERSION: u8 = 1;

@@ -1,0 +1,81 @@
+//! Both sides against each other, with the time passed in.
+
+use std::time::Duration;
+
+use super::{HostEvent, HostSession, SessionConfig, SessionError, WorkerEvent, WorkerSession};
+use crate::{ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, RefusalCode, VERSION};
+
+const fn s(v: u64) -> Duration {
+    Duration::from_secs(v)
+}
+
+fn hello(oldest: u8, newest: u8) -> Frame {
+    Message::Hello(Box::new(Hello { oldest, newest, token: "t".to_owned(), ..Hello::default() })).into()
+}
+
+fn joined() -> (HostSession, WorkerSession) {
+    let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
+    let mut worker = WorkerSession::new(Limits::default(), s(10), s(0));
+    let mut out = Vec::new();
+    let event = host.receive(s(0), &hello(OLDEST_VERSION, VERSION).encode(), &mut out).expect("a hello");
+    assert!(matches!(event, Some(HostEvent::Hello(h)) if h.token == "t"));
+    let welcome = host.welcome(s(0), "session", false);
+    let event = worker.receive(s(0), &welcome.encode(), &mut out).expect("a welcome");
+    let want = WorkerEvent::Joined { session: "session".to_owned(), resumed: false, credits: 4 };
+    assert_eq!(event, Some(want));
+    (host, worker)
+}
+
+#[test]
+fn heartbeats_keep_a_quiet_session_alive_and_silence_ends_it() {
+    let (mut host, mut worker) = joined();
+    for t in 1..60 {
+        let mut pings = Vec::new();
+        host.tick(s(t), &mut pings).expect("alive");
+        for ping in pings {
+            let mut pongs = Vec::new();
+            worker.receive(s(t), &ping.encode(), &mut pongs).expect("a ping");
+            for pong in pongs {
+                host.receive(s(t), &pong.encode(), &mut Vec::new()).expect("a pong");
+            }
+        }
+        worker.tick(s(t), &mut Vec::new()).expect("alive");
+    }
+    assert_eq!(host.tick(s(80), &mut Vec::new()), Err(SessionError::Silent(s(22))));
+}
+
+#[test]
+fn a_newer_worker_is_refused_with_the_versions() {
+    let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
+    let mut out = Vec::new();
+    let err =
+        host.receive(s(0), &hello(VERSION + 1, VERSION + 3).encode_as(VERSION + 3), &mut out).expect_err("too new");
+    assert!(matches!(err, SessionError::Refused { code: RefusalCode::Version, .. }));
+    assert!(matches!(&out[0].message, Message::Refused { code: RefusalCode::Version, reason }
+        if reason.contains("versions 2 to 4, this host 1 to 1")));
+}
+
+#[test]
+fn work_before_the_handshake_and_host_frames_from_a_worker_are_refused() {
+    let run: Frame = Message::Run { program: 1, api: ApiKind::Cpu, attempt: 1 }.into();
+    let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
+    let mut out = Vec::new();
+    assert_eq!(host.receive(s(0), &run.encode(), &mut out), Err(SessionError::Unexpected(5)));
+    assert!(matches!(out[0].message, Message::Refused { code: RefusalCode::Malformed, .. }));
+    let (mut host, _) = joined();
+    assert_eq!(host.receive(s(1), &run.encode(), &mut Vec::new()), Err(SessionError::Unexpected(5)));
+}
+
+#[test]
+fn junk_ends_the_session_that_sent_it() {
+    let (mut host, _) = joined();
+    let err = host.receive(s(1), &bytes::Bytes::from_static(b"hello?"), &mut Vec::new()).expect_err("junk");
+    assert!(matches!(err, SessionError::Frame(_)));
+}
+
+#[test]
+fn a_silent_connection_has_a_bounded_handshake() {
+    let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
+    assert_eq!(host.deadline(), Some(s(10)));
+    assert_eq!(host.tick(s(10), &mut Vec::new()), Err(SessionError::Handshake(s(10))));
+}
