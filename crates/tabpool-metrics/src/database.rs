@@ -78,12 +78,7 @@ impl FileLock {
     fn acquire(path: &Path, access: Access) -> Result<Option<Self>, OpenError> {
         let mut name = OsString::from(path);
         name.push(".lock");
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(PathBuf::from(name));
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(PathBuf::from(name));
         let mut file = match (opened, access) {
             (Ok(file), _) => file,
             // A reader of a read-only folder has nobody to be protected from but writers elsewhere, whom DuckDB sees.

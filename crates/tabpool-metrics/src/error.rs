@@ -82,7 +82,7 @@ pub enum OpenError {
         /// The migration's name.
         name: &'static str,
         /// What DuckDB said.
-        source: duckdb::Error,
+        source: Box<duckdb::Error>,
     },
     /// The folder, the lock file or the writer thread could not be made.
     #[error("cannot {action} for {}", path.display())]

@@ -26,12 +26,7 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path, access: Access) 
     apply(connection, path, access, MIGRATIONS)
 }
 
-fn apply(
-    connection: &mut Connection,
-    path: &Path,
-    access: Access,
-    migrations: &[Migration],
-) -> Result<(), OpenError> {
+fn apply(connection: &mut Connection, path: &Path, access: Access, migrations: &[Migration]) -> Result<(), OpenError> {
     let database = |error| in_our_words(path, error);
     let known = migrations.last().map_or(0, |migration| migration.version);
     let applied = applied(connection, path)?;
@@ -56,7 +51,7 @@ fn apply(
             path: path.to_owned(),
             version: migration.version,
             name: migration.name,
-            source,
+            source: Box::new(source),
         })?;
     }
     // A new schema goes to the file itself at once, so that a crash replays rows and never definitions.
@@ -92,9 +87,7 @@ fn applied(connection: &Connection, path: &Path) -> Result<Vec<(i64, String, Str
     }
     connection
         .prepare("SELECT version, name, checksum FROM schema_migrations ORDER BY version")
-        .and_then(|mut statement| {
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-        })
+        .and_then(|mut statement| statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect())
         .map_err(database)
 }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
 use crate::error::FlushError;
+use crate::event::Event;
 
 /// What has become of the events so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Queue {
         match result {
             Ok(()) => {
                 state.stats.written += events;
-                state.stats.batches += 1;
+                state.stats.batches += u64::from(events > 0);
             }
             Err(error) => {
                 state.stats.write_failed += events;
@@ -218,8 +218,7 @@ impl Flush {
     ///
     /// [`FlushError`] when they could not be written, the store was closed meanwhile, or `limit` has passed.
     pub fn wait(self, limit: Duration) -> Result<(), FlushError> {
-        let waited =
-            self.slot.done.wait_timeout_while(self.slot.state(), limit, |state| state.result.is_none());
+        let waited = self.slot.done.wait_timeout_while(self.slot.state(), limit, |state| state.result.is_none());
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.result.clone().unwrap_or(Err(FlushError::TimedOut))
     }

@@ -1,9 +1,12 @@
 //! How an event becomes a row: the only file that knows the tables' column order.
 //!
 //! Text is cleaned here: NUL becomes U+2400 (C programs reading the file would cut the string there) and anything past a
-//! limit is cut on a character's edge, because names and messages may come from a page we do not control.
+//! limit is cut on a character's edge, because names and messages may come from a page we do not control. For the same
+//! reason times stay within the calendar and durations within a year: a worker that claims to have computed for 300 000
+//! years would otherwise overflow the sums of every report.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use duckdb::types::{TimeUnit, Value};
 use duckdb::{Appender, ToSql, params};
@@ -14,6 +17,10 @@ use crate::event::{Connection, Event, Inference, ModelLoad, Outcome, PoolSample,
 const NAME_BYTES: usize = 512;
 /// Messages and reasons.
 const MESSAGE_BYTES: usize = 4096;
+/// A year, in microseconds.
+const LONGEST_US: i64 = 365 * 86_400 * 1_000_000;
+/// The end of the year 9999, in microseconds since the epoch.
+const LAST_US: i64 = 253_402_300_799_999_999;
 
 /// The tables that events go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +86,11 @@ fn inference(appender: &mut Appender<'_>, run: i64, event: &Inference) -> duckdb
         who.description,
         event.api.as_str(),
         event.precision.as_str(),
-        micros(event.queue_wait),
-        micros(event.transfer),
-        micros(event.compute),
-        micros(event.readback),
-        micros(event.total),
+        span(event.queue_wait),
+        span(event.transfer),
+        span(event.compute),
+        span(event.readback),
+        span(event.total),
         big(event.bytes_in),
         big(event.bytes_out),
         int(event.attempts),
@@ -111,7 +118,7 @@ fn connection(appender: &mut Appender<'_>, run: i64, event: &Connection) -> duck
         event.event.as_str(),
         clean(&event.reason, MESSAGE_BYTES),
         event.pid,
-        event.start_up.map(micros),
+        event.start_up.map(span),
     ] as &[&dyn ToSql])
 }
 
@@ -136,10 +143,10 @@ fn model_load(appender: &mut Appender<'_>, run: i64, event: &ModelLoad) -> duckd
         big(event.bytes_cached),
         event.blocks_fetched,
         event.blocks_cached,
-        micros(event.fetch),
-        micros(event.compile),
-        micros(event.upload),
-        micros(event.total),
+        span(event.fetch),
+        span(event.compile),
+        span(event.upload),
+        span(event.total),
         outcome,
         code,
         message,
@@ -194,15 +201,17 @@ impl<'a> Who<'a> {
 
 fn outcome(outcome: &Outcome) -> (&'static str, Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     match outcome {
-        Outcome::Failed { code, message } => {
-            (outcome.as_str(), Some(name(code)), Some(clean(message, MESSAGE_BYTES)))
-        }
+        Outcome::Failed { code, message } => (outcome.as_str(), Some(name(code)), Some(clean(message, MESSAGE_BYTES))),
         Outcome::Ok | Outcome::TimedOut | Outcome::Cancelled => (outcome.as_str(), None, None),
     }
 }
 
 pub(crate) fn at(time: Timestamp) -> Value {
-    Value::Timestamp(TimeUnit::Microsecond, time.as_micros())
+    Value::Timestamp(TimeUnit::Microsecond, time.as_micros().clamp(0, LAST_US))
+}
+
+fn span(duration: Duration) -> i64 {
+    micros(duration).min(LONGEST_US)
 }
 
 fn int(value: u32) -> i32 {
@@ -219,11 +228,7 @@ pub(crate) fn name(text: &str) -> Cow<'_, str> {
 
 fn clean(text: &str, limit: usize) -> Cow<'_, str> {
     let short = &text[..text.floor_char_boundary(limit)];
-    if short.contains('\0') {
-        Cow::Owned(short.replace('\0', "\u{2400}"))
-    } else {
-        Cow::Borrowed(short)
-    }
+    if short.contains('\0') { Cow::Owned(short.replace('\0', "\u{2400}")) } else { Cow::Borrowed(short) }
 }
 
 #[cfg(test)]

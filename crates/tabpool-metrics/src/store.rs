@@ -206,7 +206,8 @@ impl Recorder {
         self.queue.push(event.into());
     }
 
-    /// Asks for everything recorded so far to be written now.
+    /// Asks for everything recorded so far to be written now. The answer is an error when anything recorded since the
+    /// flush before could not be written; events dropped at a full queue are counted only.
     pub fn flush(&self) -> Flush {
         self.queue.flush()
     }
@@ -254,6 +255,7 @@ impl Writer {
         let _end = EndOnDrop(Arc::clone(&self.queue));
         let mut events = Vec::with_capacity(self.capacity);
         let mut lost = Lost::default();
+        let mut failure = None;
         loop {
             let taken = self.queue.take(&mut events);
             lost.queue_full += taken.queue_full;
@@ -262,19 +264,24 @@ impl Writer {
             if let Err(error) = &result {
                 lost.write_failed += events.len() as u64;
                 tracing::warn!(events = events.len(), %error, "metrics lost");
+                failure = Some(error.clone());
             }
             events.clear();
             if let Some(slot) = taken.flush {
-                slot.complete(result);
+                // A batch that failed just before the flush was asked for belongs to what it answers for.
+                slot.complete(failure.take().map_or(Ok(()), Err));
             }
             if taken.closing {
                 break;
             }
         }
-        let ended = self.connection.execute(
-            "UPDATE runs SET ended_at = ? WHERE run = ?",
-            params![at(Timestamp::now()), self.run],
-        );
+        // What the last batch cost has had no later transaction to be noted in.
+        if let Err(error) = self.write(&[], lost) {
+            tracing::warn!(%error, "cannot note the last losses");
+        }
+        let ended = self
+            .connection
+            .execute("UPDATE runs SET ended_at = ? WHERE run = ?", params![at(Timestamp::now()), self.run]);
         if let Err(error) = ended {
             tracing::warn!(%error, "cannot note the end of the run");
         }
@@ -329,4 +336,46 @@ impl Writer {
 struct Lost {
     queue_full: u64,
     write_failed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::PoolSample;
+
+    fn sql<T: duckdb::types::FromSql>(store: &MetricsStore, sql: &str) -> T {
+        let source = store.source.lock().expect("nobody panicked");
+        source.query_row(sql, [], |row| row.get(0)).expect("a value")
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_the_store_goes_on() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let options = StoreOptions::default().interval(Duration::from_millis(5));
+        let store = MetricsStore::in_memory(options).expect("a store");
+        let recorder = store.recorder();
+        let sample = || PoolSample { at: Timestamp::now(), ..PoolSample::default() };
+        let rename = |from: &str, to: &str| {
+            let source = store.source.lock().expect("nobody panicked");
+            source.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}")).expect("renamed");
+        };
+
+        rename("pool_samples", "elsewhere");
+        recorder.record(sample());
+        let failed = recorder.flush().wait(PATIENCE);
+        assert!(
+            matches!(&failed, Err(FlushError::Write { message }) if message.contains("pool_samples")),
+            "{failed:?}"
+        );
+        rename("elsewhere", "pool_samples");
+        recorder.record(sample());
+        recorder.flush().wait(PATIENCE).expect("the next batch is written");
+
+        let stats = recorder.stats();
+        assert_eq!((stats.recorded, stats.written, stats.write_failed), (2, 1, 1));
+        assert_eq!(sql::<i64>(&store, "SELECT count(*) FROM pool_samples"), 1);
+        assert_eq!(sql::<i64>(&store, "SELECT sum(write_failed)::BIGINT FROM lost_events"), 1);
+        let closed = store.close();
+        assert!(matches!(closed, Err(FlushError::Write { .. })), "a loss is not forgotten at the end: {closed:?}");
+    }
 }

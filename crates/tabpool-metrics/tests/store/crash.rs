@@ -69,7 +69,7 @@ fn a_killed_process_loses_at_most_its_last_second() {
         let number = |column: usize| answer.rows[0][column].as_u64().expect("a number");
         assert!(number(0) >= due as u64, "{} events of {due} due are there", number(0));
         assert_eq!((number(0), number(0)), (number(1), number(2)), "no gap and none twice");
-        println!("{} of {} events survived, {due} were due", number(0), acknowledged.len());
+        eprintln!("{} of {} events survived, {due} were due", number(0), acknowledged.len());
     }
     let store = MetricsStore::open(&path, StoreOptions::default()).expect("and for writing");
     assert_eq!(store.run(), 2);

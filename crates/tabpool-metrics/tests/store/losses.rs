@@ -52,8 +52,7 @@ fn a_full_queue_drops_and_counts() {
 
 #[test]
 fn events_are_written_without_being_asked_for() {
-    let store =
-        MetricsStore::in_memory(StoreOptions::default().interval(Duration::from_millis(20))).expect("a store");
+    let store = MetricsStore::in_memory(StoreOptions::default().interval(Duration::from_millis(20))).expect("a store");
     let recorder = store.recorder();
     recorder.record(inference(1));
     let deadline = Instant::now() + PATIENCE;
@@ -110,6 +109,9 @@ fn the_cost_of_recording_is_printed() {
     recorder.flush().wait(PATIENCE).expect("written");
     let rest = started.elapsed();
     let stats = recorder.stats();
-    println!("record: {each:?} each, then {rest:?} until {} events in {} batches were in", stats.written, stats.batches);
+    eprintln!(
+        "record: {each:?} each, then {rest:?} until {} events in {} batches were in",
+        stats.written, stats.batches
+    );
     assert_eq!(stats.written + stats.queue_full, u64::from(EVENTS));
 }

@@ -3,5 +3,6 @@
 mod crash;
 mod losses;
 mod opening;
+mod reports;
 mod samples;
 mod text;

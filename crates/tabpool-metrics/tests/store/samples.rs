@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tabpool_metrics::{
-    Adapter, Api, Bucket, Inference, ModelIdentity, Outcome, Precision, Timestamp, WorkerIdentity,
-};
+use tabpool_metrics::{Adapter, Api, Bucket, Inference, ModelIdentity, Outcome, Precision, Timestamp, WorkerIdentity};
 
 pub(crate) fn worker(browser: &str) -> Arc<WorkerIdentity> {
     Arc::new(WorkerIdentity {

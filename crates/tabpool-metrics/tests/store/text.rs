@@ -31,7 +31,8 @@ fn there_and_back(texts: &[String]) -> Vec<(String, String)> {
 #[test]
 fn odd_names_come_back() {
     let long = "ä".repeat(5000);
-    let odd = ["'; DROP TABLE inferences; --", "\"quoted\" `ticks` | pipes", "模型 🦀 e\u{301}", "a\0b", "", "\n\r\t", &long];
+    let odd =
+        ["'; DROP TABLE inferences; --", "\"quoted\" `ticks` | pipes", "模型 🦀 e\u{301}", "a\0b", "", "\n\r\t", &long];
     let back = there_and_back(&odd.map(str::to_owned));
     for (there, (name, message)) in odd.iter().zip(&back).take(6) {
         assert_eq!(name, &there.replace('\0', "\u{2400}"));
