@@ -24,10 +24,7 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
 /// Runs a program and returns what it wrote to its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     const SHOWN_LINES: usize = 12;
-    let result = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let result = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", shown(command)))?;
     let text = String::from_utf8_lossy(&result.stdout).into_owned();
     if result.status.success() {
         return Ok(text);

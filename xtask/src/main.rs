@@ -24,11 +24,31 @@ use crate::workspace::Workspace;
 
 /// What `cargo xtask` can do. The order is that of the printed list: what a newcomer needs comes first.
 const VERBS: &[Verb] = &[
-    Verb { name: "demo", arguments: "[ARGS…]", summary: "set up, build and run the main job on every browser found", run: demo::run },
-    Verb { name: "test", arguments: "[--suite NAME] [FILTER]", summary: "set up and run every suite, or one of them", run: test::run },
-    Verb { name: "setup", arguments: "[--status]", summary: "install what is missing: target, tools, browsers, model", run: setup::run },
+    Verb {
+        name: "demo",
+        arguments: "[ARGS…]",
+        summary: "set up, build and run the main job on every browser found",
+        run: demo::run,
+    },
+    Verb {
+        name: "test",
+        arguments: "[--suite NAME] [FILTER]",
+        summary: "set up and run every suite, or one of them",
+        run: test::run,
+    },
+    Verb {
+        name: "setup",
+        arguments: "[--status]",
+        summary: "install what is missing: target, tools, browsers, model",
+        run: setup::run,
+    },
     Verb { name: "check", arguments: "", summary: "all that CI checks, cheapest first", run: check::run },
-    Verb { name: "build-web", arguments: "", summary: "build the browser runtime into web-runtime/dist", run: build_web::run },
+    Verb {
+        name: "build-web",
+        arguments: "",
+        summary: "build the browser runtime into web-runtime/dist",
+        run: build_web::run,
+    },
     Verb { name: "tidy", arguments: "", summary: "rules of the house that no compiler knows", run: tidy::run },
     Verb { name: "layers", arguments: "", summary: "dependencies point strictly downwards", run: layers::run },
     Verb { name: "bench", arguments: "[NAME [ARGS…]]", summary: "list the benchmarks, or run one", run: bench::run },

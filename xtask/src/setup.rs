@@ -68,7 +68,9 @@ pub(crate) fn ensure(workspace: &Workspace, needs: Needs) -> Result<()> {
         for item in browsers::wanted()? {
             match ensure_item(workspace, item.as_ref()) {
                 Ok(done) => installed += usize::from(done),
-                Err(error) if needs == Needs::Demo => eprintln!("warning: {error:#}\n         The demo goes on without it."),
+                Err(error) if needs == Needs::Demo => {
+                    eprintln!("warning: {error:#}\n         The demo goes on without it.");
+                }
                 Err(error) => return Err(error.context(browsers::HOW_TO_DO_WITHOUT)),
             }
         }

@@ -63,6 +63,11 @@ impl Workspace {
 
 /// Every file below a folder, sorted, links not followed.
 pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    files_below_except(folder, &[])
+}
+
+/// The same without the folders of these names, at any depth.
+pub(crate) fn files_below_except(folder: &Path, passed_over: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut pending = vec![folder.to_path_buf()];
     while let Some(current) = pending.pop() {
@@ -70,10 +75,10 @@ pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
         for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
-            if kind.is_dir() {
-                pending.push(entry.path());
-            } else if kind.is_file() {
+            if kind.is_file() {
                 files.push(entry.path());
+            } else if kind.is_dir() && !passed_over.iter().any(|name| entry.file_name() == *name) {
+                pending.push(entry.path());
             }
         }
     }

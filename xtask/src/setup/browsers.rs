@@ -37,9 +37,14 @@ impl Family {
 
     fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::Chromium => {
-                &["chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "microsoft-edge", "microsoft-edge-stable"]
-            }
+            Self::Chromium => &[
+                "chromium",
+                "google-chrome",
+                "google-chrome-stable",
+                "chromium-browser",
+                "microsoft-edge",
+                "microsoft-edge-stable",
+            ],
             Self::Firefox => &["firefox", "firefox-esr"],
         }
     }
@@ -95,7 +100,9 @@ fn parse_wanted(value: Option<&str>) -> Result<Vec<Family>> {
             let mut families = Vec::new();
             for name in list.split(',').map(str::trim) {
                 let Some(family) = Family::from_name(name) else {
-                    bail!("{VARIABLE} has `{name}`: it takes `chromium`, `firefox`, both with a comma between, or `none`");
+                    bail!(
+                        "{VARIABLE} has `{name}`: it takes `chromium`, `firefox`, both with a comma between, or `none`"
+                    );
                 };
                 if !families.contains(&family) {
                     families.push(family);
@@ -133,7 +140,9 @@ impl Item for Browser {
         }
         Ok(match (found, snap) {
             (Some(path), _) => State::Present(path.display().to_string()),
-            (None, Some(path)) => State::Missing(format!("{} is a snap, which may not read the profiles made for it", path.display())),
+            (None, Some(path)) => {
+                State::Missing(format!("{} is a snap, which may not read the profiles made for it", path.display()))
+            }
             (None, None) => State::Missing(format!("none of {} found", self.0.programs().join(", "))),
         })
     }
@@ -143,14 +152,18 @@ impl Item for Browser {
             (System::Debian, Family::Chromium) => system::apt_install(&["chromium"]),
             (System::Debian, Family::Firefox) => system::apt_install(&["firefox-esr"]),
             (System::Ubuntu, Family::Chromium) => {
-                bail!("Ubuntu's own package is a confined snap: install google-chrome-stable from Google's .deb package")
+                bail!(
+                    "Ubuntu's own package is a confined snap: install google-chrome-stable from Google's .deb package"
+                )
             }
             (System::Ubuntu, Family::Firefox) => {
                 bail!("Ubuntu's own package is a confined snap: install firefox from Mozilla's apt repository")
             }
             (System::MacOs, Family::Chromium) => bail!("run: brew install --cask google-chrome"),
             (System::MacOs, Family::Firefox) => bail!("run: brew install --cask firefox"),
-            (System::Other, Family::Chromium) => bail!("install Chromium, Chrome or Edge so that it is in the search path"),
+            (System::Other, Family::Chromium) => {
+                bail!("install Chromium, Chrome or Edge so that it is in the search path")
+            }
             (System::Other, Family::Firefox) => bail!("install Firefox so that `firefox` is in the search path"),
         }
     }
@@ -200,7 +213,10 @@ mod tests {
         let both = vec![Family::Chromium, Family::Firefox];
         assert_eq!(parse_wanted(None).expect("unset"), both);
         assert_eq!(parse_wanted(Some("")).expect("empty"), both);
-        assert_eq!(parse_wanted(Some("firefox, chromium,firefox")).expect("a list"), vec![Family::Firefox, Family::Chromium]);
+        assert_eq!(
+            parse_wanted(Some("firefox, chromium,firefox")).expect("a list"),
+            vec![Family::Firefox, Family::Chromium]
+        );
         assert_eq!(parse_wanted(Some("none")).expect("none"), Vec::<Family>::new());
         let error = parse_wanted(Some("netscape")).expect_err("unknown");
         assert!(error.to_string().contains("`netscape`"), "{error}");

