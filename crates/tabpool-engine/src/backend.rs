@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tabpool_graph::{BlockRef, Program};
+use tabpool_graph::{BlockRef, Graph, Program};
 use tabpool_tensor::Tensor;
 
 /// Which of a worker's ways to compute.
@@ -184,4 +184,28 @@ pub trait Backend {
     /// # Errors
     /// [`EngineError`]; nothing stays behind on the device.
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError>;
+}
+
+/// Checks the inputs of a run against a graph: their number, dtypes and shapes. Every backend calls this first.
+///
+/// # Errors
+/// [`EngineError::Input`] that names the first input that does not fit.
+pub fn check_inputs(graph: &Graph, inputs: &[Tensor]) -> Result<(), EngineError> {
+    let fail = |name: &str, reason: String| Err(EngineError::Input { name: name.to_owned(), reason });
+    let wanted = graph.inputs();
+    for (position, &id) in wanted.iter().enumerate() {
+        let value = graph.value(id);
+        let Some(given) = inputs.get(position) else {
+            return fail(&value.name, format!("is missing: the program takes {}, got {}", wanted.len(), inputs.len()));
+        };
+        if (given.dtype(), given.shape()) != (value.dtype, &value.shape) {
+            let (dtype, shape) = (given.dtype(), given.shape());
+            return fail(&value.name, format!("must be {}{}, got {dtype}{shape}", value.dtype, value.shape));
+        }
+    }
+    if inputs.len() > wanted.len() {
+        let extra = format!("#{}", wanted.len());
+        return fail(&extra, format!("is one too many: the program takes {}, got {}", wanted.len(), inputs.len()));
+    }
+    Ok(())
 }
