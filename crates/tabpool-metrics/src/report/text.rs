@@ -10,8 +10,7 @@ const GAP: &str = "  ";
 pub(super) fn render(report: &Report, width: usize) -> String {
     let mut out = String::new();
     for line in summary(report) {
-        out.push_str(&line);
-        out.push('\n');
+        wrap(&line, width, &mut out);
     }
     for section in sections(report) {
         out.push('\n');
@@ -21,8 +20,9 @@ pub(super) fn render(report: &Report, width: usize) -> String {
 }
 
 fn table(section: &Section, width: usize, out: &mut String) {
-    out.push_str(section.title);
+    out.push_str(&section.title.to_uppercase());
     out.push('\n');
+    wrap(section.note, width, out);
     let rows: Vec<Vec<String>> =
         section.rows.iter().map(|row| row.iter().map(|cell| visible(cell.content())).collect()).collect();
     let widths = widths(section, &rows, width);
@@ -34,6 +34,25 @@ fn table(section: &Section, width: usize, out: &mut String) {
         out.push_str(cells.join(GAP).trim_end());
         out.push('\n');
     }
+}
+
+/// Breaks a sentence between words so that it keeps within `width`, as long as its words do.
+fn wrap(sentence: &str, width: usize, out: &mut String) {
+    let mut column = 0;
+    for word in sentence.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            out.push('\n');
+            column = 0;
+        }
+        if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out.push('\n');
 }
 
 fn is_number(cell: &Cell) -> bool {
