@@ -46,8 +46,7 @@ pub(crate) struct InFlight {
     pub(crate) dispatched_at: Duration,
     /// Seconds of computing expected.
     pub(crate) expected: f64,
-    /// What the attempt is allowed before it counts as unanswered.
-    pub(crate) allowance: Duration,
+    /// When it counts as unanswered.
     pub(crate) due: Duration,
     pub(crate) standing: Standing,
     pub(crate) question: crate::latency::Question,
@@ -158,6 +157,12 @@ impl Worker {
             loads: 0,
             pledge: (0, 0.0),
         }
+    }
+
+    /// Whether it owes an answer that is overdue. It gets nothing until it has given it: if it hangs, whatever it
+    /// got would lose an attempt with it.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.in_flight.iter().any(|entry| entry.standing == Standing::Overdue)
     }
 
     pub(crate) fn free_credits(&self) -> u32 {

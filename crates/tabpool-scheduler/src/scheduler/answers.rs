@@ -65,8 +65,8 @@ impl Scheduler {
         self.stop_if_drained(worker, actions);
     }
 
-    /// An attempt was not answered in time. The first time its request goes elsewhere; a worker that stays silent,
-    /// about this attempt or the next, is stopped.
+    /// An attempt was not answered in time. The first time its request goes elsewhere, and the worker gets nothing more
+    /// until it answers; a worker that stays silent, about this attempt or another, is stopped.
     pub(super) fn attempt_overdue(
         &mut self,
         worker: WorkerId,
@@ -81,8 +81,9 @@ impl Scheduler {
         let Some(entry) = known.in_flight_mut(request, attempt) else { return };
         let before = entry.standing;
         entry.standing = Standing::Overdue;
-        entry.due = now.saturating_add(entry.allowance);
+        entry.due = now.saturating_add(self.config.attempt_timeout);
         let entry = *entry;
+        self.pool_changed();
         self.timers.set(entry.due, Timer::Attempt(worker, request, attempt));
         self.stats.attempt_timeouts += 1;
         let waited = self.now.saturating_sub(entry.dispatched_at).as_secs_f64();
@@ -115,7 +116,11 @@ impl Scheduler {
         if entry.standing != Standing::Wanted {
             self.stats.late += 1;
         }
-        self.changed(Changed::Worker(worker));
+        if entry.standing == Standing::Overdue {
+            self.pool_changed();
+        } else {
+            self.changed(Changed::Worker(worker));
+        }
         Some(entry)
     }
 

@@ -63,11 +63,22 @@ enum Visit {
     Done,
 }
 
+/// Why a lane is visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// It has a new request.
+    Lane,
+    /// A worker has a free credit.
+    Worker(WorkerId),
+    /// Anything may have changed.
+    Pool,
+}
+
 /// What a lane may hope for when it has no candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outlook {
     Candidates,
-    /// A slot is starting or a circuit is open: it may become otherwise by itself.
+    /// A slot is starting, a circuit is open or a worker is silent: it may become otherwise by itself.
     Waits,
     Nobody,
 }
@@ -79,30 +90,30 @@ impl Scheduler {
             Changed::Nothing => {}
             Changed::Lane(lane) => {
                 self.pass += 1;
-                while self.visit(lane, None, actions) == Visit::Sent {}
+                while self.visit(lane, Scope::Lane, actions) == Visit::Sent {}
             }
-            Changed::Worker(worker) => self.run_pass(Some(worker), actions),
-            Changed::Anything => self.run_pass(None, actions),
+            Changed::Worker(worker) => self.run_pass(Scope::Worker(worker), actions),
+            Changed::Anything => self.run_pass(Scope::Pool, actions),
         }
     }
 
-    /// Visits the lanes that may use `worker`, or all of them.
-    fn run_pass(&mut self, worker: Option<WorkerId>, actions: &mut Vec<Action>) {
+    /// Visits the lanes, in the order of their heads, for as long as somebody is there to serve them.
+    fn run_pass(&mut self, scope: Scope, actions: &mut Vec<Action>) {
         self.pass += 1;
         let mut done = None;
         while let Some((rank, lane)) = self.queue.next_head(done) {
             let exhausted = |id| self.workers.get(&id).is_none_or(|known| known.free_credits() == 0);
-            if worker.is_some_and(exhausted) {
+            if matches!(scope, Scope::Worker(id) if exhausted(id)) {
                 return;
             }
-            if self.visit(lane, worker, actions) == Visit::Done {
+            if self.visit(lane, scope, actions) == Visit::Done {
                 done = Some(rank);
             }
         }
     }
 
     /// Sends out at most one request of a lane, or loads its program somewhere.
-    fn visit(&mut self, lane: LaneId, only: Option<WorkerId>, actions: &mut Vec<Action>) -> Visit {
+    fn visit(&mut self, lane: LaneId, scope: Scope, actions: &mut Vec<Action>) -> Visit {
         match self.outlook(lane) {
             Outlook::Candidates => {}
             Outlook::Waits => return Visit::Done,
@@ -112,7 +123,7 @@ impl Scheduler {
             }
         }
         let mut seen = std::mem::take(&mut self.seen);
-        let visit = self.visit_candidates(lane, only, &mut seen, actions);
+        let visit = self.visit_candidates(lane, scope, &mut seen, actions);
         self.seen = seen;
         visit
     }
@@ -120,17 +131,19 @@ impl Scheduler {
     fn visit_candidates(
         &mut self,
         lane: LaneId,
-        only: Option<WorkerId>,
+        scope: Scope,
         seen: &mut Vec<Seen>,
         actions: &mut Vec<Action>,
     ) -> Visit {
-        let Some(waiting) = self.look(lane, only, seen) else { return Visit::Done };
+        let Some(waiting) = self.look(lane, scope, seen) else { return Visit::Done };
         let by_finish = |one: &&Seen, other: &&Seen| one.offer.finish().total_cmp(&other.offer.finish());
         if let Some(best) = seen.iter().filter(|it| it.ready).min_by(by_finish).copied() {
             let others = || seen.iter().filter(|it| it.candidate != best.candidate && !it.is_absent());
             let before = finished_by(others().map(|it| it.offer), best.offer.finish());
             if before < waiting {
-                self.send(lane, before, &best, actions);
+                if self.send(lane, before, &best, actions).is_none() {
+                    return Visit::Done;
+                }
                 self.spread_after(lane, &best, seen, actions);
                 return Visit::Sent;
             }
@@ -143,12 +156,12 @@ impl Scheduler {
     }
 
     /// Fills `seen` with the lane's candidates as they are now, and says how many requests wait. `None` if there is
-    /// nothing to decide: nobody waits, or nobody can be sent or load anything.
-    fn look(&self, lane: LaneId, only: Option<WorkerId>, seen: &mut Vec<Seen>) -> Option<usize> {
+    /// nothing to decide.
+    fn look(&self, lane: LaneId, scope: Scope, seen: &mut Vec<Seen>) -> Option<usize> {
         seen.clear();
         let lane = self.queue.lane(lane)?;
         let concerned = |id| lane.candidates.iter().any(|candidate| candidate.worker == id);
-        if lane.len() == 0 || !only.is_none_or(concerned) {
+        if lane.len() == 0 || matches!(scope, Scope::Worker(id) if !concerned(id)) {
             return None;
         }
         let workers = || {
@@ -161,7 +174,9 @@ impl Scheduler {
                 && worker.loads < self.config.loads_per_worker
                 && !on_worker.is_some_and(OnWorker::is_loading)
         };
-        if !workers().any(|(it, worker)| is_ready(&it, worker, &lane.key) || loadable(&it, worker)) {
+        // The common case under load: nobody can be sent or load anything, and no later lane depends on this one.
+        let usable = |(it, worker): (Candidate, &Worker)| is_ready(&it, worker, &lane.key) || loadable(&it, worker);
+        if scope == Scope::Lane && !workers().any(usable) {
             return None;
         }
         for (candidate, worker) in workers() {
@@ -191,13 +206,12 @@ impl Scheduler {
         Some(lane.len())
     }
 
-    /// Sends the request that `position` others of the lane precede.
-    fn send(&mut self, lane: LaneId, position: usize, to: &Seen, actions: &mut Vec<Action>) {
+    /// Sends the request that `position` others of the lane precede. `None` if there is none.
+    fn send(&mut self, lane: LaneId, position: usize, to: &Seen, actions: &mut Vec<Action>) -> Option<()> {
         let Candidate { worker, api, .. } = to.candidate;
-        let Some(request) = self.queue.lane(lane).and_then(|lane| lane.nth(position)) else { return };
-        let (Some(known), Some(holder)) = (self.requests.get_mut(&request), self.workers.get_mut(&worker)) else {
-            return;
-        };
+        let request = self.queue.lane(lane)?.nth(position)?;
+        let known = self.requests.get_mut(&request)?;
+        let holder = self.workers.get_mut(&worker)?;
         known.attempts += 1;
         known.state = RequestState::InFlight { worker };
         let expected = Duration::try_from_secs_f64(to.offer.finish()).unwrap_or(LONGEST_ALLOWANCE);
@@ -213,7 +227,6 @@ impl Scheduler {
             dispatched_at: self.now,
             api,
             expected: to.offer.compute,
-            allowance,
             due,
             standing: Standing::Wanted,
             question,
@@ -224,6 +237,7 @@ impl Scheduler {
         self.queue.remove(lane, rank);
         self.stats.dispatched += 1;
         actions.push(Action::Dispatch { worker, request, attempt, program, api, expected });
+        Some(())
     }
 
     /// Adds to a lane's regret what one more worker with the program would have saved this request: at most one
@@ -388,7 +402,7 @@ impl Scheduler {
 /// Whether a worker may run a lane's requests.
 enum Candidacy {
     Yes(Candidate),
-    /// Once its circuit is closed.
+    /// Once its circuit is closed, or it speaks again.
     NotNow,
     No,
 }
@@ -398,6 +412,9 @@ fn candidacy(id: WorkerId, worker: &Worker, key: &LaneKey) -> Candidacy {
     let allowed = placement.kinds.contains(worker.kind) && placement.worker.is_none_or(|pin| pin == id);
     if !allowed || worker.draining || worker.credits == 0 {
         return Candidacy::No;
+    }
+    if worker.is_silent() {
+        return Candidacy::NotNow;
     }
     let on_worker = worker.programs.get(&key.program);
     let mut apis = placement.apis.on_offer(worker.apis);
