@@ -3,6 +3,7 @@
 //! Each flag is here because a browser was measured without it: WebGPU was absent, the network was asked, a dialog
 //! stood in the way, or a hidden page was slowed down.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use crate::gpu::GpuMode;
@@ -47,7 +48,7 @@ pub(crate) fn arguments(
     }
 }
 
-const CHROMIUM_FLAGS: [&str; 22] = [
+const CHROMIUM_FLAGS: [&str; 21] = [
     "--enable-unsafe-webgpu",
     // First-run pages, dialogs and key rings that would wait for a person.
     "--no-first-run",
@@ -66,10 +67,10 @@ const CHROMIUM_FLAGS: [&str; 22] = [
     "--disable-default-apps",
     "--disable-extensions",
     "--disable-component-extensions-with-background-pages",
-    // The crash handler starts a session of its own and would outlive a killed browser by a moment.
+    // No reports are sent. The handler process still starts: without it (`--disable-crashpad-for-testing`)
+    // Chromium 156 loses its network service again and again.
     "--disable-breakpad",
     "--disable-crash-reporter",
-    "--disable-crashpad-for-testing",
     // A worker's page is never in the foreground, and must not be slowed for it.
     "--disable-background-timer-throttling",
     "--disable-renderer-backgrounding",
@@ -122,11 +123,13 @@ fn firefox_arguments(options: &LaunchOptions, profile: &Path) -> Vec<String> {
 }
 
 /// Variables set for a browser of this family, beside the mark of the profile and the caller's own.
-pub(crate) fn environment(engine: EngineFamily) -> &'static [(&'static str, &'static str)] {
+pub(crate) fn environment(engine: EngineFamily, profile: &Path) -> Vec<(&'static str, OsString)> {
     match engine {
-        EngineFamily::Chromium => &[],
-        // Beside the reporter's window: its helper process leaves the browser's group.
-        EngineFamily::Gecko => &[("MOZ_CRASHREPORTER_DISABLE", "1"), ("MOZ_DISABLE_AUTO_SAFE_MODE", "1")],
+        // The database of the crash handler, which else lies in the user's own configuration.
+        EngineFamily::Chromium => vec![("BREAKPAD_DUMP_LOCATION", profile.join("crashes").into())],
+        EngineFamily::Gecko => {
+            vec![("MOZ_CRASHREPORTER_DISABLE", "1".into()), ("MOZ_DISABLE_AUTO_SAFE_MODE", "1".into())]
+        }
     }
 }
 

@@ -385,7 +385,10 @@ fn prepare(
             source: ProfileError::Io { action: "write", path, source },
         })?;
     }
-    let guard = Guard::start(folder, profile.ephemeral_lock()).map_err(start_error("the guard of", program))?;
+    let guard = profile
+        .share_lock()
+        .and_then(|held| Guard::start(folder, held, profile.ephemeral_lock()))
+        .map_err(start_error("the guard of", program))?;
     match spawn(kind, program, options, folder) {
         Ok((child, log)) => Ok((guard, child, log)),
         Err(error) => {
@@ -407,7 +410,7 @@ fn spawn(
     let mut command = Command::new(program);
     command
         .args(arguments::arguments(kind.engine(), options, profile, Surroundings::here()))
-        .envs(arguments::environment(kind.engine()).iter().copied())
+        .envs(arguments::environment(kind.engine(), profile))
         .envs(options.environment.iter().map(|(name, value)| (name, value)))
         .env(PROFILE_VARIABLE, profile)
         .stdin(Stdio::null())

@@ -125,7 +125,10 @@ pub fn diagnose_on(installed: &Installed, machine: &Machine) -> Vec<Finding> {
     if is_snap(&installed.path) {
         find(
             Severity::Warning,
-            format!("{} is a snap, which cannot use a profile in a hidden folder of the home directory", installed.kind),
+            format!(
+                "{} is a snap, which cannot use a profile in a hidden folder of the home directory",
+                installed.kind
+            ),
             Some("install the browser from a package or an archive, or set --data-dir to a folder that is not hidden"),
         );
     }

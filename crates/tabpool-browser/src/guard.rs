@@ -6,6 +6,7 @@
 //! can, then does the work. The script is `guard.sh`, and it says what it does.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -33,14 +34,17 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Starts a guard for `profile`. It is started before the browser, so that at no time a browser is unguarded.
-    /// With `lock` the profile is ephemeral: the guard removes both.
-    pub(crate) fn start(profile: &Path, lock: Option<&Path>) -> io::Result<Self> {
+    ///
+    /// `held` is the profile's locked file. The guard gets it as its stdout, to which it writes nothing, so that the
+    /// lock outlives the host until the guard has finished: nobody can take a kept profile while the guard still
+    /// ends whatever runs on it. With `lock`, that file's path, the profile is ephemeral: the guard removes both.
+    pub(crate) fn start(profile: &Path, held: File, lock: Option<&Path>) -> io::Result<Self> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "tabpool-guard"])
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(held)
             .stderr(Stdio::null());
         signal::in_own_session(&mut command);
         let mut child = command.spawn()?;
@@ -85,5 +89,125 @@ impl Guard {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::error::Error;
+    use std::fs::{self, File};
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::CommandExt;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::Guard;
+    use crate::process;
+
+    /// Stands in for a browser: a shell that leads a group and has started one process in its group and one out of
+    /// it, which is recognised by nothing but `recognised_by`. Returns when both run.
+    fn fake_browser(profile: &Path, recognised_by: &str) -> Result<Child, Box<dyn Error>> {
+        // With `set -m` a shell gives each of its background processes a group of its own.
+        let script = format!("sleep 300 & set -m; {recognised_by} & echo started; wait");
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &script, "sh"])
+            .env("PROFILE", profile)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
+        assert_eq!(line, "started\n");
+        Ok(child)
+    }
+
+    fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < deadline, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn profile_in(root: &Path) -> std::io::Result<(std::path::PathBuf, std::path::PathBuf)> {
+        let (profile, lock) = (root.join("ephemeral-1-aa"), root.join("ephemeral-1-aa.lock"));
+        fs::create_dir(&profile)?;
+        fs::write(profile.join("file with spaces"), "x")?;
+        fs::write(&lock, "")?;
+        Ok((profile, lock))
+    }
+
+    #[test]
+    fn a_guard_that_lost_its_host_ends_every_process_and_removes_the_profile() -> Result<(), Box<dyn Error>> {
+        let ways = [
+            "sleep 300",                                                         // By descent only.
+            "TABPOOL_PROFILE=$PROFILE sh -c 'sleep 300 & exit'",                 // By its environment only.
+            "sh -c 'sh -c \"sleep 300; :\" sh --user-data-dir=$PROFILE & exit'", // By its command line only.
+        ];
+        for way in ways {
+            let root = tempfile::tempdir()?;
+            let (profile, lock) = profile_in(root.path())?;
+            let mut guard = Guard::start(&profile, File::open(&lock)?, Some(&lock))?;
+            let mut browser = fake_browser(&profile, way)?;
+            let pid = browser.id();
+            guard.watch(pid)?;
+            eventually("three processes", || process::of_browser(Some(pid), &profile).len() >= 3);
+            let members = process::of_browser(Some(pid), &profile);
+
+            // What the kernel does when the host dies; the child is ours, so it is also ours to reap.
+            drop(guard);
+            browser.wait()?;
+
+            eventually(way, || !profile.exists() && !lock.exists());
+            let alive = process::table(&profile);
+            for member in members {
+                assert!(alive.iter().all(|row| row.info != member), "{way}: {member:?} still runs");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_dismissed_guard_touches_nothing() -> Result<(), Box<dyn Error>> {
+        let root = tempfile::tempdir()?;
+        let (profile, lock) = profile_in(root.path())?;
+        let mut guard = Guard::start(&profile, File::open(&lock)?, Some(&lock))?;
+        let mut browser = fake_browser(&profile, "sleep 300")?;
+        guard.watch(browser.id())?;
+        let guard_pid = guard.child.id();
+        guard.dismiss();
+        assert!(process::table(&profile).iter().all(|row| row.info.pid != guard_pid), "the guard still runs");
+        assert!(browser.try_wait()?.is_none());
+        assert!(profile.exists() && lock.exists());
+        // The other way ends the process and, without a lock file named, keeps the folder.
+        let mut guard = Guard::start(&profile, File::open(&lock)?, None)?;
+        guard.watch(browser.id())?;
+        guard.hand_over();
+        browser.wait()?;
+        assert!(profile.exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_guard_ignores_the_signals_of_a_terminal_and_of_an_orderly_end() -> Result<(), Box<dyn Error>> {
+        let root = tempfile::tempdir()?;
+        let (profile, lock) = profile_in(root.path())?;
+        let guard = Guard::start(&profile, File::open(&lock)?, Some(&lock))?;
+        // The traps are set before the first line is read, and the answer to it proves that they are.
+        let pid = guard.child.id().to_string();
+        eventually("traps", || {
+            fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| {
+                status.lines().any(|line| line.starts_with("SigIgn:") && !line.ends_with("00000000"))
+            })
+        });
+        for signal in ["HUP", "INT", "TERM", "QUIT"] {
+            assert!(Command::new("kill").args(["-s", signal, &pid]).status()?.success());
+        }
+        assert!(profile.exists(), "a signal made the guard clean up under a living host");
+        drop(guard);
+        eventually("clean-up", || !profile.exists());
+        Ok(())
     }
 }

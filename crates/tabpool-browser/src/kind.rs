@@ -83,10 +83,7 @@ impl FromStr for BrowserKind {
     type Err = UnknownBrowser;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| UnknownBrowser { name: name.to_owned() })
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownBrowser { name: name.to_owned() })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Profile folders: made for one launch and removed after it, or kept under a name and lent to one launch at a time.
 //!
-//! Beside each folder `X` lies a lock file `X.lock`, held by the host that uses it. The lock, not a process number,
-//! says whether the owner lives: the kernel releases it however the owner ends, a recycled number cannot fool it,
-//! and it works between containers that share the folder but not their processes. For file systems without locks
-//! the file also records the owner's number and start, which [`OwnerRecord`] checks.
+//! Beside each folder `X` lies a lock file `X.lock`, held by the host that uses it and by the browser's guard. The
+//! lock, not a process number, says whether anybody answers for the folder: the kernel releases it however its
+//! holders end, a recycled number cannot fool it, and it works between containers that share the folder but not
+//! their processes. The file also records the host's number and start ([`OwnerRecord`]), for error messages, for file
+//! systems without locks, and to tell a host that lives from one whose guard is still cleaning up.
 //!
 //! *Invariant*: an ephemeral folder exists only while its lock file does; the lock file is made first and removed
 //! last. So a folder without one is stale.
@@ -12,7 +13,8 @@ use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::process;
 
@@ -27,6 +29,9 @@ pub(crate) const LOCK_SUFFIX: &str = ".lock";
 const RECORD_LIMIT: u64 = 512;
 /// A browser that was just killed may still be writing while its folder is being removed.
 const REMOVAL_ATTEMPTS: u32 = 20;
+
+/// How long the guard of a dead host is waited for. It takes half a second, more on a machine under load.
+const CLEANING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which profile a browser gets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -120,9 +125,18 @@ impl Profile {
         }
         let folder = root.join(format!("{KEPT_PREFIX}{name}"));
         let path = lock_path(&folder);
-        let Some(lock) = ProfileLock::try_acquire(&path)? else {
-            let owner = OwnerRecord::read(&path).map_or_else(|| "owner unknown".to_owned(), |owner| owner.to_string());
-            return Err(ProfileError::InUse { path: folder, owner });
+        let deadline = Instant::now() + CLEANING_LIMIT;
+        let lock = loop {
+            if let Some(lock) = ProfileLock::try_acquire(&path)? {
+                break lock;
+            }
+            let owner = OwnerRecord::read(&path);
+            // A dead owner's lock is held by its guard, which lets go when it has ended the owner's browser.
+            if owner.as_ref().is_none_or(OwnerRecord::lives) || Instant::now() > deadline {
+                let owner = owner.map_or_else(|| "owner unknown".to_owned(), |owner| owner.to_string());
+                return Err(ProfileError::InUse { path: folder, owner });
+            }
+            thread::sleep(Duration::from_millis(50));
         };
         create_private_folder(&folder).map_err(io_error("make the profile folder", &folder))?;
         Ok(Self { folder, lock, ephemeral: false })
@@ -135,6 +149,11 @@ impl Profile {
     /// The lock file that goes with the folder, where the folder goes at all.
     pub(crate) fn ephemeral_lock(&self) -> Option<&Path> {
         self.ephemeral.then_some(self.lock.path.as_path())
+    }
+
+    /// The locked file, to be held by somebody else as well: the lock lasts until both have closed it.
+    pub(crate) fn share_lock(&self) -> io::Result<File> {
+        self.lock.file.try_clone()
     }
 
     /// Gives the profile back: removes an ephemeral one, unlocks a kept one. The browser must have ended.
@@ -152,8 +171,8 @@ impl Profile {
 #[derive(Debug)]
 pub(crate) struct ProfileLock {
     path: PathBuf,
-    /// Never read again: the lock lasts as long as it is open.
-    _file: File,
+    /// The lock lasts as long as this, or what it is shared with, is open.
+    file: File,
 }
 
 impl ProfileLock {
@@ -186,7 +205,7 @@ impl ProfileLock {
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| file.write_all(record.as_bytes()))
             .map_err(io_error("write the lock file", path))?;
-        Ok(Some(Self { path: path.to_owned(), _file: file }))
+        Ok(Some(Self { path: path.to_owned(), file }))
     }
 
     /// Removes the file while still holding it, so that nobody can take it in between.
@@ -274,7 +293,7 @@ pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.exists() => return Ok(()),
             Err(error) => last = Some(error),
         }
-        std::thread::sleep(Duration::from_millis(25));
+        thread::sleep(Duration::from_millis(25));
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::DirectoryNotEmpty.into()))
 }
@@ -324,8 +343,10 @@ mod tests {
         let first = Profile::acquire(root.path(), &kind)?;
         fs::write(first.folder().join("stored"), "x")?;
         let refused = Profile::acquire(root.path(), &kind).expect_err("the first owner holds it");
-        assert!(matches!(&refused, ProfileError::InUse { owner, .. } if owner.contains(&std::process::id().to_string())),
-            "{refused}");
+        assert!(
+            matches!(&refused, ProfileError::InUse { owner, .. } if owner.contains(&std::process::id().to_string())),
+            "{refused}"
+        );
         first.release()?;
         let second = Profile::acquire(root.path(), &kind)?;
         assert_eq!(fs::read_to_string(second.folder().join("stored"))?, "x");

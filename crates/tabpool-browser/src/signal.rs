@@ -50,7 +50,8 @@ pub(crate) fn wait_without_reaping(pid: u32) -> io::Result<()> {
         // SAFETY: an all-zero siginfo_t is a valid value of this plain C structure.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: `info` is a live local that the kernel may fill, the other arguments are integers.
-        let outcome = unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut info, libc::WEXITED | libc::WNOWAIT) };
+        let outcome =
+            unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut info, libc::WEXITED | libc::WNOWAIT) };
         if outcome == 0 {
             return Ok(());
         }

@@ -25,7 +25,7 @@ pub struct SweepReport {
     pub removed: Vec<PathBuf>,
     /// Processes ended because they still used a profile without a living owner.
     pub ended: Vec<u32>,
-    /// Profiles in use by a living owner, this process included.
+    /// Profiles that somebody answers for: a living host, this one included, or the guard of a dead one at its work.
     pub in_use: usize,
     /// What could not be cleaned, and why.
     pub failed: Vec<ProfileError>,
@@ -107,11 +107,19 @@ pub(crate) fn end_users(folder: &Path) -> Vec<u32> {
 mod tests {
     use std::error::Error;
     use std::fs;
+    use std::path::Path;
     use std::process::{Child, Command};
     use std::time::{Duration, Instant};
 
-    use super::sweep;
+    use super::{Signal, process, signal, sweep};
     use crate::profile::{Profile, ProfileKind, lock_path};
+
+    /// Ends a test's own child with its children.
+    fn end_tree(pid: u32) {
+        for member in process::of_browser(Some(pid), Path::new("/nowhere")) {
+            signal::send(member.pid, Signal::Kill);
+        }
+    }
 
     fn ended(child: &mut Child) -> std::io::Result<bool> {
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -158,7 +166,7 @@ mod tests {
         let stale = base.join("ephemeral-1-00000000000000aa");
         fs::create_dir(&stale)?;
         let owned = Profile::acquire(&base, &ProfileKind::Ephemeral)?;
-        let option = |folder: &std::path::Path| format!("--user-data-dir={}", folder.display());
+        let option = |folder: &Path| format!("--user-data-dir={}", folder.display());
         // The shell stays beside its sleep, so its arguments stay on the command line.
         let start = |argument: String| Command::new("/bin/sh").args(["-c", "sleep 60; :", "sh", &argument]).spawn();
         let mut user = start(option(&stale))?;
@@ -172,18 +180,10 @@ mod tests {
         assert_eq!(report.ended.len(), 2, "the shell and its sleep");
         assert!(bystander.try_wait()?.is_none() && other.try_wait()?.is_none());
         for child in [&mut bystander, &mut other] {
-            crate::sweep::end_tree(child.id());
+            end_tree(child.id());
             child.wait()?;
         }
         owned.release()?;
         Ok(())
-    }
-}
-
-/// Ends a test's own child with its children.
-#[cfg(test)]
-fn end_tree(pid: u32) {
-    for member in process::of_browser(Some(pid), Path::new("/nowhere")) {
-        signal::send(member.pid, Signal::Kill);
     }
 }

@@ -33,8 +33,7 @@ fn tells_the_usable_from_the_hanging_the_failing_and_the_strange() -> Result<(),
     fs::write(folder.path().join("chrome"), "not executable")?;
 
     let begun = Instant::now();
-    let found =
-        discover(&SearchPaths::none().folder(folder.path()).version_limit(Duration::from_millis(1500)));
+    let found = discover(&SearchPaths::none().folder(folder.path()).version_limit(Duration::from_millis(1500)));
 
     assert!(begun.elapsed() < Duration::from_secs(10), "the hanging program was waited for");
     let installed: Vec<_> = found.installed.iter().map(|found| (found.kind, found.version.as_str())).collect();

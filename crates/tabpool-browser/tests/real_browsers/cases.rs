@@ -27,20 +27,21 @@ pub(crate) struct Scene<'a> {
 
 pub(crate) type Case = for<'a> fn(Scene<'a>) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
-pub(crate) const ALL: [(&str, Case); 9] = [
+pub(crate) const ALL: [(&str, Case); 10] = [
     ("has_an_adapter_and_closes", |scene| Box::pin(has_an_adapter_and_closes(scene))),
     ("is_gone_when_dropped", |scene| Box::pin(is_gone_when_dropped(scene))),
     ("killed_from_outside_is_reported", |scene| Box::pin(killed_from_outside_is_reported(scene))),
-    ("host_killed", |scene| Box::pin(host_ended(scene, libc_signal::KILL))),
-    ("host_terminated", |scene| Box::pin(host_ended(scene, libc_signal::TERMINATE))),
-    ("host_interrupted_with_its_group", |scene| Box::pin(host_ended(scene, libc_signal::INTERRUPT))),
+    ("host_killed", |scene| Box::pin(host_ended(scene, signal_name::KILL))),
+    ("host_terminated", |scene| Box::pin(host_ended(scene, signal_name::TERMINATE))),
+    ("host_interrupted_with_its_group", |scene| Box::pin(host_ended(scene, signal_name::INTERRUPT))),
     ("host_and_guard_killed_then_swept", |scene| Box::pin(host_and_guard_killed_then_swept(scene))),
+    ("kept_profile_outlives_a_killed_host", |scene| Box::pin(kept_profile_outlives_a_killed_host(scene))),
     ("kept_profile_is_locked_and_kept", |scene| Box::pin(kept_profile_is_locked_and_kept(scene))),
-    ("wrong_arguments_end_at_once", |scene| Box::pin(cannot_start(scene))),
+    ("what_cannot_start_says_why", |scene| Box::pin(cannot_start(scene))),
 ];
 
 /// Names for the `kill` program, so that the tests need no unsafe code.
-mod libc_signal {
+mod signal_name {
     pub(super) const KILL: &str = "KILL";
     pub(super) const TERMINATE: &str = "TERM";
     pub(super) const INTERRUPT: &str = "INT";
@@ -114,7 +115,7 @@ async fn killed_from_outside_is_reported(scene: Scene<'_>) -> Outcome {
 }
 
 /// Starts this program as a host of its own, with a browser that has reported.
-async fn start_host(scene: Scene<'_>) -> Result<(Host, PathBuf), Box<dyn Error>> {
+async fn start_host(scene: Scene<'_>, profile: ProfileKind) -> Result<(Host, PathBuf), Box<dyn Error>> {
     let mut server = Server::start().await?;
     let mut command = Command::new(env::current_exe()?);
     command
@@ -125,6 +126,9 @@ async fn start_host(scene: Scene<'_>) -> Result<(Host, PathBuf), Box<dyn Error>>
         .env("TABPOOL_TEST_FOLDER", scene.profiles.file_name().ok_or("no name")?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    if let ProfileKind::Kept(name) = profile {
+        command.env("TABPOOL_TEST_KEPT", name);
+    }
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut host = Host(command.spawn()?);
     server.report().await?;
@@ -148,10 +152,10 @@ impl Drop for Host {
 }
 
 async fn host_ended(scene: Scene<'_>, signal: &str) -> Outcome {
-    let (mut host, profile) = start_host(scene).await?;
+    let (mut host, profile) = start_host(scene, ProfileKind::Ephemeral).await?;
     let pid = i64::from(host.0.id());
     // A terminal's Ctrl-C goes to the whole group; the browser must not be in it.
-    send(signal, if signal == libc_signal::INTERRUPT { -pid } else { pid })?;
+    send(signal, if signal == signal_name::INTERRUPT { -pid } else { pid })?;
     host.0.wait()?;
     let begun = Instant::now();
     traces::none_left(scene.profiles, Duration::from_secs(8))?;
@@ -160,17 +164,21 @@ async fn host_ended(scene: Scene<'_>, signal: &str) -> Outcome {
 }
 
 async fn host_and_guard_killed_then_swept(scene: Scene<'_>) -> Outcome {
-    let (mut host, profile) = start_host(scene).await?;
+    let (mut host, profile) = start_host(scene, ProfileKind::Ephemeral).await?;
     let guards = traces::guards_of(host.0.id());
     require(guards.len() == 1, || format!("one guard per browser, not {guards:?}"))?;
     let spared = sweep(scene.profiles);
     require(spared.in_use == 1 && spared.ended.is_empty() && profile.exists(), || format!("{spared:?}"))?;
     send("KILL", i64::from(guards[0]))?;
+    // It has no command line any more when it has closed its files, the lock among them.
+    while !traces::guards_of(host.0.id()).is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     send("KILL", i64::from(host.0.id()))?;
     host.0.wait()?;
     require(!traces::processes_naming(&profile).is_empty(), || "the browser did not outlive its guard".to_owned())?;
     let report = sweep(scene.profiles);
-    require(report.failed.is_empty() && report.removed == [profile.clone()], || format!("{report:?}"))?;
+    require(report.failed.is_empty() && report.removed == [profile], || format!("{report:?}"))?;
     require(report.ended.len() > 3, || format!("{report:?}"))?;
     traces::none_left(scene.profiles, Duration::ZERO)
 }
@@ -183,7 +191,9 @@ async fn kept_profile_is_locked_and_kept(scene: Scene<'_>) -> Outcome {
     let first = server.report().await?;
     require(first.contains("stored=no"), || first.clone())?;
     let refused = Browser::launch(scene.browser, kept()).await.err().ok_or("two browsers on one profile")?;
-    require(matches!(&refused, LaunchError::Profile { source: ProfileError::InUse { .. }, .. }), || refused.to_string())?;
+    require(matches!(&refused, LaunchError::Profile { source: ProfileError::InUse { .. }, .. }), || {
+        refused.to_string()
+    })?;
     let profile = browser.profile().to_owned();
     browser.close(Duration::from_secs(10)).await;
     require(profile.is_dir(), || "the kept profile is gone".to_owned())?;
@@ -192,6 +202,20 @@ async fn kept_profile_is_locked_and_kept(scene: Scene<'_>) -> Outcome {
     require(second.contains("stored=yes"), || format!("what the page stored is lost: {second}"))?;
     drop(again);
     require(profile.is_dir(), || "the kept profile is gone".to_owned())
+}
+
+async fn kept_profile_outlives_a_killed_host(scene: Scene<'_>) -> Outcome {
+    let kind = ProfileKind::Kept("test".to_owned());
+    let (mut host, profile) = start_host(scene, kind.clone()).await?;
+    send("KILL", i64::from(host.0.id()))?;
+    host.0.wait()?;
+    traces::none_left(scene.profiles, Duration::from_secs(8))?;
+    require(profile.is_dir(), || "the kept profile is gone".to_owned())?;
+    let mut server = Server::start().await?;
+    let browser = Browser::launch(scene.browser, options(scene, &server.url).profile(kind)).await?;
+    server.report().await?;
+    browser.kill();
+    require(browser.wait().await == ExitReason::Killed, || format!("{:?}", browser.exit_reason()))
 }
 
 async fn cannot_start(scene: Scene<'_>) -> Outcome {
@@ -215,6 +239,7 @@ pub(crate) struct HostRole {
     kind: BrowserKind,
     url: String,
     profiles: PathBuf,
+    profile: ProfileKind,
 }
 
 impl HostRole {
@@ -222,7 +247,8 @@ impl HostRole {
         let kind = env::var("TABPOOL_TEST_HOST").ok()?.parse().ok()?;
         let folder = env::var_os("TABPOOL_TEST_FOLDER")?;
         let profiles = PathBuf::from(env::var_os("TABPOOL_TEST_PROFILES")?).join(folder);
-        Some(Self { kind, url: env::var("TABPOOL_TEST_URL").ok()?, profiles })
+        let profile = env::var("TABPOOL_TEST_KEPT").map_or(ProfileKind::Ephemeral, ProfileKind::Kept);
+        Some(Self { kind, url: env::var("TABPOOL_TEST_URL").ok()?, profiles, profile })
     }
 
     pub(crate) fn run(self) -> Outcome {
@@ -230,7 +256,7 @@ impl HostRole {
         runtime.block_on(async {
             let found = discover(&SearchPaths::from_env());
             let installed = found.of_kind(self.kind).ok_or("not installed")?;
-            let options = LaunchOptions::new(self.url, self.profiles, GpuMode::detect());
+            let options = LaunchOptions::new(self.url, self.profiles, GpuMode::detect()).profile(self.profile);
             let browser = Browser::launch(installed, options).await?;
             println!("{}", browser.profile().display());
             Err(format!("the browser ended first: {}", browser.wait().await).into())
