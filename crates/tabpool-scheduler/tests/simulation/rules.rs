@@ -225,9 +225,10 @@ impl Rules {
     pub(crate) fn judge(&mut self, action: &Action) -> Verdict {
         let verdict = match action {
             Action::Launch { slot, .. } => self.judge_launch(*slot),
-            Action::Stop { target: StopTarget::Worker(worker), .. } => {
+            Action::Stop { target: StopTarget::Worker(worker), reason } => {
+                let held = self.held(*worker);
                 self.gone(*worker);
-                Ok(())
+                holds(reason != "drained" || held == 0, || format!("drops {held} attempts"))
             }
             Action::Stop { target: StopTarget::Slot(slot), .. } => {
                 if let Some(place) = self.slots.get_mut(slot) {
