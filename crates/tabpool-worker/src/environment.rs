@@ -1,0 +1,53 @@
+//! What a worker needs from the place it runs in.
+
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
+use tabpool_content::Cid;
+use tabpool_engine::{Backend, EngineError};
+use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
+
+/// Brings blocks from the host. What it brings is verified by the worker, not trusted.
+#[async_trait(?Send)]
+pub trait BlockFetcher {
+    /// The bytes of a block.
+    ///
+    /// # Errors
+    /// A clause for people: where it was asked for and what came back.
+    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String>;
+}
+
+/// Keeps blocks between sessions, under their CIDs. What it gives is verified by the worker, not trusted.
+#[async_trait(?Send)]
+pub trait BlockCache {
+    /// The bytes of a block, if they are here.
+    async fn get(&self, cid: &Cid) -> Option<Bytes>;
+    /// Keeps a block. A cache that is full or broken keeps nothing; the worker goes on.
+    async fn put(&self, cid: &Cid, bytes: &Bytes);
+    /// Forgets a block that turned out to be corrupt.
+    async fn remove(&self, cid: &Cid);
+}
+
+/// The place a worker runs in.
+#[async_trait(?Send)]
+pub trait Environment {
+    /// What this worker is, asked for at every join.
+    fn capabilities(&self) -> Capabilities;
+    /// How it is at the moment.
+    fn status(&self) -> WorkerStatus;
+    /// Sends a message over the link; `false` where the link is not open.
+    fn send(&self, message: Bytes) -> bool;
+    /// Runs a future on this thread until it ends.
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>);
+    /// Makes a backend. Called at the first load for its API, and again after its device was lost.
+    ///
+    /// # Errors
+    /// [`EngineError`] where this place has no such API or device.
+    async fn backend(&self, api: ApiKind) -> Result<Rc<dyn Backend>, EngineError>;
+    /// Where blocks come from.
+    fn fetcher(&self) -> Rc<dyn BlockFetcher>;
+    /// Where blocks are kept, if anywhere.
+    fn cache(&self) -> Option<Rc<dyn BlockCache>>;
+}

@@ -1,0 +1,207 @@
+//! The worker: programs, requests and the link, in one place and on one thread.
+
+mod outbox;
+mod run;
+mod serve;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tabpool_engine::{Backend, Executable};
+use tabpool_protocol::{
+    ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, SessionError, VERSION, WorkerEvent, WorkerSession,
+};
+use web_time::{Duration, Instant};
+
+use crate::Environment;
+use crate::gate::Gate;
+use outbox::Outbox;
+
+/// How a worker behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOptions {
+    /// How large frames may be.
+    pub limits: Limits,
+    /// How long the host has to answer the first frame.
+    pub handshake: Duration,
+    /// Runs of one device in flight at once: with two, inputs of the next are written while the last is read back.
+    pub runs_in_flight: usize,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), handshake: Duration::from_secs(10), runs_in_flight: 2 }
+    }
+}
+
+/// A program of this worker.
+enum Held {
+    /// Being loaded; the number tells this load from an earlier one of the same program.
+    Loading(u64),
+    Ready(Rc<dyn Executable>),
+}
+
+/// A device and what keeps its runs in order.
+struct Device {
+    backend: Rc<dyn Backend>,
+    gate: Rc<Gate>,
+    /// When its last run ended, so that runs that overlap do not count the same time twice.
+    last_end: Rc<Cell<Option<Instant>>>,
+}
+
+/// A request that was not answered yet.
+struct Pending {
+    attempt: u32,
+    cancelled: bool,
+}
+
+/// A worker on one link at a time. See the crate's documentation.
+pub struct Worker {
+    env: Rc<dyn Environment>,
+    options: WorkerOptions,
+    epoch: Instant,
+    link: RefCell<Option<WorkerSession>>,
+    session: RefCell<Option<String>>,
+    devices: RefCell<BTreeMap<ApiKind, Device>>,
+    programs: RefCell<HashMap<(u64, ApiKind), Held>>,
+    requests: RefCell<HashMap<u64, Pending>>,
+    outbox: RefCell<Outbox>,
+    loads: Cell<u64>,
+    completed: Cell<u64>,
+}
+
+impl Worker {
+    /// A worker that is not linked yet.
+    #[must_use]
+    pub fn new(env: Rc<dyn Environment>, options: WorkerOptions) -> Rc<Self> {
+        Rc::new(Self {
+            env,
+            options,
+            epoch: Instant::now(),
+            link: RefCell::default(),
+            session: RefCell::default(),
+            devices: RefCell::default(),
+            programs: RefCell::default(),
+            requests: RefCell::default(),
+            outbox: RefCell::default(),
+            loads: Cell::new(0),
+            completed: Cell::new(0),
+        })
+    }
+
+    /// The link is open: introduces this worker with its token, and with the session of an earlier link, if any.
+    pub fn opened(&self, token: &str) {
+        *self.link.borrow_mut() = Some(WorkerSession::new(self.options.limits, self.options.handshake, self.now()));
+        let resume = self.session.borrow().clone();
+        let (mut held, mut loaded) = (Vec::new(), Vec::new());
+        if resume.is_some() {
+            held.extend(self.requests.borrow().keys().copied());
+            held.extend(self.outbox.borrow().requests());
+            let programs = self.programs.borrow();
+            loaded.extend(programs.iter().filter(|(_, h)| matches!(h, Held::Ready(_))).map(|(key, _)| *key));
+        }
+        let hello = Hello {
+            oldest: OLDEST_VERSION,
+            newest: VERSION,
+            token: token.to_owned(),
+            resume,
+            held,
+            loaded,
+            capabilities: self.env.capabilities(),
+        };
+        self.env.send(Frame::from(Message::Hello(Box::new(hello))).encode());
+    }
+
+    /// A message of the host.
+    ///
+    /// # Errors
+    /// The link is of no use any more: close it; open another unless the host refused or dismissed this worker.
+    pub fn received(self: &Rc<Self>, message: &Bytes) -> Result<(), SessionError> {
+        let mut out = Vec::new();
+        let event = match &mut *self.link.borrow_mut() {
+            Some(link) => link.receive(self.now(), message, &mut out),
+            None => Ok(None),
+        };
+        for frame in out {
+            self.env.send(frame.encode());
+        }
+        match event? {
+            Some(WorkerEvent::Joined { session, resumed, .. }) => self.joined(session, resumed),
+            Some(WorkerEvent::Frame(frame)) => self.serve(frame),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lets time pass; call about once a second.
+    ///
+    /// # Errors
+    /// As [`received`](Self::received).
+    pub fn tick(&self) -> Result<(), SessionError> {
+        let mut out = Vec::new();
+        let result = match &mut *self.link.borrow_mut() {
+            Some(link) => link.tick(self.now(), &mut out),
+            None => Ok(()),
+        };
+        for frame in out {
+            self.env.send(frame.encode());
+            self.env.send(Frame::from(Message::Status(self.env.status())).encode());
+        }
+        result
+    }
+
+    /// The link is closed. What runs goes on; its answers wait for the next link.
+    pub fn closed(&self) {
+        *self.link.borrow_mut() = None;
+    }
+
+    /// Says goodbye, so that the host does not wait for this worker to come back.
+    pub fn leave(&self, reason: &str) {
+        self.env.send(Frame::from(Message::Bye { reason: reason.to_owned() }).encode());
+        self.closed();
+    }
+
+    /// How many runs this worker has completed, for showing.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.completed.get()
+    }
+
+    /// How many programs are ready, for showing.
+    #[must_use]
+    pub fn programs(&self) -> usize {
+        self.programs.borrow().values().filter(|h| matches!(h, Held::Ready(_))).count()
+    }
+
+    fn joined(&self, session: String, resumed: bool) {
+        *self.session.borrow_mut() = Some(session);
+        if resumed {
+            for message in self.outbox.borrow_mut().take() {
+                self.env.send(message);
+            }
+        } else {
+            // The host knows nothing of what an earlier session held.
+            self.programs.borrow_mut().clear();
+            self.requests.borrow_mut().clear();
+            self.outbox.borrow_mut().clear();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Sends a frame that must not be lost: where the link is down it waits for the next one.
+    fn deliver(&self, frame: &Frame) {
+        let message = frame.encode();
+        let open = self.link.borrow().is_some();
+        if !(open && self.env.send(message.clone())) {
+            self.outbox.borrow_mut().keep(frame.id, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

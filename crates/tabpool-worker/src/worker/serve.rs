@@ -1,0 +1,151 @@
+//! Loading and unloading programs.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tabpool_engine::{Backend, EngineError, Loaded};
+use tabpool_graph::{Program, ProgramLimits};
+use tabpool_protocol::{ApiKind, FaultKind, Frame, LoadStats, Message};
+use tabpool_tensor::Tensor;
+use web_time::{Duration, Instant};
+
+use super::{Device, Held, Worker};
+use crate::Blocks;
+use crate::gate::Gate;
+
+/// How often a load's progress is told at most.
+const PROGRESS: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// Does what a frame of the host asks for.
+    pub(super) fn serve(self: &Rc<Self>, frame: Frame) {
+        let Frame { id, message, tensors } = frame;
+        match message {
+            Message::Load { program, api, name } => self.start_load(program, api, name, &tensors),
+            Message::Unload { program, api } => {
+                self.programs.borrow_mut().remove(&(program, api));
+            }
+            Message::Run { program, api, attempt } => self.start_run(id, program, api, attempt, tensors),
+            Message::Cancel { attempt } => {
+                if let Some(pending) = self.requests.borrow_mut().get_mut(&id)
+                    && pending.attempt == attempt
+                {
+                    pending.cancelled = true;
+                }
+            }
+            // The session lets nothing else through.
+            _ => {}
+        }
+    }
+
+    fn start_load(self: &Rc<Self>, program: u64, api: ApiKind, name: String, tensors: &[Tensor]) {
+        if let Some(Held::Ready(_)) = self.programs.borrow().get(&(program, api)) {
+            self.deliver(&Message::Loaded { program, api, stats: LoadStats::default() }.into());
+            return;
+        }
+        let load = self.loads.get() + 1;
+        self.loads.set(load);
+        self.programs.borrow_mut().insert((program, api), Held::Loading(load));
+        let bytes = tensors.first().map(|t| t.data().clone()).unwrap_or_default();
+        let this = Rc::clone(self);
+        self.env.spawn(Box::pin(async move {
+            let outcome = this.load(program, api, &name, &bytes).await;
+            // Another load of the program, an unload or a new session may have overtaken this one.
+            let current = matches!(this.programs.borrow().get(&(program, api)), Some(Held::Loading(l)) if *l == load);
+            if !current {
+                return;
+            }
+            let answer = match outcome {
+                Ok((loaded, stats)) => {
+                    this.programs.borrow_mut().insert((program, api), Held::Ready(loaded.executable));
+                    Message::Loaded { program, api, stats }
+                }
+                Err((fault, reason)) => {
+                    this.programs.borrow_mut().remove(&(program, api));
+                    Message::LoadFailed { program, api, fault, reason }
+                }
+            };
+            this.deliver(&answer.into());
+        }));
+    }
+
+    async fn load(
+        self: &Rc<Self>,
+        number: u64,
+        api: ApiKind,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(Loaded, LoadStats), (FaultKind, String)> {
+        let start = Instant::now();
+        let program = Program::decode(bytes, &ProgramLimits::default())
+            .map_err(|e| (FaultKind::Unsupported, format!("{name}: {e}")))?;
+        let backend = self.backend(api).await.map_err(|e| (fault(&e), format!("{name}: {e}")))?;
+        let (total, this, told) = (program.weight_bytes(), Rc::downgrade(self), Cell::new(start));
+        let blocks = Blocks::new(Rc::clone(&self.env), move |done| {
+            if let Some(this) = this.upgrade()
+                && (done == total || told.get().elapsed() >= PROGRESS)
+            {
+                told.set(Instant::now());
+                let message = Message::LoadProgress { program: number, api, done, total };
+                this.env.send(Frame::from(message).encode());
+            }
+        });
+        let loaded = backend.load(&program, &blocks).await.map_err(|e| {
+            self.check_device(api, &e);
+            (fault(&e), format!("{name}: {e}"))
+        })?;
+        let (counts, report) = (blocks.counts(), loaded.report);
+        let stats = LoadStats {
+            total_us: micros(start.elapsed()),
+            fetch_us: micros(counts.waited),
+            compile_us: micros(report.compile),
+            upload_us: micros(report.upload),
+            fetched: counts.fetched,
+            cached: counts.cached,
+            weights: (report.memory.weights, report.memory.shared),
+            scratch: report.memory.scratch,
+        };
+        Ok((loaded, stats))
+    }
+
+    /// The backend of an API, made now if this is its first use or its device was lost.
+    async fn backend(&self, api: ApiKind) -> Result<Rc<dyn Backend>, EngineError> {
+        if let Some(device) = self.devices.borrow().get(&api) {
+            return Ok(Rc::clone(&device.backend));
+        }
+        let backend = self.env.backend(api).await?;
+        // A processor computes one run at a time; a GPU takes the next one while the last is read back.
+        let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight };
+        let mut devices = self.devices.borrow_mut();
+        // Two first loads may have raced to here; the first one's device is the one both use.
+        let device =
+            devices.entry(api).or_insert_with(|| Device { backend, gate: Gate::new(width), last_end: Rc::default() });
+        Ok(Rc::clone(&device.backend))
+    }
+
+    /// After a lost device everything on it is gone: forgets it and tells the host, once.
+    pub(super) fn check_device(&self, api: ApiKind, error: &EngineError) {
+        let EngineError::DeviceLost { reason } = error else { return };
+        if self.devices.borrow_mut().remove(&api).is_some() {
+            self.programs.borrow_mut().retain(|(_, a), _| *a != api);
+            self.deliver(&Message::DeviceLost { api, reason: reason.clone() }.into());
+        }
+    }
+}
+
+/// Whose fault an engine's error is.
+pub(super) fn fault(error: &EngineError) -> FaultKind {
+    match error {
+        EngineError::Unsupported { .. } => FaultKind::Unsupported,
+        EngineError::Weight { .. } => FaultKind::Content,
+        EngineError::Input { .. } => FaultKind::Input,
+        EngineError::OutOfMemory { .. } => FaultKind::Memory,
+        EngineError::DeviceLost { .. } | EngineError::Device { .. } => FaultKind::Device,
+        _ => FaultKind::Worker,
+    }
+}
+
+/// Whole microseconds, as the wire has them.
+pub(super) fn micros(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}
