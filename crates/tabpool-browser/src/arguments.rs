@@ -17,11 +17,32 @@ pub(crate) struct Surroundings {
     pub(crate) root: bool,
     /// Linux has its Vulkan adapter behind a feature.
     pub(crate) linux: bool,
+    /// Chromium shares memory through `/dev/shm` and crashes when it is full, which the 64 MiB that containers get
+    /// by default soon are.
+    pub(crate) small_shared_memory: bool,
+}
+
+/// Distributions that check on their own ask for nearly 4 GB; Chromium with one page is content with this.
+const SHARED_MEMORY_NEEDED_KIB: u64 = 1024 * 1024;
+
+/// Whether these mounts (`/proc/mounts`) name a `/dev/shm` that is too small. Without a size it may fill half of
+/// the memory.
+fn has_small_shared_memory(mounts: &str) -> bool {
+    let options = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        (fields.next() == Some("/dev/shm")).then(|| fields.nth(1).unwrap_or_default())
+    });
+    options
+        .and_then(|options| options.split(',').find_map(|option| option.strip_prefix("size=")?.strip_suffix('k')))
+        .and_then(|size| size.parse::<u64>().ok())
+        .is_some_and(|kibibytes| kibibytes < SHARED_MEMORY_NEEDED_KIB)
 }
 
 impl Surroundings {
     pub(crate) fn here() -> Self {
-        Self { root: running_as_root(), linux: cfg!(target_os = "linux") }
+        let linux = cfg!(target_os = "linux");
+        let mounts = || std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        Self { root: running_as_root(), linux, small_shared_memory: linux && has_small_shared_memory(&mounts()) }
     }
 }
 
@@ -84,6 +105,9 @@ fn chromium_arguments(options: &LaunchOptions, profile: &Path, surroundings: Sur
     }
     if surroundings.root && surroundings.linux {
         arguments.push("--no-sandbox".to_owned());
+    }
+    if surroundings.small_shared_memory {
+        arguments.push("--disable-dev-shm-usage".to_owned());
     }
     arguments.extend(CHROMIUM_FLAGS.map(str::to_owned));
     let mut enabled = Vec::new();
@@ -196,13 +220,13 @@ mod tests {
     use std::collections::HashSet;
     use std::path::Path;
 
-    use super::{FIREFOX_PREFERENCES, Surroundings, arguments, user_js};
+    use super::{FIREFOX_PREFERENCES, Surroundings, arguments, has_small_shared_memory, user_js};
     use crate::gpu::GpuMode;
     use crate::kind::EngineFamily;
     use crate::options::{LaunchOptions, WindowMode};
 
     const URL: &str = "http://127.0.0.1:1/";
-    const LINUX_USER: Surroundings = Surroundings { root: false, linux: true };
+    const LINUX_USER: Surroundings = Surroundings { root: false, linux: true, small_shared_memory: false };
 
     fn chromium(options: &LaunchOptions, surroundings: Surroundings) -> Vec<String> {
         arguments(EngineFamily::Chromium, options, Path::new("/p/x"), surroundings)
@@ -235,8 +259,21 @@ mod tests {
     #[test]
     fn only_root_on_linux_goes_without_a_sandbox() {
         let options = LaunchOptions::new(URL, "/p", GpuMode::Software);
-        assert!(has(&chromium(&options, Surroundings { root: true, linux: true }), "--no-sandbox"));
-        assert!(!has(&chromium(&options, Surroundings { root: true, linux: false }), "--no-sandbox"));
+        assert!(has(&chromium(&options, Surroundings { root: true, ..LINUX_USER }), "--no-sandbox"));
+        assert!(!has(&chromium(&options, Surroundings { root: true, linux: false, ..LINUX_USER }), "--no-sandbox"));
+    }
+
+    #[test]
+    fn a_container_with_little_shared_memory_is_told_to_use_files() {
+        let mounts = |options: &str| format!("proc /proc proc rw 0 0\nshm /dev/shm tmpfs {options} 0 0\n");
+        assert!(has_small_shared_memory(&mounts("rw,nosuid,relatime,size=65536k")));
+        assert!(!has_small_shared_memory(&mounts("rw,nosuid,size=8388608k,inode64")));
+        assert!(!has_small_shared_memory(&mounts("rw,nosuid,nodev")));
+        assert!(!has_small_shared_memory(""));
+        let options = LaunchOptions::new(URL, "/p", GpuMode::Software);
+        let line = chromium(&options, Surroundings { small_shared_memory: true, ..LINUX_USER });
+        assert!(has(&line, "--disable-dev-shm-usage"));
+        assert!(!has(&chromium(&options, LINUX_USER), "--disable-dev-shm-usage"));
     }
 
     #[test]
@@ -245,7 +282,7 @@ mod tests {
         let linux = chromium(&options, LINUX_USER);
         assert!(has(&linux, "--enable-features=Vulkan"));
         assert!(!linux.iter().any(|argument| argument.starts_with("--use-webgpu-adapter")));
-        let mac = chromium(&options, Surroundings { root: false, linux: false });
+        let mac = chromium(&options, Surroundings { linux: false, ..LINUX_USER });
         assert!(!mac.iter().any(|argument| argument.starts_with("--enable-features")));
     }
 

@@ -500,3 +500,26 @@ fn signal_of(status: std::process::ExitStatus) -> Option<i32> {
 fn signal_of(_status: std::process::ExitStatus) -> Option<i32> {
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Browser, ExitReason, LaunchError};
+
+    #[test]
+    fn handles_may_cross_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<Browser>();
+        crosses::<LaunchError>();
+    }
+
+    #[test]
+    fn a_reason_reads_as_one_line_with_the_last_thing_said() {
+        let log_tail = "first\n  libfoo.so: cannot open\n\n".to_owned();
+        let reason = ExitReason::Exited { code: 127, after: Duration::from_millis(1250), log_tail };
+        assert_eq!(reason.to_string(), "exit code 127 after 1.2 s, last output: libfoo.so: cannot open");
+        let silent = ExitReason::Signalled { signal: 9, after: Duration::ZERO, log_tail: String::new() };
+        assert_eq!(silent.to_string(), "signal 9 after 0.0 s, no output");
+    }
+}

@@ -27,11 +27,12 @@ pub(crate) struct Scene<'a> {
 
 pub(crate) type Case = for<'a> fn(Scene<'a>) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
-pub(crate) const ALL: [(&str, Case); 10] = [
+pub(crate) const ALL: [(&str, Case); 11] = [
     ("has_an_adapter_and_closes", |scene| Box::pin(has_an_adapter_and_closes(scene))),
     ("is_gone_when_dropped", |scene| Box::pin(is_gone_when_dropped(scene))),
     ("killed_from_outside_is_reported", |scene| Box::pin(killed_from_outside_is_reported(scene))),
     ("host_killed", |scene| Box::pin(host_ended(scene, signal_name::KILL))),
+    ("host_killed_while_starting", |scene| Box::pin(host_killed_while_starting(scene))),
     ("host_terminated", |scene| Box::pin(host_ended(scene, signal_name::TERMINATE))),
     ("host_interrupted_with_its_group", |scene| Box::pin(host_ended(scene, signal_name::INTERRUPT))),
     ("host_and_guard_killed_then_swept", |scene| Box::pin(host_and_guard_killed_then_swept(scene))),
@@ -114,13 +115,12 @@ async fn killed_from_outside_is_reported(scene: Scene<'_>) -> Outcome {
     traces::none_left(scene.profiles, Duration::ZERO)
 }
 
-/// Starts this program as a host of its own, with a browser that has reported.
-async fn start_host(scene: Scene<'_>, profile: ProfileKind) -> Result<(Host, PathBuf), Box<dyn Error>> {
-    let mut server = Server::start().await?;
+/// Starts this program as a host of its own.
+fn spawn_host(scene: Scene<'_>, profile: ProfileKind, url: &str) -> Result<Host, Box<dyn Error>> {
     let mut command = Command::new(env::current_exe()?);
     command
         .env("TABPOOL_TEST_HOST", scene.browser.kind.name())
-        .env("TABPOOL_TEST_URL", &server.url)
+        .env("TABPOOL_TEST_URL", url)
         // A folder's parent: the host's own environment must not look like a browser's on these profiles.
         .env("TABPOOL_TEST_PROFILES", scene.profiles.parent().ok_or("no parent")?)
         .env("TABPOOL_TEST_FOLDER", scene.profiles.file_name().ok_or("no name")?)
@@ -130,7 +130,13 @@ async fn start_host(scene: Scene<'_>, profile: ProfileKind) -> Result<(Host, Pat
         command.env("TABPOOL_TEST_KEPT", name);
     }
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut host = Host(command.spawn()?);
+    Ok(Host(command.spawn()?))
+}
+
+/// Starts a host and waits until its browser has reported.
+async fn start_host(scene: Scene<'_>, profile: ProfileKind) -> Result<(Host, PathBuf), Box<dyn Error>> {
+    let mut server = Server::start().await?;
+    let mut host = spawn_host(scene, profile, &server.url)?;
     server.report().await?;
     let mut line = String::new();
     BufReader::new(host.0.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
@@ -161,6 +167,34 @@ async fn host_ended(scene: Scene<'_>, signal: &str) -> Outcome {
     traces::none_left(scene.profiles, Duration::from_secs(8))?;
     println!("        {}: clean {:.2} s after SIG{signal}", scene.browser.kind, begun.elapsed().as_secs_f64());
     require(!profile.exists(), || format!("{} is left", profile.display()))
+}
+
+/// The moments around the start of the guard and of the browser are the ones in which something could be missed.
+/// Before there is a guard an empty folder may be left, which is what a sweep is for; a process never.
+async fn host_killed_while_starting(scene: Scene<'_>) -> Outcome {
+    for delay in [0, 2, 5, 10, 40, 150].map(Duration::from_millis) {
+        let mut host = spawn_host(scene, ProfileKind::Ephemeral, "about:blank")?;
+        while traces::ephemeral_files(scene.profiles).is_empty() {
+            require(host.0.try_wait()?.is_none(), || "the host ended first".to_owned())?;
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(delay).await;
+        send("KILL", i64::from(host.0.id()))?;
+        host.0.wait()?;
+        // A guard at work answers for the profile, so a sweep that finds nobody in charge finds nothing running.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let report = sweep(scene.profiles);
+            require(report.failed.is_empty() && report.ended.is_empty(), || format!("after {delay:?}: {report:?}"))?;
+            if report.in_use == 0 {
+                break;
+            }
+            require(Instant::now() < deadline, || format!("after {delay:?}: the guard does not end"))?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        traces::none_left(scene.profiles, Duration::ZERO)?;
+    }
+    Ok(())
 }
 
 async fn host_and_guard_killed_then_swept(scene: Scene<'_>) -> Outcome {
