@@ -162,7 +162,7 @@ fn a_folder_on_disk_goes_through_a_disk_store_and_a_name() {
 }
 
 #[test]
-fn a_file_that_shrinks_or_repeats_or_climbs_is_refused() {
+fn paths_that_repeat_or_climb_and_folders_past_the_limits_are_refused() {
     let store = MemoryStore::new(MIB as u64);
     let options = ImportOptions::default().max_depth(2).max_files(3);
     let import = |files: &[(&str, &[u8])]| import_files(files, &store, &options, &mut |_| {}).expect_err("refused");
@@ -177,6 +177,23 @@ fn a_file_that_shrinks_or_repeats_or_climbs_is_refused() {
     assert!(matches!(import(&four), ImportError::TooManyFiles { limit: 3 }));
     let large = vec![0; 2 * MIB];
     assert!(matches!(import(&[("a", &noise(2 * MIB, 1)), ("b", &large)]), ImportError::Store { .. }));
+}
+
+#[test]
+fn a_file_that_changes_during_the_import_is_refused() {
+    for new in [&b"short"[..], b"much longer than before"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), "a.json", b"{}");
+        write(folder.path(), "b.json", b"as before");
+        let store = MemoryStore::new(1000);
+        let error = import_folder(folder.path(), &store, &ImportOptions::default(), &mut |progress| {
+            if progress.file == "a.json" {
+                write(folder.path(), "b.json", new);
+            }
+        })
+        .expect_err("changed");
+        assert!(matches!(&error, ImportError::Changed { path, expected: 9 } if path == "b.json"), "{error}");
+    }
 }
 
 #[test]
