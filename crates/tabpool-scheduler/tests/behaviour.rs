@@ -315,7 +315,7 @@ fn an_answer_between_two_silences_keeps_the_worker() {
         let held: Vec<_> = pool.scheduler.workers().collect();
         assert_eq!(held.len(), 1, "stopped after one silence");
         // The late answer lets the second attempt be made.
-        pool.finished(1, request + 1, 1, 10);
+        assert_eq!(sent(&pool.finished(1, request + 1, 1, 10)), [(1, request + 1, 2)]);
         pool.finished(1, request + 1, 2, 10);
     }
 }
