@@ -1,12 +1,13 @@
 //! The engine: what every backend promises, and the parts they share.
 //!
 //! A [`Backend`] turns a [`Program`](tabpool_graph::Program) into an [`Executable`] on one device. There is one
-//! conformance suite (`conformance`) that every backend runs, and one oracle ([`oracle`]) that says what is right.
+//! conformance suite ([`conformance`]) that every backend runs, and one oracle ([`oracle`]) that says what is right.
 //! Memory is planned once, at load, by the liveness of values ([`memory`]); a run allocates nothing.
 //!
 //! Futures here are not `Send`: a backend lives on the thread of its worker, in a browser and natively alike.
 
 pub mod backend;
+pub mod conformance;
 pub mod memory;
 pub mod oracle;
 

@@ -1,0 +1,290 @@
+//! One case: a graph, its weights and the inputs of two runs; how it is sketched and how it is checked.
+
+use std::collections::BTreeMap;
+
+use tabpool_graph::{Graph, GraphBuilder, GraphError, Op, ProgramError, ValueId};
+use tabpool_tensor::{DType, Shape, Tensor, TensorError};
+
+use super::random::Random;
+use super::weights::MemoryWeights;
+use super::{CaseResult, Outcome};
+use crate::backend::{Backend, EngineError};
+use crate::oracle;
+
+/// Why a case could not be made. A bug of the suite, not of a backend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaseError {
+    /// The graph is not valid.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The weights do not fit the graph.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A tensor does not fit its shape.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The oracle refused the case.
+    #[error(transparent)]
+    Oracle(#[from] EngineError),
+}
+
+/// A graph, its weights and the inputs of some runs.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub(super) name: String,
+    pub(super) graph: Graph,
+    /// The graph the oracle evaluates, where it is not the one the backend runs: before the passes.
+    pub(super) reference: Option<Graph>,
+    pub(super) weights: BTreeMap<String, Tensor>,
+    pub(super) runs: Vec<Vec<Tensor>>,
+    pub(super) tolerance: f64,
+}
+
+impl Case {
+    /// The case's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The graph a backend is to run, its weights unbound; see [`MemoryWeights::bind`].
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The weights' tensors by name, as stored.
+    #[must_use]
+    pub fn weights(&self) -> &BTreeMap<String, Tensor> {
+        &self.weights
+    }
+
+    /// The inputs of each run.
+    #[must_use]
+    pub fn runs(&self) -> &[Vec<Tensor>] {
+        &self.runs
+    }
+
+    /// What the outputs of one run should be.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the oracle refuses the inputs.
+    pub fn expected(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        let graph = self.reference.as_ref().unwrap_or(&self.graph);
+        oracle::run(graph, &|id| self.weights.get(&graph.value(id).name).cloned(), inputs)
+    }
+
+    /// The case with the graph after every pass, still compared to the one before.
+    ///
+    /// # Errors
+    /// [`CaseError::Graph`] where a pass breaks the graph.
+    pub fn optimised(&self) -> Result<Self, CaseError> {
+        let graph = tabpool_graph::passes::optimise(self.graph.clone())?;
+        let name = format!("{}, optimised", self.name);
+        Ok(Self { name, graph, reference: Some(self.graph.clone()), ..self.clone() })
+    }
+
+    /// Loads the case's program and compares every run to the oracle.
+    pub async fn check(&self, backend: &dyn Backend) -> CaseResult {
+        let mut worst_error = 0.0;
+        let outcome = match self.check_runs(backend, &mut worst_error).await {
+            Ok(()) => Outcome::Passed,
+            Err(outcome) => outcome,
+        };
+        CaseResult { name: self.name.clone(), worst_error, tolerance: self.tolerance, outcome }
+    }
+
+    async fn check_runs(&self, backend: &dyn Backend, worst: &mut f64) -> Result<(), Outcome> {
+        let mut source = MemoryWeights::new();
+        let program = source.bind(self.graph.clone(), &self.weights).map_err(failure)?;
+        let loaded = backend.load(&program, &source).await.map_err(refusal)?;
+        for (n, inputs) in self.runs.iter().enumerate() {
+            let got = loaded.executable.run(inputs).await.map_err(refusal)?;
+            let error = self.compare(inputs, &got.tensors).map_err(|e| Outcome::Failed(format!("run {n}: {e}")))?;
+            *worst = worst.max(error);
+        }
+        Ok(())
+    }
+
+    /// The worst error of a run's outputs.
+    ///
+    /// # Errors
+    /// What differs, where the outputs are not those the oracle gives, within the tolerance.
+    pub fn compare(&self, inputs: &[Tensor], got: &[Tensor]) -> Result<f64, String> {
+        let want = self.expected(inputs).map_err(|e| format!("the oracle: {e}"))?;
+        if got.len() != want.len() {
+            return Err(format!("gives {} outputs, {} are named", got.len(), want.len()));
+        }
+        let mut worst = 0.0f64;
+        for (n, (got, want)) in got.iter().zip(&want).enumerate() {
+            let error = difference(got, want, self.tolerance).map_err(|e| format!("output {n}: {e}"))?;
+            worst = worst.max(error);
+        }
+        Ok(worst)
+    }
+}
+
+fn failure(e: impl std::fmt::Display) -> Outcome {
+    Outcome::Failed(e.to_string())
+}
+
+fn refusal(e: EngineError) -> Outcome {
+    match e {
+        EngineError::Unsupported { .. } => Outcome::Unsupported(e.to_string()),
+        _ => failure(e),
+    }
+}
+
+/// The result of a case that failed before any number was compared.
+pub(super) fn failed(name: &str, reason: String) -> CaseResult {
+    CaseResult { name: name.to_owned(), worst_error: 0.0, tolerance: 0.0, outcome: Outcome::Failed(reason) }
+}
+
+/// The worst error of a tensor, or what is wrong with it: the position, what is there and what should be.
+fn difference(got: &Tensor, want: &Tensor, tolerance: f64) -> Result<f64, String> {
+    if (got.dtype(), got.shape()) != (want.dtype(), want.shape()) {
+        return Err(format!("is {}{}, should be {}{}", got.dtype(), got.shape(), want.dtype(), want.shape()));
+    }
+    let numbers = |t: &Tensor| -> Result<Vec<f64>, TensorError> {
+        Ok(match t.dtype() {
+            DType::I32 => t.to_i32()?.iter().map(|&v| f64::from(v)).collect(),
+            _ => t.to_f32()?.iter().map(|&v| f64::from(v)).collect(),
+        })
+    };
+    let (got, want) = (numbers(got).map_err(|e| e.to_string())?, numbers(want).map_err(|e| e.to_string())?);
+    let mut worst = 0.0f64;
+    for (at, (&got, &want)) in got.iter().zip(&want).enumerate() {
+        let error = if got == want { 0.0 } else { (got - want).abs() / want.abs().max(1.0) };
+        if error.is_nan() || error > tolerance {
+            return Err(format!("element {at} is {got}, should be {want}: error {error:.1e} of {tolerance:.0e}"));
+        }
+        worst = worst.max(error);
+    }
+    Ok(worst)
+}
+
+/// What an input is filled with; another seed in each run.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fill {
+    /// Numbers of this range.
+    Uniform(f32, f32),
+    /// These numbers in turn, over and over.
+    Cycle(&'static [f32]),
+    /// Whole numbers of this range, its end left out.
+    Integers(i32, i32),
+    /// An additive mask: 0 or this number, at random.
+    Mask(f32),
+    /// Positions of an attention mask as tokenizers give it: ones up to a random length, then zeros.
+    Prefix,
+}
+
+impl Fill {
+    /// Numbers a kernel should find harmless.
+    pub(super) const PLAIN: Fill = Fill::Uniform(-2.0, 2.0);
+
+    fn dtype(self) -> DType {
+        match self {
+            Fill::Uniform(..) | Fill::Cycle(_) | Fill::Mask(_) => DType::F32,
+            Fill::Integers(..) | Fill::Prefix => DType::I32,
+        }
+    }
+
+    fn tensor(self, random: &mut Random, shape: &Shape) -> Result<Tensor, TensorError> {
+        let elements = 0..shape.elements();
+        match self {
+            Fill::Uniform(low, high) => random.tensor(DType::F32, shape, low, high),
+            Fill::Cycle(values) => {
+                Tensor::from_f32(shape.clone(), elements.map(|i| values[i % values.len()]).collect())
+            }
+            Fill::Mask(hidden) => {
+                let one = |_| if random.below(3) == 0 { hidden } else { 0.0 };
+                Tensor::from_f32(shape.clone(), elements.map(one).collect())
+            }
+            Fill::Integers(low, high) => {
+                let width = usize::try_from(high - low).unwrap_or(1);
+                let one = |_| low + i32::try_from(random.below(width)).unwrap_or(0);
+                Tensor::from_i32(shape.clone(), elements.map(one).collect())
+            }
+            Fill::Prefix => {
+                let width = shape.last().copied().unwrap_or(1);
+                let lengths: Vec<_> = (0..shape.elements() / width).map(|_| 1 + random.below(width)).collect();
+                Tensor::from_i32(shape.clone(), elements.map(|i| i32::from(i % width < lengths[i / width])).collect())
+            }
+        }
+    }
+}
+
+/// A case in the making.
+pub(super) struct Sketch {
+    name: String,
+    builder: GraphBuilder,
+    random: Random,
+    weights: BTreeMap<String, Tensor>,
+    inputs: Vec<(Shape, Fill)>,
+    nodes: usize,
+}
+
+impl Sketch {
+    pub(super) fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
+        let random = Random::named(&name);
+        Self { name, builder: GraphBuilder::new(), random, weights: BTreeMap::new(), inputs: Vec::new(), nodes: 0 }
+    }
+
+    pub(super) fn input(&mut self, shape: impl Into<Shape>, fill: Fill) -> Result<ValueId, CaseError> {
+        let shape = shape.into();
+        let id = self.builder.input(&format!("in{}", self.inputs.len()), fill.dtype(), shape.clone())?;
+        self.inputs.push((shape, fill));
+        Ok(id)
+    }
+
+    /// A weight of numbers of `-1/sqrt(width)..1/sqrt(width)` times two, as trained layers have them.
+    pub(super) fn weight(&mut self, stored: DType, shape: impl Into<Shape>) -> Result<ValueId, CaseError> {
+        let shape = shape.into();
+        #[expect(clippy::cast_precision_loss, reason = "a width, not exact to begin with")]
+        let bound = 2.0 / (shape.last().copied().unwrap_or(1) as f32).sqrt();
+        self.weight_between(stored, shape, -bound, bound)
+    }
+
+    pub(super) fn weight_between(
+        &mut self,
+        stored: DType,
+        shape: impl Into<Shape>,
+        low: f32,
+        high: f32,
+    ) -> Result<ValueId, CaseError> {
+        let (name, shape) = (format!("w{}", self.weights.len()), shape.into());
+        let id = self.builder.weight(&name, stored, shape.clone())?;
+        self.weights.insert(name, self.random.tensor(stored, &shape, low, high)?);
+        Ok(id)
+    }
+
+    pub(super) fn constant(&mut self, tensor: Tensor) -> Result<ValueId, CaseError> {
+        self.nodes += 1;
+        Ok(self.builder.constant(&format!("c{}", self.nodes), tensor)?)
+    }
+
+    pub(super) fn node(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId, CaseError> {
+        self.nodes += 1;
+        Ok(self.builder.node(&format!("n{}", self.nodes), op, inputs)?)
+    }
+
+    pub(super) fn shape(&self, id: ValueId) -> &Shape {
+        self.builder.shape(id)
+    }
+
+    /// The case: these values are the outputs, and each of two runs has inputs of its own.
+    pub(super) fn finish(mut self, outputs: &[ValueId], tolerance: f64) -> Result<Case, CaseError> {
+        for (n, &value) in outputs.iter().enumerate() {
+            self.builder.output(&format!("out{n}"), value)?;
+        }
+        let mut runs = Vec::new();
+        for _ in 0..2 {
+            let filled = self.inputs.iter().map(|(shape, fill)| fill.tensor(&mut self.random, shape));
+            runs.push(filled.collect::<Result<Vec<_>, _>>()?);
+        }
+        let graph = self.builder.finish()?;
+        Ok(Case { name: self.name, graph, reference: None, weights: self.weights, runs, tolerance })
+    }
+}

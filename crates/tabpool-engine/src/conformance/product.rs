@@ -1,0 +1,128 @@
+//! Matrix products and linear layers.
+
+use tabpool_graph::{Activation, Op};
+use tabpool_tensor::DType;
+
+use super::case::{Case, CaseError, Fill, Sketch};
+
+/// `(M, K, N)`: single elements, odd everything, and sizes that cross the tiles of any kernel.
+const SIZES: &[(usize, usize, usize)] = &[
+    (1, 1, 1),
+    (1, 7, 3),
+    (3, 1, 5),
+    (5, 3, 1),
+    (1, 129, 67),
+    (7, 17, 33),
+    (17, 61, 65),
+    (33, 5, 127),
+    (70, 129, 67),
+    (65, 33, 129),
+    (13, 400, 49),
+    (2, 1541, 9),
+    (128, 64, 96),
+];
+
+pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
+    let mut all = Vec::new();
+    let activations = [
+        None,
+        Some(Activation::Gelu),
+        Some(Activation::GeluTanh),
+        Some(Activation::Relu),
+        Some(Activation::Tanh),
+        Some(Activation::Sigmoid),
+        Some(Activation::Silu),
+    ];
+    let dtypes = [DType::F32, DType::F16, DType::BF16];
+    for (i, &(m, k, n)) in SIZES.iter().enumerate() {
+        // Each size meets every stored dtype, with and without bias, and the activations in turn.
+        for (j, &stored) in dtypes.iter().enumerate() {
+            all.push(linear(&[m], k, n, stored, Some(dtypes[i % 3]), activations[(i + j) % 7])?);
+            all.push(linear(&[m], k, n, stored, None, activations[(i * 2 + j) % 7])?);
+        }
+        all.push(matmul(&[m, k], &[k, n], false)?);
+        all.push(matmul(&[m, k], &[n, k], true)?);
+    }
+    for activation in activations {
+        all.push(linear(&[3, 5], 33, 61, DType::F32, Some(DType::F32), activation)?);
+    }
+    all.push(linear(&[], 33, 17, DType::F32, Some(DType::F32), None)?);
+    all.push(linear(&[2, 3, 5], 7, 9, DType::F16, None, None)?);
+    let batches: [(&[usize], &[usize]); 7] = [
+        (&[3, 7, 5], &[3, 5, 9]),
+        (&[3, 7, 5], &[5, 9]),
+        (&[7, 5], &[3, 5, 9]),
+        (&[2, 1, 7, 5], &[1, 3, 5, 9]),
+        (&[2, 3, 33, 17], &[2, 3, 17, 35]),
+        (&[2, 3, 7, 5], &[3, 5, 9]),
+        (&[2, 3, 1, 65], &[2, 3, 65, 1]),
+    ];
+    for (a, b) in batches {
+        all.push(matmul(a, b, false)?);
+        let mut turned = b.to_vec();
+        turned.swap(b.len() - 2, b.len() - 1);
+        all.push(matmul(a, &turned, true)?);
+    }
+    all.extend([computed_weight()?, one_weight_in_two_roles()?, product_with_a_weight()?]);
+    Ok(all)
+}
+
+fn linear(
+    rows: &[usize],
+    k: usize,
+    n: usize,
+    stored: DType,
+    bias: Option<DType>,
+    activation: Option<Activation>,
+) -> Result<Case, CaseError> {
+    let followed = activation.map_or("nothing", |a| Op::Unary(a.unary()).name());
+    let biased = bias.map_or("without bias".to_owned(), |d| format!("with {d} bias"));
+    let mut s = Sketch::new(format!("linear {rows:?} {k} to {n} {stored} {biased} then {followed}"));
+    let x = s.input([rows, &[k]].concat(), Fill::PLAIN)?;
+    let mut operands = vec![x, s.weight(stored, [n, k])?];
+    if let Some(stored) = bias {
+        operands.push(s.weight_between(stored, [n], -1.0, 1.0)?);
+    }
+    let y = s.node(Op::Linear { activation }, &operands)?;
+    s.finish(&[y], 2e-5)
+}
+
+fn matmul(a: &[usize], b: &[usize], transpose_b: bool) -> Result<Case, CaseError> {
+    let turned = if transpose_b { " transposed" } else { "" };
+    let mut s = Sketch::new(format!("matmul {a:?} {b:?}{turned}"));
+    let a = s.input(a, Fill::Uniform(-1.0, 1.0))?;
+    let b = s.input(b, Fill::Uniform(-1.0, 1.0))?;
+    let y = s.node(Op::MatMul { transpose_b }, &[a, b])?;
+    s.finish(&[y], 2e-5)
+}
+
+/// The weight of a linear node need not be a weight of the graph, nor its bias.
+fn computed_weight() -> Result<Case, CaseError> {
+    let mut s = Sketch::new("linear with a computed weight");
+    let x = s.input([5, 7], Fill::PLAIN)?;
+    let w = s.input([7, 9], Fill::PLAIN)?;
+    let w = s.node(Op::Transpose { permutation: vec![1, 0] }, &[w])?;
+    let bias = s.input([9], Fill::PLAIN)?;
+    let y = s.node(Op::Linear { activation: Some(Activation::Relu) }, &[x, w, bias])?;
+    s.finish(&[y], 2e-5)
+}
+
+/// An embedding table that is the output layer too, as masked language models tie them.
+fn one_weight_in_two_roles() -> Result<Case, CaseError> {
+    let mut s = Sketch::new("a weight that is table and linear weight");
+    let table = s.weight(DType::F16, [61, 33])?;
+    let ids = s.input([3, 5], Fill::Integers(0, 61))?;
+    let x = s.node(Op::Gather, &[table, ids])?;
+    let y = s.node(Op::Linear { activation: None }, &[x, table])?;
+    s.finish(&[y, table], 2e-5)
+}
+
+fn product_with_a_weight() -> Result<Case, CaseError> {
+    let mut s = Sketch::new("matmul with weights on either side");
+    let x = s.input([3, 17, 33], Fill::Uniform(-1.0, 1.0))?;
+    let right = s.weight(DType::BF16, [33, 9])?;
+    let left = s.weight(DType::F16, [5, 17])?;
+    let y = s.node(Op::MatMul { transpose_b: false }, &[x, right])?;
+    let y = s.node(Op::MatMul { transpose_b: false }, &[left, y])?;
+    s.finish(&[y], 2e-5)
+}
