@@ -1,0 +1,214 @@
+//! The bridge: connections in, one stream of events out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tabpool_protocol::{Frame, Hello, Limits, SessionConfig};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::connection::serve;
+use crate::local::{LocalLink, QUEUE};
+use crate::sessions::{Sessions, WorkerId, WorkerLink};
+use crate::socket::Socket;
+use crate::tokens::Tokens;
+
+/// How a bridge behaves.
+#[derive(Clone, Debug)]
+pub struct BridgeConfig {
+    /// Heartbeats, time-outs, credits.
+    pub session: SessionConfig,
+    /// How large frames may be.
+    pub limits: Limits,
+    /// How long a worker whose connection broke has to come back.
+    pub grace: Duration,
+    /// Workers at once at most.
+    pub most_workers: usize,
+    /// Connections at once at most, joined or not.
+    pub most_connections: usize,
+    /// Events that wait for the host at most; then connections wait.
+    pub events: usize,
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        Self {
+            session: SessionConfig::default(),
+            limits: Limits::default(),
+            grace: Duration::from_secs(5),
+            most_workers: 256,
+            most_connections: 512,
+            events: 1024,
+        }
+    }
+}
+
+/// What happened on the bridge, in the order it happened for each worker.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BridgeEvent {
+    /// A worker has joined.
+    Joined {
+        /// How to reach it.
+        link: WorkerLink,
+        /// The tag of the token it joined with.
+        tag: Option<u64>,
+        /// Its session.
+        session: String,
+        /// What it said of itself.
+        hello: Box<Hello>,
+        /// Where it is, as an address or `local`.
+        remote: String,
+    },
+    /// A worker came back within its grace period. Whatever the host sent and the hello does not name is lost.
+    Resumed {
+        /// The worker.
+        worker: WorkerId,
+        /// What it said of itself, and what it holds.
+        hello: Box<Hello>,
+    },
+    /// A frame of a worker.
+    Frame {
+        /// The worker.
+        worker: WorkerId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// A worker's connection broke; it has its grace period to come back.
+    Detached {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// A worker is gone for good.
+    Lost {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// A connection ended before it joined.
+    Refused {
+        /// Where it was.
+        remote: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The stream of a bridge's events.
+pub type Events = mpsc::Receiver<BridgeEvent>;
+
+pub(crate) struct Shared {
+    pub(crate) config: BridgeConfig,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) tokens: Arc<Tokens>,
+    events: mpsc::Sender<BridgeEvent>,
+    connections: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Hands an event to the host, waiting while it is behind. Where the host is gone there is nobody to tell.
+    pub(crate) async fn tell(&self, event: BridgeEvent) {
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// The host's side of the link. Cloning gives another handle to the same bridge.
+#[derive(Clone)]
+pub struct Bridge {
+    shared: Arc<Shared>,
+}
+
+impl Bridge {
+    /// A bridge, and the stream of its events. Connections end when the stream is dropped.
+    #[must_use]
+    pub fn new(config: BridgeConfig) -> (Self, Events) {
+        let (events, stream) = mpsc::channel(config.events);
+        let connections = Arc::new(Semaphore::new(config.most_connections));
+        let (sessions, tokens) = (Arc::default(), Arc::default());
+        (Self { shared: Arc::new(Shared { config, sessions, tokens, events, connections }) }, stream)
+    }
+
+    /// The tokens workers join with.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.shared.tokens
+    }
+
+    /// The route `/link`, a WebSocket. Serve it with connection info (`SocketAddr`). A request that names an `Origin` must
+    /// name the host it asks: a page of another site cannot join for its visitor.
+    pub fn router(&self) -> Router {
+        Router::new().route("/link", get(upgrade)).with_state(Arc::clone(&self.shared))
+    }
+
+    /// A link within this process. Must be called on a tokio runtime.
+    #[must_use]
+    pub fn connect_local(&self) -> LocalLink {
+        let (outgoing, incoming) = mpsc::channel(QUEUE);
+        let (to_worker, from_host) = mpsc::channel(QUEUE);
+        let socket = Socket::Local { incoming, outgoing: to_worker };
+        let shared = Arc::clone(&self.shared);
+        spawn(shared, socket, "local".to_owned());
+        LocalLink { outgoing, incoming: from_host }
+    }
+
+    /// Lets nobody join any more; workers that are here stay until their links are closed.
+    pub fn stop_admission(&self) {
+        self.shared.sessions.lock().closing = true;
+    }
+}
+
+/// Serves a connection in a task of its own, which ends with its socket, or when the host drops the events.
+fn spawn(shared: Arc<Shared>, socket: Socket, remote: String) {
+    let gone = shared.events.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = serve(shared, socket, remote) => {}
+            () = gone.closed() => {}
+        }
+    });
+}
+
+async fn upgrade(
+    State(shared): State<Arc<Shared>>,
+    extensions: Extensions,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if !same_origin(&headers) {
+        return (StatusCode::FORBIDDEN, "a page of another origin may not join").into_response();
+    }
+    let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many connections").into_response();
+    };
+    let remote = extensions.get::<ConnectInfo<SocketAddr>>();
+    let remote = remote.map_or_else(|| "unknown".to_owned(), |ConnectInfo(address)| address.to_string());
+    let limit = shared.config.limits.frame;
+    upgrade.max_message_size(limit).max_frame_size(limit).on_upgrade(move |socket| async move {
+        let gone = shared.events.clone();
+        tokio::select! {
+            () = serve(shared, Socket::Web(Box::new(socket)), remote) => {}
+            () = gone.closed() => {}
+        }
+        drop(permit);
+    })
+}
+
+/// Whether a request comes from a page of this host, or from no page at all.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|v: &axum::http::HeaderValue| v.to_str().ok());
+    let Some(origin) = text(header::ORIGIN) else { return !headers.contains_key(header::ORIGIN) };
+    let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    host.is_some() && host == text(header::HOST)
+}
+
+#[cfg(test)]
+mod tests;

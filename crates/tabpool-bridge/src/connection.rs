@@ -1,0 +1,219 @@
+//! One connection from its first message to its end: the task that owns its socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tabpool_protocol::{Frame, Hello, HostEvent, HostSession, Message, RefusalCode, SessionError};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::bridge::{BridgeEvent, Shared};
+use crate::sessions::{Order, Session, WorkerId, WorkerLink};
+use crate::socket::Socket;
+use crate::tokens::random_name;
+
+/// Frames that wait for one worker's socket. Credits bound what the host sends; this is for loads and pings besides.
+const ORDERS: usize = 64;
+
+/// Who is at the other end, once it has joined.
+struct Joined {
+    name: String,
+    worker: WorkerId,
+    connection: u64,
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    socket: Socket,
+    session: HostSession,
+    start: Instant,
+    orders: mpsc::Receiver<Order>,
+    sender: mpsc::Sender<Order>,
+    remote: String,
+}
+
+/// Why a connection's loop ended.
+enum End {
+    /// It may come back: the socket broke or fell silent.
+    Broken(String),
+    /// It will not: it left, misbehaved, was refused or was sent away.
+    Final(String),
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(shared: Arc<Shared>, socket: Socket, remote: String) {
+    let (sender, orders) = mpsc::channel(ORDERS);
+    let session = HostSession::new(shared.config.session, shared.config.limits, Duration::ZERO);
+    let start = Instant::now();
+    let mut connection = Connection { shared, socket, session, start, orders, sender, remote };
+    let mut joined = None;
+    let end = connection.run(&mut joined).await;
+    connection.finish(joined, end).await;
+}
+
+impl Connection {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    async fn run(&mut self, joined: &mut Option<Joined>) -> End {
+        loop {
+            let deadline = self.session.deadline().map(|d| self.start + d);
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut out = Vec::new();
+            let step = tokio::select! {
+                message = self.socket.receive() => match message {
+                    Ok(bytes) => self.received(&bytes, joined, &mut out).await,
+                    Err(reason) => Err(End::Broken(reason)),
+                },
+                // The sender kept in `self` keeps this channel open.
+                Some(order) = self.orders.recv() => match order {
+                    Order::Send(frame) => {
+                        out.push(frame);
+                        Ok(())
+                    }
+                    Order::Close(reason) => {
+                        out.push(Message::Bye { reason: reason.clone() }.into());
+                        Err(End::Final(reason))
+                    }
+                },
+                () = sleep => {
+                    let now = self.now();
+                    self.session.tick(now, &mut out).map_err(|e| match e {
+                        SessionError::Silent(_) => End::Broken(e.to_string()),
+                        e => End::Final(e.to_string()),
+                    })
+                }
+            };
+            for frame in out {
+                let sent =
+                    tokio::time::timeout(self.shared.config.session.timeout, self.socket.send(frame.encode())).await;
+                match sent {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => return End::Broken(reason),
+                    Err(_) => return End::Broken("the worker does not take its messages".to_owned()),
+                }
+            }
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn received(
+        &mut self,
+        bytes: &bytes::Bytes,
+        joined: &mut Option<Joined>,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), End> {
+        let now = self.now();
+        let event = self.session.receive(now, bytes, out).map_err(|e| match (&joined, &e) {
+            (None, e) => End::Final(format!("refused: {e}")),
+            (Some(_), e) => End::Final(e.to_string()),
+        })?;
+        match (event, joined.as_ref()) {
+            (Some(HostEvent::Hello(hello)), _) => {
+                *joined = Some(self.admit(*hello, out).await?);
+                Ok(())
+            }
+            (Some(HostEvent::Frame(frame)), Some(who)) => {
+                self.shared.tell(BridgeEvent::Frame { worker: who.worker, frame }).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides on a hello: a known session goes on, a good token joins, anything else is refused.
+    async fn admit(&mut self, hello: Hello, out: &mut Vec<Frame>) -> Result<Joined, End> {
+        let grant = match self.shared.tokens.check(&hello.token) {
+            Ok(grant) => grant,
+            Err(e) => {
+                out.push(self.session.refuse(RefusalCode::Token, e.to_string()));
+                return Err(End::Final(format!("refused: {e}")));
+            }
+        };
+        let admitted = {
+            let mut table = self.shared.sessions.lock();
+            if table.closing {
+                Err((RefusalCode::Closing, "the pool is closing".to_owned()))
+            } else {
+                table.last_connection += 1;
+                let connection = table.last_connection;
+                let known = hello.resume.as_ref().and_then(|name| Some((name.clone(), table.by_name.get_mut(name)?)));
+                if let Some((name, session)) = known {
+                    session.connection = connection;
+                    session.orders = Some(self.sender.clone());
+                    Ok((Joined { name, worker: session.worker, connection }, true))
+                } else if table.by_name.len() >= self.shared.config.most_workers {
+                    Err((RefusalCode::Full, format!("the pool has its {} workers", self.shared.config.most_workers)))
+                } else {
+                    table.last_worker += 1;
+                    let (name, worker) = (random_name(), WorkerId(table.last_worker));
+                    let orders = Some(self.sender.clone());
+                    table.by_name.insert(name.clone(), Session { worker, connection, orders });
+                    Ok((Joined { name, worker, connection }, false))
+                }
+            }
+        };
+        match admitted {
+            Ok((who, resumed)) => {
+                out.push(self.session.welcome(self.now(), &who.name, resumed));
+                let link = WorkerLink { id: who.worker, sessions: Arc::clone(&self.shared.sessions) };
+                let (worker, hello) = (who.worker, Box::new(hello));
+                let event = if resumed {
+                    BridgeEvent::Resumed { worker, hello }
+                } else {
+                    let (session, remote) = (who.name.clone(), self.remote.clone());
+                    BridgeEvent::Joined { link, tag: grant.tag, session, hello, remote }
+                };
+                self.shared.tell(event).await;
+                Ok(who)
+            }
+            Err((code, reason)) => {
+                out.push(self.session.refuse(code, reason.clone()));
+                Err(End::Final(format!("refused: {reason}")))
+            }
+        }
+    }
+
+    async fn finish(mut self, joined: Option<Joined>, end: End) {
+        self.orders.close();
+        let (reason, may_resume) = match end {
+            End::Broken(reason) => (reason, true),
+            End::Final(reason) => (reason, false),
+        };
+        self.socket.close(&reason).await;
+        let Some(who) = joined else {
+            tracing::debug!(remote = self.remote, reason, "a connection ended before it joined");
+            self.shared.tell(BridgeEvent::Refused { remote: self.remote, reason }).await;
+            return;
+        };
+        let current = {
+            let mut table = self.shared.sessions.lock();
+            let session = table.by_name.get_mut(&who.name).filter(|s| s.connection == who.connection);
+            session.map(|s| s.orders = None).is_some()
+        };
+        // Otherwise a newer connection has taken the session over already.
+        if !current {
+            return;
+        }
+        if may_resume {
+            self.shared.tell(BridgeEvent::Detached { worker: who.worker, reason: reason.clone() }).await;
+            tokio::time::sleep(self.shared.config.grace).await;
+        }
+        let lost = {
+            let mut table = self.shared.sessions.lock();
+            let still = table.by_name.get(&who.name).is_some_and(|s| s.connection == who.connection);
+            still && table.by_name.remove(&who.name).is_some()
+        };
+        if lost {
+            self.shared.tell(BridgeEvent::Lost { worker: who.worker, reason }).await;
+        }
+    }
+}
