@@ -217,6 +217,3 @@ fn corner(tensor: &Tensor, dims: &[usize]) -> Result<Tensor, TensorError> {
     };
     Tensor::new(tensor.dtype(), dims, bytes)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,231 @@
+//! Folders that are wrong: each is refused with the file, the key or the tensor at fault, and none makes it panic.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use proptest::prelude::{any, proptest};
+use tabpool_models::{Model, ModelError};
+
+use crate::fixture::{Fixture, folder};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files(family: &str) -> Files {
+    let read = |name: &str| fs::read(folder(family).join(name)).expect("a fixture's file");
+    ["config.json", "model.safetensors"].into_iter().map(|name| (name.to_owned(), read(name))).collect()
+}
+
+fn open(files: &Files) -> Result<Model, ModelError> {
+    Fixture::of(&files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect::<Vec<_>>()).map(|f| f.model)
+}
+
+fn refusal(files: &Files) -> String {
+    open(files).expect_err("a broken folder").to_string()
+}
+
+/// The files with one key of `config.json` set, or removed where the value is null.
+fn with_option(family: &str, key: &str, value: serde_json::Value) -> Files {
+    let mut files = files(family);
+    let mut config: serde_json::Value = serde_json::from_slice(&files["config.json"]).expect("JSON");
+    let map = config.as_object_mut().expect("an object");
+    if value.is_null() {
+        map.remove(key);
+    } else {
+        map.insert(key.to_owned(), value);
+    }
+    files.insert("config.json".to_owned(), config.to_string().into_bytes());
+    files
+}
+
+/// The files with the weights' header rewritten; the data stays as it is.
+fn with_header(family: &str, change: impl Fn(&mut serde_json::Map<String, serde_json::Value>)) -> Files {
+    let mut files = files(family);
+    let bytes = &files["model.safetensors"];
+    let len = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"))).expect("small");
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + len]).expect("JSON");
+    change(header.as_object_mut().expect("an object"));
+    let header = header.to_string().into_bytes();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(&header);
+    file.extend_from_slice(&bytes[8 + len..]);
+    files.insert("model.safetensors".to_owned(), file);
+    files
+}
+
+fn rename(header: &mut serde_json::Map<String, serde_json::Value>, from: &str, to: &str) {
+    let info = header.remove(from).expect("the tensor is there");
+    header.insert(to.to_owned(), info);
+}
+
+#[test]
+fn an_unknown_architecture_names_those_supported() {
+    assert_eq!(
+        refusal(&with_option("bert", "model_type", "llama".into())),
+        "config.json: the architecture \"llama\" is not supported; supported are bert, camembert, distilbert, mpnet, \
+         roberta, xlm-roberta"
+    );
+    let mut old = with_option("bert", "model_type", serde_json::Value::Null);
+    assert_eq!(open(&old).expect("the class name tells").architecture(), "BertModel");
+    let config = String::from_utf8(old["config.json"].clone()).expect("text").replace("BertModel", "T5Model");
+    old.insert("config.json".to_owned(), config.into_bytes());
+    assert!(refusal(&old).contains(r#"the architecture "T5Model" is not supported"#), "{}", refusal(&old));
+}
+
+#[test]
+fn options_that_are_not_implemented_are_refused_with_their_value() {
+    let cases = [
+        ("bert", "position_embedding_type", "relative_key".into(), r#"position_embedding_type is "relative_key", only"#),
+        ("bert", "hidden_act", "quick_gelu".into(), r#"hidden_act is "quick_gelu", supported are gelu"#),
+        ("distilbert", "activation", 5.into(), "activation is 5, not a text"),
+        ("bert", "is_decoder", true.into(), "is_decoder is true, only encoders are supported"),
+        ("roberta", "add_cross_attention", true.into(), "add_cross_attention is true, only encoders"),
+        ("bert", "num_attention_heads", 7.into(), "num_attention_heads is 7, which does not divide hidden_size = 64"),
+        ("bert", "hidden_size", (-64).into(), "hidden_size is -64, not a whole number from 1 to 65536"),
+        ("bert", "vocab_size", serde_json::Value::Null, "config.json: vocab_size is missing"),
+        ("bert", "pruned_heads", serde_json::json!({"0": [1]}), r#"pruned_heads is {"0":[1]}, models with"#),
+        ("mpnet", "relative_attention_num_buckets", 8.into(), "relative_attention_num_buckets is 8, not a whole number"),
+        ("bert", "layer_norm_eps", (-1.0).into(), "layer_norm_eps is -1.0, not a number from 0 on"),
+        ("roberta", "max_position_embeddings", 2.into(), "max_position_embeddings is 2, too few"),
+    ];
+    for (family, key, value, want) in cases {
+        let got = refusal(&with_option(family, key, value));
+        assert!(got.contains(want), "{got}");
+    }
+}
+
+#[test]
+fn a_missing_tensor_and_a_wrong_shape_are_named() {
+    let lacks = with_header("bert", |h| rename(h, "encoder.layer.1.output.dense.bias", "renamed"));
+    assert_eq!(refusal(&lacks), r#"tensor "encoder.layer.1.output.dense.bias" is missing from model.safetensors"#);
+    let flat = with_header("bert", |h| {
+        h["encoder.layer.1.output.dense.weight"]["shape"] = serde_json::json!([256, 64]);
+    });
+    assert_eq!(
+        refusal(&flat),
+        r#"model.safetensors: tensor "encoder.layer.1.output.dense.weight": expected [64, 256], got [256, 64]"#
+    );
+    let integers = with_header("bert", |h| h["pooler.dense.bias"]["dtype"] = "I32".into());
+    assert_eq!(
+        refusal(&integers),
+        r#"model.safetensors: tensor "pooler.dense.bias" is stored in I32; F32, F16 and BF16 are supported"#
+    );
+    let fewer = with_option("bert", "vocab_size", 511.into());
+    assert!(refusal(&fewer).contains(r#""embeddings.word_embeddings.weight": expected [511, 64], got [512, 64]"#));
+}
+
+#[test]
+fn files_that_are_not_there_are_named_beside_those_that_are() {
+    let mut no_weights = files("bert");
+    let bytes = no_weights.remove("model.safetensors").expect("there");
+    no_weights.insert("pytorch_model.bin".to_owned(), bytes);
+    let err = open(&no_weights).expect_err("no weights");
+    assert_eq!(
+        err.to_string(),
+        "the model's folder holds no model.safetensors (it holds config.json, pytorch_model.bin)"
+    );
+    assert!(err.hint().expect("a hint").contains("convert"));
+    let mut no_config = files("bert");
+    no_config.remove("config.json");
+    assert!(refusal(&no_config).contains("holds no config.json"));
+    let mut text = files("bert");
+    text.insert("config.json".to_owned(), b"{\"model_type\": ".to_vec());
+    assert!(refusal(&text).contains("config.json is not readable: EOF while parsing"), "{}", refusal(&text));
+    text.insert("config.json".to_owned(), b"[]".to_vec());
+    assert_eq!(refusal(&text), "config.json is not readable: it holds no JSON object");
+}
+
+#[test]
+fn published_spellings_of_tensor_names_are_read() {
+    let norm = "encoder.layer.0.attention.output.LayerNorm";
+    let published = with_header("bert", |h| {
+        rename(h, &format!("{norm}.weight"), &format!("{norm}.gamma"));
+        rename(h, &format!("{norm}.bias"), &format!("{norm}.beta"));
+        let names: Vec<String> = h.keys().filter(|n| *n != "__metadata__").cloned().collect();
+        for name in names {
+            rename(h, &name, &format!("bert.{name}"));
+        }
+    });
+    let model = open(&published).expect("prefix and old names are known");
+    assert!(model.signature().output("pooler_output").is_some());
+    let headless = with_header("bert", |h| {
+        rename(h, "pooler.dense.weight", "cls.dense.weight");
+        rename(h, "pooler.dense.bias", "cls.dense.bias");
+    });
+    assert!(open(&headless).expect("a pooler is optional").signature().output("pooler_output").is_none());
+}
+
+/// Splits a fixture's weights in two files with an index.
+fn sharded() -> Files {
+    let mut files = files("distilbert");
+    let bytes = files.remove("model.safetensors").expect("there");
+    let whole = safetensors::SafeTensors::deserialize(&bytes).expect("valid");
+    let mut map = serde_json::Map::new();
+    let mut shards = [Vec::new(), Vec::new()];
+    for (i, (name, view)) in whole.iter().enumerate() {
+        shards[i % 2].push((name.to_owned(), view));
+        map.insert(name.to_owned(), format!("model-{}.safetensors", i % 2).into());
+    }
+    for (i, shard) in shards.into_iter().enumerate() {
+        let bytes = safetensors::serialize(shard, None).expect("serialises");
+        files.insert(format!("model-{i}.safetensors"), bytes);
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map});
+    files.insert("model.safetensors.index.json".to_owned(), index.to_string().into_bytes());
+    files
+}
+
+#[test]
+fn weights_in_several_files_are_the_same_weights() {
+    let model = |files: &Files| open(files).expect("a good folder");
+    let blocks = |model: &Model| {
+        let bucket = model.bucket_for(1, 9).expect("short");
+        model.program(bucket, &["last_hidden_state"]).expect("a program").encode()
+    };
+    assert_eq!(blocks(&model(&sharded())), blocks(&model(&files("distilbert"))), "equal tensors are equal blocks");
+}
+
+#[test]
+fn an_index_that_lies_is_refused() {
+    let mut lies = sharded();
+    let index = "model.safetensors.index.json";
+    let text = String::from_utf8(lies[index].clone()).expect("text");
+    let (a, b) = (r#""embeddings.LayerNorm.bias":"model-0"#, r#""embeddings.LayerNorm.bias":"model-1"#);
+    let swapped = if text.contains(a) { text.replace(a, b) } else { text.replace(b, a) };
+    lies.insert(index.to_owned(), swapped.into_bytes());
+    let got = refusal(&lies);
+    assert!(got.contains(r#"tensor "embeddings.LayerNorm.bias", which model.safetensors.index.json places"#), "{got}");
+
+    let mut lacks = sharded();
+    lacks.remove("model-1.safetensors");
+    assert!(refusal(&lacks).contains("holds no model-1.safetensors"));
+    lacks.insert(index.to_owned(), b"{}".to_vec());
+    assert_eq!(refusal(&lacks), "model.safetensors.index.json is not readable: it has no weight_map");
+    lacks.insert(index.to_owned(), br#"{"weight_map":{"x":7}}"#.to_vec());
+    assert_eq!(refusal(&lacks), "model.safetensors.index.json: x is 7, not the name of a file");
+    lacks.insert(index.to_owned(), br#"{"weight_map":{"x":"../config.json"}}"#.to_vec());
+    assert!(refusal(&lacks).contains("holds no ../config.json"));
+}
+
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_damaged_config_never_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+        let mut files = files("bert");
+        files.insert("model.safetensors".to_owned(), b"\x02\0\0\0\0\0\0\0{}".to_vec());
+        let config = files.get_mut("config.json").expect("there");
+        let at = at.index(config.len());
+        config[at] = byte;
+        let _ = open(&files);
+    }
+
+    #[test]
+    fn options_of_any_value_never_panic(key in any::<proptest::sample::Index>(), value in any::<i64>(), text in ".{0,8}") {
+        let config: serde_json::Value = serde_json::from_slice(&files("mpnet")["config.json"]).expect("JSON");
+        let keys: Vec<_> = config.as_object().expect("an object").keys().cloned().collect();
+        let key = &keys[key.index(keys.len())];
+        for value in [serde_json::json!(value), serde_json::json!(text), serde_json::json!([value]), serde_json::json!(1e300)] {
+            let _ = open(&with_option("mpnet", key, value));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Fixture folders in a memory store, their goldens, and the oracle run over a model's graphs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use tabpool_content::{BlockStore, Cid, ImportOptions, MemoryStore, import_files, import_folder};
+use tabpool_graph::{Graph, Program, ValueId};
+use tabpool_models::{Model, ModelError};
+use tabpool_tensor::{DType, Tensor};
+
+/// The repository's root.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The folder of a fixture.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    repository().join("tests/fixtures").join(name)
+}
+
+/// A model in a memory store.
+pub(crate) struct Fixture {
+    pub(crate) store: MemoryStore,
+    pub(crate) model: Model,
+}
+
+impl Fixture {
+    /// Imports a folder and opens its model.
+    pub(crate) fn open(path: &Path) -> Self {
+        let store = MemoryStore::new(1 << 30);
+        let imported = import_folder(path, &store, &ImportOptions::default(), &mut |_| {})
+            .unwrap_or_else(|e| panic!("{} is imported: {e}", path.display()));
+        let model = Model::open(&store, &imported.root).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Self { store, model }
+    }
+
+    /// Opens a model made of these files.
+    pub(crate) fn of(files: &[(&str, &[u8])]) -> Result<Self, ModelError> {
+        let store = MemoryStore::new(1 << 30);
+        let imported = import_files(files, &store, &ImportOptions::default(), &mut |_| {}).expect("files are imported");
+        Ok(Self { model: Model::open(&store, &imported.root)?, store })
+    }
+
+    /// Runs a program on the oracle, its weights read by their blocks.
+    pub(crate) fn run(&self, program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
+        let graph = program.graph();
+        let weight = |id: ValueId| {
+            let weight = graph.weights().iter().find(|w| w.value == id)?;
+            let mut bytes = Vec::new();
+            for block in &weight.blocks {
+                let cid = Cid::try_from(&*block.cid).expect("a binary CID");
+                let part = self.store.get(&cid).expect("memory does not fail").expect("the block is in the store");
+                assert_eq!(part.len(), block.len as usize);
+                bytes.extend_from_slice(&part);
+            }
+            Some(Tensor::new(weight.stored, graph.value(id).shape.clone(), bytes.into()).expect("as validated"))
+        };
+        tabpool_engine::oracle::run(graph, &weight, inputs).expect("the oracle runs every program")
+    }
+
+    /// Runs a graph without blocks on the oracle, its weights read by their names.
+    pub(crate) fn run_graph(&self, graph: &Graph, weights: &HashMap<String, Tensor>, inputs: &[Tensor]) -> Vec<Tensor> {
+        let weight = |id: ValueId| weights.get(&graph.value(id).name).cloned();
+        tabpool_engine::oracle::run(graph, &weight, inputs).expect("the oracle runs every graph")
+    }
+}
+
+/// Reads a safetensors file whole.
+pub(crate) fn tensors(path: &Path) -> HashMap<String, Tensor> {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let tensor = |view: &safetensors::tensor::TensorView<'_>| {
+        let dtype = match view.dtype() {
+            safetensors::Dtype::F32 => DType::F32,
+            safetensors::Dtype::I64 => DType::I64,
+            other => panic!("goldens hold no {other:?}"),
+        };
+        Tensor::new(dtype, view.shape(), view.data().to_vec().into()).expect("a tensor")
+    };
+    file.iter().map(|(name, view)| (name.to_owned(), tensor(&view))).collect()
+}
+
+/// The tensors named `<prefix><name>`, as a request has them.
+pub(crate) fn with_prefix(all: &HashMap<String, Tensor>, prefix: &str) -> Vec<(String, Tensor)> {
+    let mut found: Vec<_> = all
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+/// How much of the allowed difference the worst element uses up: right is 1 and less. Elements are compared where
+/// `counts` says so.
+pub(crate) fn share_of_tolerance(got: &[f32], want: &[f32], counts: impl Fn(usize) -> bool) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let share = |i: usize| (got[i] - want[i]).abs() / (1e-4 + 1e-4 * want[i].abs());
+    let worst = (0..got.len()).filter(|&i| counts(i)).map(share);
+    worst.fold(0.0, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) })
+}
