@@ -1,1 +1,34 @@
 //! WGSL kernels and dispatch plans over wgpu, in browsers and natively.
+//!
+//! [`WebGpuBackend`] is the [`Backend`](tabpool_engine::Backend) for WebGPU in a browser's worker and for Vulkan, Metal and
+//! Direct3D 12 natively. A program is *lowered* once, at load: every node becomes one or more launches of a kernel with the
+//! buffers it binds, buffers come from the engine's memory plan, bind groups and parameters are made for good. A
+//! run writes its inputs, records one compute pass, submits once and reads all outputs back through one mapped buffer.
+//!
+//! Kernels are `.wgsl` files with `override` constants; shapes are parameters, so programs for other shapes reuse the
+//! pipelines that earlier ones compiled. Nothing here knows a model.
+//!
+//! *Not here yet:* timing the GEMM variants on the adapter ([`GemmVariant::candidates`] lists them), and cutting
+//! the work of a run into several submits: Chrome ends GPU work that takes about 10 s, so on a slow software adapter
+//! programs have to stay below that (at 4 GFLOP/s, 40 GFLOP).
+
+mod backend;
+mod device;
+mod executable;
+mod health;
+mod kernels;
+mod lower;
+mod options;
+mod pipelines;
+#[cfg_attr(target_arch = "wasm32", path = "pump_web.rs")]
+mod pump;
+mod report;
+mod staging;
+mod strides;
+mod weights;
+
+pub use backend::WebGpuBackend;
+pub use executable::WebGpuExecutable;
+pub use kernels::gemm::GemmVariant;
+pub use options::{AdapterChoice, Options, Power};
+pub use report::AdapterReport;

@@ -1,0 +1,55 @@
+// Brings a piece of a stored weight into its buffer as f32: as it lies, or transposed for GEMMs. A piece may begin and
+// end anywhere between two elements. f16 is decoded by its bits, because the built-in may flush small numbers to zero.
+
+struct Params {
+    // The number of elements in the piece, and the position of its first element in the weight.
+    count: u32,
+    first: u32,
+    // For the transposed layout: the weight's row length, and the length of the rows that are written.
+    columns: u32,
+    pitch: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> words: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+// 0 f32, 1 f16, 2 bf16.
+override STORED: u32 = 0u;
+override TRANSPOSED: bool = false;
+
+fn from_f16(bits: u32) -> f32 {
+    let exponent = (bits >> 10u) & 31u;
+    let fraction = bits & 1023u;
+    let sign = (bits & 0x8000u) << 16u;
+    if (exponent == 0u) {
+        let magnitude = f32(fraction) * 5.9604644775390625e-8;
+        return select(magnitude, -magnitude, sign != 0u);
+    }
+    // 112 moves the bias from 15 to 127; an exponent of 31 stands for infinity and becomes 255.
+    let wide = select(exponent + 112u, 255u, exponent == 31u);
+    return bitcast<f32>(sign | (wide << 23u) | (fraction << 13u));
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = folded(group, groups) * 64u + local;
+    if (i >= p.count) { return; }
+    var value = 0.0;
+    if (STORED == 0u) {
+        value = bitcast<f32>(words[i]);
+    } else {
+        let half = (words[i / 2u] >> (16u * (i % 2u))) & 0xffffu;
+        if (STORED == 1u) { value = from_f16(half); } else { value = bitcast<f32>(half << 16u); }
+    }
+    let at = p.first + i;
+    if (TRANSPOSED) {
+        y[at % p.columns * p.pitch + at / p.columns] = value;
+    } else {
+        y[at] = value;
+    }
+}

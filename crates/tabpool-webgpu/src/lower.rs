@@ -1,0 +1,192 @@
+//! Lowering: a graph and its memory plan into a list of launches with the buffers they bind. Pure; nothing here touches
+//! a device, so what a program will dispatch can be looked at and tested without one.
+
+mod node;
+
+use tabpool_engine::EngineError;
+use tabpool_engine::memory::{MemoryPlan, Place};
+use tabpool_graph::{Graph, ValueId};
+
+use crate::kernels::Variant;
+use crate::kernels::gemm::GemmVariant;
+
+/// What lowering needs to know of the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capabilities {
+    /// The most bytes a storage binding may span.
+    pub(crate) binding: u64,
+    /// The most bytes a buffer may have.
+    pub(crate) buffer: u64,
+    /// What offsets of storage bindings must be multiples of.
+    pub(crate) alignment: u64,
+    /// The most workgroups in one dimension.
+    pub(crate) groups: u32,
+    /// Whether the adapter computes on the processor.
+    pub(crate) software: bool,
+    /// The GEMM variant to use for every linear node, where one is forced.
+    pub(crate) gemm: Option<GemmVariant>,
+}
+
+/// How a weight lies in its buffer, always as f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Layout {
+    /// As stored: row-major.
+    Natural,
+    /// A matrix `[n, k]` transposed and padded for GEMMs; see [`crate::kernels::gemm::padded`].
+    Transposed,
+}
+
+/// A weight in one layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WeightUse {
+    /// The position in [`Graph::weights`].
+    pub(crate) weight: usize,
+    /// How it lies.
+    pub(crate) layout: Layout,
+}
+
+/// Which buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A slot of the memory plan.
+    Slot(usize),
+    /// An input, by its position in [`Graph::inputs`].
+    Input(usize),
+    /// A constant, by its position in [`Graph::constants`].
+    Constant(usize),
+    /// A weight, by its position in [`Lowered::weights`].
+    Weight(usize),
+    /// A few bytes of zeros, where an optional operand is absent.
+    Absent,
+}
+
+/// A buffer or a part of it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) source: Source,
+    /// The offset and size; the whole buffer where `None`.
+    pub(crate) range: Option<(u64, u64)>,
+}
+
+impl From<Source> for Bound {
+    fn from(source: Source) -> Self {
+        Bound { source, range: None }
+    }
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// The node it belongs to: a position in [`Graph::nodes`].
+    pub(crate) node: usize,
+    /// The pipeline.
+    pub(crate) variant: Variant,
+    /// The uniform parameters in words.
+    pub(crate) params: Vec<u32>,
+    /// The buffers read, as many as the kernel says.
+    pub(crate) reads: Vec<Bound>,
+    /// The slot written.
+    pub(crate) write: usize,
+    /// Workgroups in x and y.
+    pub(crate) groups: [u32; 2],
+}
+
+/// A lowered graph.
+#[derive(Clone, Debug)]
+pub(crate) struct Lowered {
+    /// The weights needed, each in the layouts needed.
+    pub(crate) weights: Vec<WeightUse>,
+    /// What is dispatched once, at load.
+    pub(crate) load: Vec<Step>,
+    /// What is dispatched in every run.
+    pub(crate) run: Vec<Step>,
+    /// Where each output of the graph lies.
+    pub(crate) outputs: Vec<Source>,
+}
+
+/// Lowers a graph.
+///
+/// # Errors
+/// [`EngineError::Unsupported`] where the device's limits or these kernels do not suffice, with the numbers.
+pub(crate) fn lower(graph: &Graph, plan: &MemoryPlan, device: Capabilities) -> Result<Lowered, EngineError> {
+    let mut lowering = Lowering { graph, plan, device, origins: origins(graph), weights: Vec::new() };
+    let load = lowering.steps(&plan.load_nodes)?;
+    let run = lowering.steps(&plan.run_nodes)?;
+    let outputs = graph.outputs().iter().map(|o| lowering.source(o.value)).collect();
+    Ok(Lowered { weights: lowering.weights, load, run, outputs })
+}
+
+/// What a leaf is, with its position in the graph's list of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaf {
+    Input(usize),
+    Constant(usize),
+    Weight(usize),
+}
+
+fn origins(graph: &Graph) -> Vec<Option<Leaf>> {
+    let mut origins = vec![None; graph.values().len()];
+    for (i, id) in graph.inputs().iter().enumerate() {
+        origins[id.index()] = Some(Leaf::Input(i));
+    }
+    for (i, c) in graph.constants().iter().enumerate() {
+        origins[c.value.index()] = Some(Leaf::Constant(i));
+    }
+    for (i, w) in graph.weights().iter().enumerate() {
+        origins[w.value.index()] = Some(Leaf::Weight(i));
+    }
+    origins
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    plan: &'a MemoryPlan,
+    device: Capabilities,
+    origins: Vec<Option<Leaf>>,
+    weights: Vec<WeightUse>,
+}
+
+impl Lowering<'_> {
+    fn steps(&mut self, nodes: &[usize]) -> Result<Vec<Step>, EngineError> {
+        let mut steps = Vec::with_capacity(nodes.len());
+        for &node in nodes {
+            self.node(node, &mut steps)?;
+        }
+        Ok(steps)
+    }
+
+    /// The buffer a value lies in, weights in their natural layout.
+    fn source(&mut self, id: ValueId) -> Source {
+        let root = self.plan.root(id);
+        if let Place::Slot(slot) = self.plan.places[root.index()] {
+            return Source::Slot(slot);
+        }
+        match self.origins[root.index()] {
+            Some(Leaf::Input(i)) => Source::Input(i),
+            Some(Leaf::Constant(i)) => Source::Constant(i),
+            Some(Leaf::Weight(weight)) => self.weight(weight, Layout::Natural),
+            // A valid graph reads nothing that nothing makes.
+            None => Source::Absent,
+        }
+    }
+
+    fn weight(&mut self, weight: usize, layout: Layout) -> Source {
+        let wanted = WeightUse { weight, layout };
+        let known = self.weights.iter().position(|w| *w == wanted);
+        Source::Weight(known.unwrap_or_else(|| {
+            self.weights.push(wanted);
+            self.weights.len() - 1
+        }))
+    }
+
+    /// The weight a value is, under this very shape.
+    fn weight_of(&self, id: ValueId) -> Option<usize> {
+        match self.origins[id.index()] {
+            Some(Leaf::Weight(weight)) => Some(weight),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! What programs dispatch, seen without a device.
+
+use tabpool_engine::conformance::{EncoderSize, encoder};
+use tabpool_engine::{EngineError, memory};
+use tabpool_graph::{Graph, GraphBuilder, GraphError, Op};
+use tabpool_tensor::DType;
+
+use super::{Capabilities, Layout, Lowered, Source, lower};
+use crate::kernels::gemm::GemmVariant;
+
+const DEVICE: Capabilities =
+    Capabilities { binding: 128 << 20, buffer: 256 << 20, alignment: 256, groups: 65_535, software: true, gemm: None };
+
+fn lowered(graph: &Graph, device: Capabilities) -> Result<Lowered, EngineError> {
+    lower(graph, &memory::plan(graph), device)
+}
+
+fn kernels(of: &Lowered) -> Vec<&'static str> {
+    of.run.iter().map(|s| s.variant.kernel.name).collect()
+}
+
+fn minilm(layers: usize) -> Lowered {
+    let size = EncoderSize { layers, ..EncoderSize::minilm(1, 128) };
+    let case = encoder(EncoderSize { vocabulary: 100, ..size }, DType::F32).and_then(|c| c.optimised());
+    lowered(case.expect("the suite's encoder is valid").graph(), DEVICE).expect("every operator has a kernel")
+}
+
+#[test]
+fn a_fused_bert_layer_takes_nine_dispatches() {
+    let (one, two) = (minilm(1), minilm(2));
+    assert_eq!(two.run.len() - one.run.len(), 9, "{:?}", kernels(&two));
+    let gemms = |l: &Lowered| kernels(l).iter().filter(|k| k.starts_with("REGISTER_8X8")).count();
+    assert_eq!(gemms(&two) - gemms(&one), 6);
+    let others = |l: &Lowered| kernels(l).iter().filter(|k| **k == "layer_norm" || k.starts_with("attention")).count();
+    assert_eq!(others(&two) - others(&one), 3);
+}
+
+#[test]
+fn what_no_run_changes_is_computed_at_load() {
+    let one = minilm(1);
+    assert!(!one.load.is_empty());
+    let written: Vec<usize> = one.load.iter().map(|s| s.write).collect();
+    assert!(one.run.iter().all(|s| !written.contains(&s.write)), "a run overwrites what the load computed");
+}
+
+#[test]
+fn no_dispatch_reads_the_slot_it_writes() {
+    let two = minilm(2);
+    for step in two.load.iter().chain(&two.run) {
+        assert!(step.reads.iter().all(|r| r.source != Source::Slot(step.write)), "{step:?}");
+    }
+}
+
+#[test]
+fn the_adapter_and_the_rows_choose_the_gemm() {
+    let kernel = |rows: usize, device: Capabilities| {
+        let graph = linear(rows, 8, 16).expect("valid");
+        kernels(&lowered(&graph, device).expect("lowers"))[0]
+    };
+    let hardware = Capabilities { software: false, ..DEVICE };
+    assert_eq!(kernel(64, DEVICE), "REGISTER_8X8_VEC4");
+    assert_eq!(kernel(64, hardware), "TILED_VEC4");
+    assert_eq!(kernel(1, hardware), "ROW_VEC4");
+    let forced = Capabilities { gemm: Some(GemmVariant::Register8x4), ..DEVICE };
+    assert_eq!(kernel(1, forced), "REGISTER_8X4_VEC4");
+}
+
+fn linear(rows: usize, k: usize, n: usize) -> Result<Graph, GraphError> {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::F32, [rows, k])?;
+    let w = b.weight("w", DType::F32, [n, k])?;
+    let y = b.node("dense", Op::Linear { activation: None }, &[x, w])?;
+    b.output("y", y)?;
+    b.finish()
+}
+
+#[test]
+fn a_weight_read_in_two_ways_lies_there_twice() {
+    let mut b = GraphBuilder::new();
+    let ids = b.input("ids", DType::I32, [4]).expect("valid");
+    let w = b.weight("table", DType::F32, [10, 8]).expect("valid");
+    let x = b.node("embed", Op::Gather, &[w, ids]).expect("valid");
+    let y = b.node("score", Op::Linear { activation: None }, &[x, w]).expect("valid");
+    b.output("y", y).expect("valid");
+    let layouts = lowered(&b.finish().expect("valid"), DEVICE).expect("lowers").weights;
+    let layouts: Vec<Layout> = layouts.iter().map(|w| w.layout).collect();
+    assert_eq!(layouts, [Layout::Natural, Layout::Transposed]);
+}
+
+#[test]
+fn a_large_table_is_bound_in_parts() {
+    let mut b = GraphBuilder::new();
+    let ids = b.input("ids", DType::I32, [7]).expect("valid");
+    let table = b.weight("table", DType::F32, [50_265, 768]).expect("valid");
+    let x = b.node("embed", Op::Gather, &[table, ids]).expect("valid");
+    b.output("x", x).expect("valid");
+    let lowered = lowered(&b.finish().expect("valid"), DEVICE).expect("lowers");
+    assert_eq!(lowered.run.len(), 2);
+    for step in &lowered.run {
+        let (offset, size) = step.reads[0].range.expect("a part");
+        assert!(offset % 256 == 0 && size <= DEVICE.binding, "{offset} {size}");
+    }
+}
+
+#[test]
+fn what_a_device_cannot_bind_is_refused_with_the_numbers() {
+    let graph = linear(4, 4096, 16_384).expect("valid");
+    let refused = lowered(&graph, DEVICE).expect_err("the weight takes 256 MiB");
+    let text = refused.to_string();
+    assert!(text.contains("dense") && text.contains("268435456") && text.contains("134217728"), "{text}");
+}

@@ -1,0 +1,90 @@
+//! Who makes callbacks of the device happen. Natively nothing happens unless somebody polls the device, and polling
+//! blocks; a thread does that while something is pending, so that futures never block the runtime they are polled on. The
+//! thread sleeps while nothing is pending and ends with the [`Pump`].
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The thread that polls.
+pub(crate) struct Pump {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    pending: usize,
+    closed: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for something to poll for; `false` where the pump is closed.
+    fn wait(&self) -> bool {
+        let state = self.state();
+        let idle = |s: &mut State| s.pending == 0 && !s.closed;
+        let state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
+        !state.closed
+    }
+}
+
+impl Pump {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub(crate) fn new(device: &wgpu::Device, _queue: &wgpu::Queue, _nudge: bool) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (theirs, device) = (shared.clone(), device.clone());
+        let thread = std::thread::Builder::new().name("webgpu-poll".to_owned()).spawn(move || {
+            while theirs.wait() {
+                // The time-out lets the thread see that it should end; the device reports its own loss.
+                let timeout = Some(Duration::from_millis(100));
+                let polled = device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+                let idle = polled.is_ok_and(|p| p.is_queue_empty());
+                if idle && theirs.state().pending > 0 {
+                    // Between a submit and the request for its callback there is nothing to wait for.
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Says that a callback is awaited until the result is dropped, which the callback does.
+    pub(crate) fn begin(&self) -> Pending {
+        self.shared.state().pending += 1;
+        self.shared.changed.notify_one();
+        Pending(self.shared.clone())
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.shared.state().closed = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It ends within the poll's time-out; a panic in it was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A callback that is awaited.
+pub(crate) struct Pending(Arc<Shared>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.state().pending -= 1;
+    }
+}
