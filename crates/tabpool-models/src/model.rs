@@ -67,6 +67,19 @@ impl Model {
         &self.encoder.name
     }
 
+    /// Where the encoder's own files are in the model's folder: `""`, or a path that ends in `/`.
+    #[must_use]
+    pub fn files(&self) -> &str {
+        &self.sentence.base
+    }
+
+    /// Whether the tokens of a prompt put before a text count in its embedding. Where they do not, programs give wrong
+    /// embeddings for prompted texts, so whoever prepares texts must refuse them.
+    #[must_use]
+    pub fn pools_prompt(&self) -> bool {
+        self.sentence.pools_prompt
+    }
+
     /// What goes in and what comes out.
     #[must_use]
     pub fn signature(&self) -> &Signature {

@@ -53,14 +53,21 @@ pub(crate) struct Sentence {
     pub(crate) base: String,
     pub(crate) pooling: Pooling,
     pub(crate) steps: Vec<Step>,
+    /// Whether a prompt's tokens are pooled with the text's.
+    pub(crate) pools_prompt: bool,
     /// What the pooling's configuration says of the width of the encoder's vectors.
     stated_width: Option<(String, usize)>,
 }
 
 impl Sentence {
     pub(crate) fn read(folder: &Directory<'_>) -> Result<Self, ModelError> {
-        let mut sentence =
-            Self { base: String::new(), pooling: Pooling::Mean, steps: Vec::new(), stated_width: None };
+        let mut sentence = Self {
+            base: String::new(),
+            pooling: Pooling::Mean,
+            steps: Vec::new(),
+            pools_prompt: true,
+            stated_width: None,
+        };
         if !folder.contains(MODULES) {
             return Ok(sentence);
         }
@@ -104,6 +111,7 @@ impl Sentence {
             ("Pooling", 1) => {
                 let config = Fields::read(folder, &format!("{path}config.json"))?;
                 self.pooling = pooling(&config)?;
+                self.pools_prompt = config.get("include_prompt").is_none() || config.flag("include_prompt")?;
                 let key = if config.get("embedding_dimension").is_some() {
                     "embedding_dimension"
                 } else {

@@ -1,1 +1,42 @@
-//! Text in and embeddings out: tokenizers, padding, pooling.
+//! Text in and embeddings out: what stands between people's inputs and a model's tensors.
+//!
+//! A [`TextEncoder`] reads the tokenizer of a model's folder and turns texts into the `input_ids`, `attention_mask` and
+//! `token_type_ids` that the model takes, as sentence-transformers would: trimmed, prompted where the folder says so, cut
+//! to the model's length, padded to the longest of the batch. [`TextEncoder::batches`] groups many texts so that little
+//! of a run is padding. Pooling and normalisation are part of the model's program; what is left for afterwards is
+//! comparing embeddings ([`cosine_similarity`], [`similarity_matrix`]).
+//!
+//! A [`Tokenizer`] alone gives tokens and their offsets in the text, untrimmed and uncut. Nothing here runs a model or
+//! touches a network.
+//!
+//! ```no_run
+//! use tabpool_content::{Cid, Directory, MemoryStore};
+//! use tabpool_models::Model;
+//! use tabpool_pipelines::TextEncoder;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (store, root) = (MemoryStore::new(1 << 30), Cid::default());
+//! let folder = Directory::open(&store, &root)?;
+//! let model = Model::read(&folder)?;
+//! let encoder = TextEncoder::read(&folder, &model)?;
+//! for batch in encoder.batches(&["A man is eating food.", "Nobody hurries."], model.max_batch())? {
+//!     let inputs = batch.encoded.inputs(model.signature());
+//!     let request = model.prepare(&inputs, &["sentence_embedding".to_owned()])?;
+//!     // Row i of what the run gives is the embedding of text batch.indices[i].
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod batches;
+mod encoder;
+mod error;
+mod similarity;
+mod tokenizer;
+mod vocabulary;
+
+pub use batches::TextBatch;
+pub use encoder::{Encoded, TextEncoder};
+pub use error::{SimilarityError, TextError};
+pub use similarity::{cosine_similarity, similarity_matrix};
+pub use tokenizer::{SpecialTokens, Tokenized, Tokenizer};

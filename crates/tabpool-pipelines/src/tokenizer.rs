@@ -1,0 +1,207 @@
+//! The tokenizer of a model's folder: text to ids and back, with each token's place in the text.
+
+use serde_json::Value;
+use tabpool_content::Directory;
+use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy};
+
+use crate::TextError;
+use crate::vocabulary;
+
+/// The largest file of a tokenizer: those of the largest vocabularies have about 35 MB.
+const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
+/// The largest of the small JSON files beside it.
+const MAX_JSON_BYTES: u64 = 4 << 20;
+/// The largest text. Models take a few thousand tokens; what is cut off anyway need not be tokenized for minutes.
+const MAX_TEXT_BYTES: usize = 4 << 20;
+
+/// A text or a pair of texts as tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokenized {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// For each token the segment it belongs to, as the tokenizer numbers them.
+    pub type_ids: Vec<u32>,
+    /// The tokens as the vocabulary spells them.
+    pub tokens: Vec<String>,
+    /// For each token its place in the text as given, `[start, end)` in Unicode scalar values; `(0, 0)` for the tokens
+    /// that stand for none of it.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A tokenizer as a model's folder describes it.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` under `base` (`""`, or a path that ends in `/`); where there is none, `vocab.txt` with the
+    /// options of `tokenizer_config.json`, for the tokenizers of BERT. Padding and truncation that a file asks for are
+    /// left out: they belong to batches.
+    ///
+    /// # Errors
+    /// [`TextError::NoTokenizer`], [`TextError::File`], [`TextError::Option`], [`TextError::Folder`].
+    pub fn read(folder: &Directory<'_>, base: &str) -> Result<Self, TextError> {
+        let (json, vocab) = (format!("{base}tokenizer.json"), format!("{base}vocab.txt"));
+        let mut inner = if folder.contains(&json) {
+            let bytes = folder.read(&json, MAX_TOKENIZER_BYTES)?;
+            tokenizers::Tokenizer::from_bytes(&bytes)
+                .map_err(|e| TextError::File { file: json, reason: e.to_string() })?
+        } else if folder.contains(&vocab) {
+            let bytes = folder.read(&vocab, MAX_TOKENIZER_BYTES)?;
+            let options = read_options(folder, &format!("{base}tokenizer_config.json"))?;
+            vocabulary::wordpiece(&vocab, &bytes, &options)?
+        } else {
+            return Err(TextError::NoTokenizer { json, vocabulary: vocab });
+        };
+        inner.with_padding(None);
+        // Taking truncation away cannot fail; setting it can.
+        let _ = inner.with_truncation(None);
+        Ok(Self { inner })
+    }
+
+    /// Turns a text into tokens, without cutting or padding; `special_tokens` puts around it what the model wants.
+    ///
+    /// # Errors
+    /// [`TextError::TextTooLarge`], [`TextError::Tokenize`].
+    pub fn tokenize(&self, text: &str, special_tokens: SpecialTokens) -> Result<Tokenized, TextError> {
+        refuse_large(0, text)?;
+        let encoding = self.inner.encode_char_offsets(text, special_tokens == SpecialTokens::Add);
+        encoding.map(tokenized).map_err(|e| tokenize_error(0, &*e))
+    }
+
+    /// The same for two texts that the model is to see together.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    pub fn tokenize_pair(
+        &self,
+        first: &str,
+        second: &str,
+        special_tokens: SpecialTokens,
+    ) -> Result<Tokenized, TextError> {
+        refuse_large(0, first)?;
+        refuse_large(0, second)?;
+        let encoding = self.inner.encode_char_offsets((first, second), special_tokens == SpecialTokens::Add);
+        encoding.map(tokenized).map_err(|e| tokenize_error(0, &*e))
+    }
+
+    /// The text of these ids, without special tokens.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
+        self.inner.decode(ids, true).map_err(|e| TextError::Decode { reason: e.to_string() })
+    }
+
+    /// Cuts everything to `limit` tokens from now on, special ones included.
+    pub(crate) fn limit(&mut self, limit: usize, direction: TruncationDirection) -> Result<(), TextError> {
+        // The library subtracts without looking, so a limit without room for a token must not reach it.
+        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(true).max(p.added_tokens(false)));
+        if limit <= special {
+            return Err(TextError::NoRoom { limit, special });
+        }
+        let params =
+            TruncationParams { direction, max_length: limit, strategy: TruncationStrategy::LongestFirst, stride: 0 };
+        let set = self.inner.with_truncation(Some(params));
+        set.map(|_| ()).map_err(|_| TextError::NoRoom { limit, special })
+    }
+
+    /// The ids and segments of a text or a pair, and whether any of it was cut off.
+    pub(crate) fn ids(&self, position: usize, text: &str, pair: Option<&str>) -> Result<Row, TextError> {
+        refuse_large(position, text)?;
+        let encoding = match pair {
+            None => self.inner.encode_fast(text, true),
+            Some(pair) => {
+                refuse_large(position, pair)?;
+                self.inner.encode_fast((text, pair), true)
+            }
+        };
+        let encoding = encoding.map_err(|e| tokenize_error(position, &*e))?;
+        Ok(Row {
+            truncated: !encoding.get_overflowing().is_empty(),
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().to_vec(),
+        })
+    }
+}
+
+/// Whether the tokens that a model wants around a text are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// They are, as a model needs them.
+    Add,
+    /// They are not: the text's own tokens alone.
+    Omit,
+}
+
+/// One text of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) type_ids: Vec<u32>,
+    pub(crate) truncated: bool,
+}
+
+fn tokenized(encoding: tokenizers::Encoding) -> Tokenized {
+    Tokenized {
+        ids: encoding.get_ids().to_vec(),
+        type_ids: encoding.get_type_ids().to_vec(),
+        tokens: encoding.get_tokens().to_vec(),
+        offsets: encoding.get_offsets().to_vec(),
+    }
+}
+
+fn tokenize_error(position: usize, error: &(dyn std::error::Error + Send + Sync)) -> TextError {
+    TextError::Tokenize { position, reason: error.to_string() }
+}
+
+fn refuse_large(position: usize, text: &str) -> Result<(), TextError> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(TextError::TextTooLarge { position, bytes: text.len(), limit: MAX_TEXT_BYTES });
+    }
+    Ok(())
+}
+
+/// A JSON object beside the tokenizer; an empty one where the file is absent.
+pub(crate) fn read_options(folder: &Directory<'_>, file: &str) -> Result<Options, TextError> {
+    let mut options = Options { file: file.to_owned(), map: serde_json::Map::new() };
+    if folder.contains(file) {
+        let unreadable = |reason: String| TextError::File { file: file.to_owned(), reason };
+        let bytes = folder.read(file, MAX_JSON_BYTES)?;
+        let json = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+        let Value::Object(map) = json else { return Err(unreadable("it holds no JSON object".to_owned())) };
+        options.map = map;
+    }
+    Ok(options)
+}
+
+/// The options of a JSON file. A key whose value is `null` counts as absent.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) file: String,
+    map: serde_json::Map<String, Value>,
+}
+
+impl Options {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, TextError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.refuse(key, "neither true nor false"))
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, TextError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.refuse(key, "not a text"))
+    }
+
+    /// The error for a value: what it should be, as a clause after "`key` is `value`,".
+    pub(crate) fn refuse(&self, key: &str, reason: &str) -> TextError {
+        let value = self.map.get(key).unwrap_or(&Value::Null).to_string();
+        let value = value.chars().take(80).collect();
+        TextError::Option { file: self.file.clone(), key: key.to_owned(), value, reason: reason.to_owned() }
+    }
+}
