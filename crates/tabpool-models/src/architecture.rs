@@ -101,7 +101,9 @@ impl Encoder {
             Family::Bert | Family::DistilBert => None,
         };
         if counted_from.is_some_and(|id| id + 1 >= positions) {
-            return Err(config.refuse("max_position_embeddings", "too few: positions are counted from the padding id on"));
+            return Err(
+                config.refuse("max_position_embeddings", "too few: positions are counted from the padding id on")
+            );
         }
         // DistilBERT has this epsilon fixed; elsewhere it is what transformers takes where a file has none.
         let epsilon = match family {
@@ -124,10 +126,15 @@ impl Encoder {
                 Family::DistilBert | Family::Mpnet => 0,
             },
             relative_buckets: match family {
-                Family::Mpnet => config.size_or("relative_attention_num_buckets", MPNET_BUCKETS..=1 << 16, MPNET_BUCKETS)?,
+                Family::Mpnet => {
+                    config.size_or("relative_attention_num_buckets", MPNET_BUCKETS..=1 << 16, MPNET_BUCKETS)?
+                }
                 _ => 0,
             },
-            #[expect(clippy::cast_possible_truncation, reason = "the reference computes with this epsilon in f32 as well")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the reference computes with this epsilon in f32 as well"
+            )]
             epsilon: epsilon as f32,
             padding_id: id(padding),
         })
@@ -176,10 +183,8 @@ fn family(config: &Fields) -> Result<(String, Family), ModelError> {
         return known.map(|(name, family)| ((*name).to_owned(), *family)).ok_or_else(|| unsupported(model_type));
     }
     let class = config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
-    let class = class.ok_or_else(|| ModelError::MissingOption {
-        file: config.file().to_owned(),
-        key: "model_type".to_owned(),
-    })?;
+    let class = class
+        .ok_or_else(|| ModelError::MissingOption { file: config.file().to_owned(), key: "model_type".to_owned() })?;
     // `BertModel`, `BertForMaskedLM` and so on: the task's part begins with "Model" or "For".
     let stem = class.split_once("For").map_or(class, |(stem, _)| stem);
     let stem = stem.strip_suffix("Model").unwrap_or(stem);

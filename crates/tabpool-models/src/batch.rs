@@ -46,7 +46,8 @@ impl Model {
 }
 
 fn outputs_of(signature: &Signature, names: &[String]) -> Result<Vec<OutputSpec>, RequestError> {
-    let unknown = |name: &str| RequestError::UnknownOutput { name: name.to_owned(), available: signature.output_names() };
+    let unknown =
+        |name: &str| RequestError::UnknownOutput { name: name.to_owned(), available: signature.output_names() };
     if names.is_empty() {
         return Err(unknown(""));
     }
@@ -81,8 +82,11 @@ impl Rows {
                 columns.push(None);
                 continue;
             };
-            let wrong_shape =
-                |reason: String| RequestError::Shape { name: name.clone(), got: tensor.shape().dims().to_vec(), reason };
+            let wrong_shape = |reason: String| RequestError::Shape {
+                name: name.clone(),
+                got: tensor.shape().dims().to_vec(),
+                reason,
+            };
             let &[batch, sequence] = tensor.shape().dims() else {
                 return Err(wrong_shape("[batch, sequence] wanted".to_owned()));
             };

@@ -10,9 +10,10 @@ use crate::RequestError;
 /// How many sequences a run takes.
 const BATCHES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// How many tokens a sequence of a run has, where a model's positions allow them.
-const SEQUENCES: [usize; 20] = [
-    16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384,
-];
+const SEQUENCES: [usize; 20] =
+    [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384];
+/// The most tokens in a run of more than one sequence: longer runs only make others wait.
+const MAX_TOKENS: usize = 16384;
 
 /// The static shape of a program: how many sequences of how many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,53 +30,90 @@ impl fmt::Display for Bucket {
     }
 }
 
-/// The batches there are buckets for.
-pub(crate) fn batches() -> &'static [usize] {
-    &BATCHES
+/// The buckets of one model: which shapes its positions allow, and the IR's 32-bit element counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ladder {
+    /// The longest sequence that positions allow.
+    pub(crate) positions: usize,
+    pub(crate) heads: usize,
+    /// The widest vector of a token in any layer.
+    pub(crate) width: usize,
 }
 
-/// The largest batch there is a bucket for.
-pub(crate) fn largest_batch() -> usize {
-    BATCHES[BATCHES.len() - 1]
-}
-
-/// The sequences there are buckets for in a model that takes `longest` tokens: the ladder's steps below it, then itself.
-pub(crate) fn sequences(longest: usize) -> Vec<usize> {
-    let mut steps: Vec<usize> = SEQUENCES.into_iter().filter(|&s| s < longest).collect();
-    steps.push(longest);
-    steps
-}
-
-/// The smallest bucket that holds a request.
-pub(crate) fn smallest(batch: usize, sequence: usize, longest: usize) -> Result<Bucket, RequestError> {
-    if batch == 0 || sequence == 0 {
-        return Err(RequestError::Empty { batch, sequence });
+impl Ladder {
+    /// Whether every value of the graph has a number of elements that fits 32 bits; the largest are attention's scores
+    /// and a layer's inner vectors.
+    fn fits(&self, batch: usize, sequence: usize) -> bool {
+        let fits = |dims: [usize; 4]| {
+            let elements = dims.into_iter().try_fold(1usize, usize::checked_mul);
+            elements.is_some_and(|n| u32::try_from(n).is_ok())
+        };
+        fits([batch, self.heads, sequence, sequence]) && fits([batch, sequence, self.width, 1])
     }
-    let too_many = RequestError::TooMany { got: batch, limit: largest_batch() };
-    let rows = BATCHES.into_iter().find(|&b| b >= batch).ok_or(too_many)?;
-    let too_long = RequestError::TooLong { got: sequence, limit: longest };
-    let columns = sequences(longest).into_iter().find(|&s| s >= sequence).ok_or(too_long)?;
-    Ok(Bucket { batch: rows, sequence: columns })
+
+    /// The lengths of sequences: the ladder's steps below what positions allow, then that itself.
+    pub(crate) fn sequences(&self) -> Vec<usize> {
+        let steps = SEQUENCES.into_iter().filter(|&s| s < self.positions);
+        steps.chain([self.positions]).filter(|&s| self.fits(1, s)).collect()
+    }
+
+    /// The longest sequence there is a bucket for; 0 where not even the shortest fits.
+    pub(crate) fn longest(&self) -> usize {
+        self.sequences().last().copied().unwrap_or(0)
+    }
+
+    /// The numbers of sequences that go with this length, ascending: all but those that compute too much at once.
+    pub(crate) fn batches(&self, sequence: usize) -> impl Iterator<Item = usize> {
+        let allowed = move |&b: &usize| b == 1 || b.saturating_mul(sequence) <= MAX_TOKENS && self.fits(b, sequence);
+        BATCHES.into_iter().filter(allowed)
+    }
+
+    /// The smallest bucket that holds a request.
+    pub(crate) fn smallest(&self, batch: usize, sequence: usize) -> Result<Bucket, RequestError> {
+        if batch == 0 || sequence == 0 {
+            return Err(RequestError::Empty { batch, sequence });
+        }
+        let too_long = RequestError::TooLong { got: sequence, limit: self.longest() };
+        let columns = self.sequences().into_iter().find(|&s| s >= sequence).ok_or(too_long)?;
+        let limit = self.batches(columns).last().unwrap_or(1);
+        let rows = self.batches(columns).find(|&b| b >= batch);
+        let rows = rows.ok_or(RequestError::TooMany { got: batch, sequence: columns, limit })?;
+        Ok(Bucket { batch: rows, sequence: columns })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Bucket, sequences, smallest};
+    use super::{Bucket, Ladder};
     use crate::RequestError;
+
+    fn ladder(positions: usize) -> Ladder {
+        Ladder { positions, heads: 12, width: 3072 }
+    }
 
     #[test]
     fn the_ladder_ends_with_the_models_own_length() {
-        assert_eq!(sequences(37), [16, 32, 37]);
-        assert_eq!(sequences(64), [16, 32, 48, 64]);
-        assert_eq!(sequences(5), [5]);
+        assert_eq!(ladder(37).sequences(), [16, 32, 37]);
+        assert_eq!(ladder(64).sequences(), [16, 32, 48, 64]);
+        assert_eq!(ladder(5).sequences(), [5]);
     }
 
     #[test]
     fn a_request_gets_the_smallest_bucket_that_holds_it() {
-        assert_eq!(smallest(3, 17, 37), Ok(Bucket { batch: 4, sequence: 32 }));
-        assert_eq!(smallest(1, 37, 37), Ok(Bucket { batch: 1, sequence: 37 }));
-        assert_eq!(smallest(1, 38, 37), Err(RequestError::TooLong { got: 38, limit: 37 }));
-        assert_eq!(smallest(33, 1, 37), Err(RequestError::TooMany { got: 33, limit: 32 }));
-        assert_eq!(smallest(0, 4, 37), Err(RequestError::Empty { batch: 0, sequence: 4 }));
+        let smallest = |batch, sequence| ladder(37).smallest(batch, sequence);
+        assert_eq!(smallest(3, 17), Ok(Bucket { batch: 4, sequence: 32 }));
+        assert_eq!(smallest(1, 37), Ok(Bucket { batch: 1, sequence: 37 }));
+        assert_eq!(smallest(1, 38), Err(RequestError::TooLong { got: 38, limit: 37 }));
+        assert_eq!(smallest(33, 1), Err(RequestError::TooMany { got: 33, sequence: 16, limit: 32 }));
+        assert_eq!(smallest(0, 4), Err(RequestError::Empty { batch: 0, sequence: 4 }));
+    }
+
+    #[test]
+    fn long_sequences_go_in_smaller_batches() {
+        let most = |sequence| ladder(8192).batches(sequence).last();
+        assert_eq!([512, 768, 1024, 8192].map(most), [Some(32), Some(16), Some(16), Some(2)]);
+        let wide = Ladder { positions: 1 << 20, heads: 16, width: 4096 };
+        assert_eq!(wide.longest(), 12288, "16 heads of 16384 x 16384 scores are 2^32 elements");
+        assert_eq!(Ladder { positions: 16, heads: 1, width: usize::MAX }.longest(), 0);
     }
 }

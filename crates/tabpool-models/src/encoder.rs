@@ -146,12 +146,7 @@ impl Build<'_> {
         self.b.node(name, Op::Reshape { shape: dims.into() }, &[x])
     }
 
-    fn encoder(
-        &mut self,
-        ids: ValueId,
-        mask: ValueId,
-        token_types: Option<ValueId>,
-    ) -> Result<ValueId, ModelError> {
+    fn encoder(&mut self, ids: ValueId, mask: ValueId, token_types: Option<ValueId>) -> Result<ValueId, ModelError> {
         let mut hidden = self.embeddings(ids, token_types)?;
         let mut biases = vec![self.mask_bias(mask)?];
         if self.parts.encoder.relative_buckets > 0 {
@@ -223,13 +218,7 @@ impl Build<'_> {
         Ok(self.reshape(name, bias, &[1, heads, s, s])?)
     }
 
-    fn layer(
-        &mut self,
-        names: &Names,
-        layer: usize,
-        x: ValueId,
-        biases: &[ValueId],
-    ) -> Result<ValueId, ModelError> {
+    fn layer(&mut self, names: &Names, layer: usize, x: ValueId, biases: &[ValueId]) -> Result<ValueId, ModelError> {
         let e = self.parts.encoder;
         let name = |part: &str| format!("{}.{layer}.{part}", names.layers);
         let query = self.linear(&name(names.query), x, e.hidden, e.hidden)?;

@@ -217,10 +217,12 @@ pub enum RequestError {
         limit: usize,
     },
     /// There are more sequences than one run takes.
-    #[error("{got} sequences are too many for one run: at most {limit} go together")]
+    #[error("{got} sequences are too many for one run: at most {limit} of {sequence} tokens go together")]
     TooMany {
         /// Sequences in the request.
         got: usize,
+        /// Tokens of each in the bucket they need.
+        sequence: usize,
         /// How many there may be.
         limit: usize,
     },

@@ -52,7 +52,9 @@ impl Fields {
     ) -> Result<usize, ModelError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let size = value.as_u64().and_then(|v| usize::try_from(v).ok()).filter(|v| allowed.contains(v));
-        size.ok_or_else(|| self.refuse(key, &format!("not a whole number from {} to {}", allowed.start(), allowed.end())))
+        size.ok_or_else(|| {
+            self.refuse(key, &format!("not a whole number from {} to {}", allowed.start(), allowed.end()))
+        })
     }
 
     /// A number that is not negative.

@@ -4,11 +4,12 @@ use tabpool_content::{BlockStore, Cid, Directory};
 use tabpool_graph::{Graph, Program, passes};
 
 use crate::architecture::Encoder;
+use crate::bucket::Ladder;
 use crate::encoder::{Parts, build};
 use crate::fields::Fields;
 use crate::sentence::{Sentence, Step};
 use crate::weights::Weights;
-use crate::{Bucket, ModelError, RequestError, Signature, bucket};
+use crate::{Bucket, ModelError, RequestError, Signature};
 
 /// The most sequences a program is built for, whatever the buckets say: an experiment may go beyond them.
 const MAX_BATCH: usize = 1024;
@@ -56,8 +57,8 @@ impl Model {
         let model = Self { encoder, sentence, signature, weights, prefix };
         // Every tensor is looked up while a graph is built, so building one finds whatever is wrong with any.
         let outputs: Vec<&str> = model.signature.outputs.iter().map(|o| o.name).collect();
-        let smallest = Bucket { batch: 1, sequence: model.sequence_buckets()[0] };
-        model.program(smallest, &outputs)?;
+        let sequence = model.sequence_buckets().first().copied().unwrap_or(1);
+        model.program(Bucket { batch: 1, sequence }, &outputs)?;
         Ok(model)
     }
 
@@ -89,25 +90,26 @@ impl Model {
     /// The longest sequence, in tokens.
     #[must_use]
     pub fn max_sequence(&self) -> usize {
-        self.encoder.longest_sequence()
+        self.ladder().longest()
     }
 
-    /// The most sequences that go into one run. A larger request is split by whoever has it.
+    /// The most sequences that go into one run, whatever their length. A larger request is split by whoever has it.
     #[must_use]
     pub fn max_batch(&self) -> usize {
-        bucket::largest_batch()
-    }
-
-    /// The numbers of sequences there are buckets for, ascending.
-    #[must_use]
-    pub fn batch_buckets(&self) -> &'static [usize] {
-        bucket::batches()
+        self.batch_buckets(1).last().copied().unwrap_or(1)
     }
 
     /// The lengths of sequences there are buckets for, ascending.
     #[must_use]
     pub fn sequence_buckets(&self) -> Vec<usize> {
-        bucket::sequences(self.max_sequence())
+        self.ladder().sequences()
+    }
+
+    /// The numbers of sequences there are buckets for with sequences of this length, ascending: long sequences go in
+    /// smaller batches.
+    #[must_use]
+    pub fn batch_buckets(&self, sequence: usize) -> Vec<usize> {
+        self.ladder().batches(sequence).collect()
     }
 
     /// The smallest bucket that holds this many sequences of this many tokens.
@@ -115,7 +117,12 @@ impl Model {
     /// # Errors
     /// [`RequestError::TooLong`], [`RequestError::TooMany`], [`RequestError::Empty`].
     pub fn bucket_for(&self, batch: usize, sequence: usize) -> Result<Bucket, RequestError> {
-        bucket::smallest(batch, sequence, self.max_sequence())
+        self.ladder().smallest(batch, sequence)
+    }
+
+    fn ladder(&self) -> Ladder {
+        let e = &self.encoder;
+        Ladder { positions: e.longest_sequence(), heads: e.heads, width: e.hidden.max(e.intermediate) }
     }
 
     /// The graph for one bucket as it is built, before any pass and without blocks: for comparing what passes make of it.

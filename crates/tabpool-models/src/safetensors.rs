@@ -146,10 +146,10 @@ mod tests {
         let json = br#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F16","shape":[2],"data_offsets":[4,8]},
             "a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
         let tensors = parse(json, 100, 8).expect("valid");
-        assert_eq!(tensors.iter().map(|t| (&*t.name, t.begin, t.end)).collect::<Vec<_>>(), [
-            ("a", 100, 104),
-            ("b", 104, 108)
-        ]);
+        assert_eq!(
+            tensors.iter().map(|t| (&*t.name, t.begin, t.end)).collect::<Vec<_>>(),
+            [("a", 100, 104), ("b", 104, 108)]
+        );
     }
 
     #[test]
@@ -163,7 +163,8 @@ mod tests {
         assert!(reason(&tensor("[0,4]"), 4).contains("of F32 [2] takes 8 bytes, but has 4"));
         assert!(reason(&tensor("[1,9]"), 9).contains("begins at 1, but the one before it ends at 0"));
         assert!(reason(&tensor("[0,8]"), 9).contains("the last tensor ends at 8"));
-        let huge = r#"{"w":{"dtype":"F32","shape":[18446744073709551615,18446744073709551615,9],"data_offsets":[0,4]}}"#;
+        let huge =
+            r#"{"w":{"dtype":"F32","shape":[18446744073709551615,18446744073709551615,9],"data_offsets":[0,4]}}"#;
         assert!(reason(huge, 4).contains("takes"));
         let twice = r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
         assert!(reason(twice, 2).contains("listed twice"));

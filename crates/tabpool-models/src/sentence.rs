@@ -91,13 +91,7 @@ impl Sentence {
     }
 
     /// One entry of the list. The first two are the encoder and the pooling; then the order is free.
-    fn module(
-        &mut self,
-        folder: &Directory<'_>,
-        position: usize,
-        kind: &str,
-        path: String,
-    ) -> Result<(), ModelError> {
+    fn module(&mut self, folder: &Directory<'_>, position: usize, kind: &str, path: String) -> Result<(), ModelError> {
         let refuse = |reason: &str| {
             Err(option_error(MODULES, &format!("type of module {position}"), &Value::from(kind), reason))
         };

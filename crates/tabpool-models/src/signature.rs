@@ -83,8 +83,7 @@ impl Signature {
             inputs.push(input(TOKEN_TYPE_IDS, 0, 0..end(encoder.token_types), Some(0)));
         }
         let hidden = Dim::Fixed(encoder.hidden);
-        let mut outputs =
-            vec![OutputSpec { name: LAST_HIDDEN_STATE, dims: vec![Dim::Batch, Dim::Sequence, hidden] }];
+        let mut outputs = vec![OutputSpec { name: LAST_HIDDEN_STATE, dims: vec![Dim::Batch, Dim::Sequence, hidden] }];
         if has_pooler {
             outputs.push(OutputSpec { name: POOLER_OUTPUT, dims: vec![Dim::Batch, hidden] });
         }

@@ -20,8 +20,8 @@ pub struct TextBatch {
 }
 
 impl TextEncoder {
-    /// Encodes texts and groups them into batches of at most `max_batch`, texts of similar length together, so that the
-    /// buckets of all runs hold as few tokens as can be. Every text is in exactly one batch; longer ones come first.
+    /// Encodes texts and groups them into batches of at most `max_batch`, fewer where long texts go in smaller runs, so
+    /// that the buckets of all runs hold as few tokens as can be. Every text is in exactly one batch; longer ones come first.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -29,10 +29,10 @@ impl TextEncoder {
         let rows = self.rows(texts)?;
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| (std::cmp::Reverse(rows[i].ids.len()), i));
-        let lengths: Vec<usize> = order.iter().map(|&i| self.bucket_length(rows[i].ids.len())).collect();
+        let buckets: Vec<(usize, usize)> = order.iter().map(|&i| self.bucket(rows[i].ids.len(), max_batch)).collect();
         let mut batches = Vec::new();
         let mut start = 0;
-        for end in groups(&lengths, max_batch.max(1)) {
+        for end in groups(&buckets) {
             let indices = order[start..end].to_vec();
             let members: Vec<&Row> = indices.iter().map(|&i| &rows[i]).collect();
             batches.push(TextBatch { encoded: self.padded(&members)?, indices });
@@ -41,26 +41,35 @@ impl TextEncoder {
         Ok(batches)
     }
 
-    /// The tokens a row of this many takes in a program.
-    fn bucket_length(&self, tokens: usize) -> usize {
-        self.sequences.iter().copied().find(|&s| s >= tokens).unwrap_or(tokens)
+    /// The tokens that a row of this many takes in a program, and how many such rows go together.
+    fn bucket(&self, tokens: usize, max_batch: usize) -> (usize, usize) {
+        let bucket = self.buckets.iter().copied().find(|&(s, _)| s >= tokens);
+        let (sequence, most) = bucket.unwrap_or((tokens, 1));
+        (sequence, most.min(max_batch).max(1))
     }
 }
 
-/// Where groups end so that all of them together cost least. `lengths` are in descending order.
-fn groups(lengths: &[usize], max_batch: usize) -> Vec<usize> {
+/// Where groups end so that all of them together cost least. For each text its length, in descending order, and how many
+/// of that length go together.
+fn groups(texts: &[(usize, usize)]) -> Vec<usize> {
     // The least cost of the first `i` texts, and where their last group begins.
     let mut best = vec![(0usize, 0usize)];
-    for end in 1..=lengths.len() {
-        let cost = |start: usize| {
+    for end in 1..=texts.len() {
+        let mut least = (usize::MAX, end - 1);
+        // Going back, texts get longer and fewer of them go together: the first that is too far ends the search.
+        for start in (0..end).rev() {
+            let (length, most) = texts[start];
+            if end - start > most {
+                break;
+            }
             let rows = (end - start).next_power_of_two();
-            best[start].0.saturating_add(rows.saturating_mul(lengths[start])).saturating_add(RUN_COST)
-        };
-        let starts = end.saturating_sub(max_batch)..end;
-        best.push(starts.map(|start| (cost(start), start)).min().unwrap_or((0, 0)));
+            let cost = best[start].0.saturating_add(rows.saturating_mul(length)).saturating_add(RUN_COST);
+            least = least.min((cost, start));
+        }
+        best.push(least);
     }
     let mut ends = Vec::new();
-    let mut end = lengths.len();
+    let mut end = texts.len();
     while end > 0 {
         ends.push(end);
         end = best[end].1;
@@ -75,26 +84,31 @@ mod tests {
 
     use super::groups;
 
+    fn of(lengths: &[usize], most: usize) -> Vec<usize> {
+        groups(&lengths.iter().map(|&l| (l, most)).collect::<Vec<_>>())
+    }
+
     #[test]
     fn long_texts_do_not_pad_short_ones() {
-        assert_eq!(groups(&[256, 16, 16, 16, 16, 16, 16, 16, 16], 32), [1, 9]);
-        assert_eq!(groups(&[16; 8], 8), [8]);
-        assert_eq!(groups(&[16; 9], 8).len(), 2);
+        assert_eq!(of(&[256, 16, 16, 16, 16, 16, 16, 16, 16], 32), [1, 9]);
+        assert_eq!(of(&[16; 8], 8), [8]);
+        assert_eq!(of(&[16; 9], 8).len(), 2);
         // One run of 4 rows of 32 costs less than two runs.
-        assert_eq!(groups(&[32, 32, 16], 32), [3]);
-        assert_eq!(groups(&[], 32), [0; 0]);
+        assert_eq!(of(&[32, 32, 16], 32), [3]);
+        assert_eq!(of(&[], 32), [0; 0]);
+        assert_eq!(groups(&[(1024, 2), (1024, 2), (1024, 2), (16, 32)]).len(), 3);
     }
 
     proptest! {
         #[test]
-        fn groups_hold_every_text_and_never_too_many(mut lengths: Vec<u8>, max_batch in 1usize..40) {
+        fn groups_hold_every_text_and_never_too_many(mut lengths: Vec<u8>, tokens in 1usize..4000) {
             lengths.sort_unstable_by(|a, b| b.cmp(a));
-            let lengths: Vec<usize> = lengths.into_iter().map(usize::from).collect();
-            let ends = groups(&lengths, max_batch);
-            assert_eq!(ends.last().copied().unwrap_or(0), lengths.len());
+            let texts: Vec<_> = lengths.iter().map(|&l| usize::from(l) + 1).map(|l| (l, (tokens / l).max(1))).collect();
+            let ends = groups(&texts);
+            assert_eq!(ends.last().copied().unwrap_or(0), texts.len());
             let mut start = 0;
             for end in ends {
-                assert!(start < end && end - start <= max_batch);
+                assert!(start < end && end - start <= texts[start].1);
                 start = end;
             }
         }

@@ -16,7 +16,8 @@ pub struct TextEncoder {
     padding: i32,
     lower_case: bool,
     prompt: String,
-    pub(crate) sequences: Vec<usize>,
+    /// For each length of sequences there are buckets for, the most sequences that go together.
+    pub(crate) buckets: Vec<(usize, usize)>,
 }
 
 /// Texts as tensors: `i32 [texts, tokens]`, padded at the end to the longest text.
@@ -106,7 +107,7 @@ impl TextEncoder {
             padding: model.signature().input("input_ids").map_or(0, |i| i.padding),
             lower_case: sentence.flag("do_lower_case", false)?,
             prompt: default_prompt(folder, model)?,
-            sequences: model.sequence_buckets(),
+            buckets: model.sequence_buckets().into_iter().map(|s| (s, most(model, s))).collect(),
         })
     }
 
@@ -158,6 +159,11 @@ impl TextEncoder {
         let text = text.trim();
         if self.lower_case { text.to_lowercase() } else { text.to_owned() }
     }
+}
+
+/// The most sequences of this length that go into one run.
+fn most(model: &Model, sequence: usize) -> usize {
+    model.batch_buckets(sequence).last().copied().unwrap_or(1)
 }
 
 /// A length in tokens. What fits no integer, or is absurd, means that there is no limit: transformers writes 1e30.

@@ -67,7 +67,7 @@ impl Tokenizer {
     pub fn tokenize(&self, text: &str, special_tokens: SpecialTokens) -> Result<Tokenized, TextError> {
         refuse_large(0, text)?;
         let encoding = self.inner.encode_char_offsets(text, special_tokens == SpecialTokens::Add);
-        encoding.map(tokenized).map_err(|e| tokenize_error(0, &*e))
+        encoding.map(|e| tokenized(&e)).map_err(|e| tokenize_error(0, &*e))
     }
 
     /// The same for two texts that the model is to see together.
@@ -83,7 +83,7 @@ impl Tokenizer {
         refuse_large(0, first)?;
         refuse_large(0, second)?;
         let encoding = self.inner.encode_char_offsets((first, second), special_tokens == SpecialTokens::Add);
-        encoding.map(tokenized).map_err(|e| tokenize_error(0, &*e))
+        encoding.map(|e| tokenized(&e)).map_err(|e| tokenize_error(0, &*e))
     }
 
     /// The text of these ids, without special tokens.
@@ -143,7 +143,7 @@ pub(crate) struct Row {
     pub(crate) truncated: bool,
 }
 
-fn tokenized(encoding: tokenizers::Encoding) -> Tokenized {
+fn tokenized(encoding: &tokenizers::Encoding) -> Tokenized {
     Tokenized {
         ids: encoding.get_ids().to_vec(),
         type_ids: encoding.get_type_ids().to_vec(),

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::prelude::{any, proptest};
+use tabpool_content::{Block, BlockStore, MemoryStore};
 use tabpool_models::{Model, ModelError};
+use tabpool_tensor::DType;
 
-use crate::fixture::{Fixture, folder};
+use crate::fixture::{Fixture, folder, tensors, with_prefix};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -74,7 +76,12 @@ fn an_unknown_architecture_names_those_supported() {
 #[test]
 fn options_that_are_not_implemented_are_refused_with_their_value() {
     let cases = [
-        ("bert", "position_embedding_type", "relative_key".into(), r#"position_embedding_type is "relative_key", only"#),
+        (
+            "bert",
+            "position_embedding_type",
+            "relative_key".into(),
+            r#"position_embedding_type is "relative_key", only"#,
+        ),
         ("bert", "hidden_act", "quick_gelu".into(), r#"hidden_act is "quick_gelu", supported are gelu"#),
         ("distilbert", "activation", 5.into(), "activation is 5, not a text"),
         ("bert", "is_decoder", true.into(), "is_decoder is true, only encoders are supported"),
@@ -83,7 +90,12 @@ fn options_that_are_not_implemented_are_refused_with_their_value() {
         ("bert", "hidden_size", (-64).into(), "hidden_size is -64, not a whole number from 1 to 65536"),
         ("bert", "vocab_size", serde_json::Value::Null, "config.json: vocab_size is missing"),
         ("bert", "pruned_heads", serde_json::json!({"0": [1]}), r#"pruned_heads is {"0":[1]}, models with"#),
-        ("mpnet", "relative_attention_num_buckets", 8.into(), "relative_attention_num_buckets is 8, not a whole number"),
+        (
+            "mpnet",
+            "relative_attention_num_buckets",
+            8.into(),
+            "relative_attention_num_buckets is 8, not a whole number",
+        ),
         ("bert", "layer_norm_eps", (-1.0).into(), "layer_norm_eps is -1.0, not a number from 0 on"),
         ("roberta", "max_position_embeddings", 2.into(), "max_position_embeddings is 2, too few"),
     ];
@@ -204,6 +216,100 @@ fn an_index_that_lies_is_refused() {
     assert_eq!(refusal(&lacks), "model.safetensors.index.json: x is 7, not the name of a file");
     lacks.insert(index.to_owned(), br#"{"weight_map":{"x":"../config.json"}}"#.to_vec());
     assert!(refusal(&lacks).contains("holds no ../config.json"));
+}
+
+/// The protobuf encoding of a field that holds bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut rest = bytes.len();
+    while rest >= 0x80 {
+        out.push(u8::try_from(rest & 0x7f).expect("7 bits") | 0x80);
+        rest >>= 7;
+    }
+    out.push(u8::try_from(rest).expect("7 bits"));
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// Opens a folder of whole files as an importer that knows nothing of tensors would make it: one leaf each.
+fn open_uncut(files: &Files) -> Result<Model, ModelError> {
+    let store = MemoryStore::new(1 << 30);
+    let mut node = Vec::new();
+    for (name, bytes) in files {
+        let block = Block::raw(bytes.clone().into());
+        store.put_block(&block).expect("fits");
+        node.extend(field(2, &[field(1, &block.cid().to_bytes()), field(2, name.as_bytes())].concat()));
+    }
+    // UnixFS' mark of a directory.
+    node.extend(field(1, &[8, 1]));
+    let root = Block::dag_pb(node.into());
+    store.put_block(&root).expect("fits");
+    Model::open(&store, root.cid())
+}
+
+#[test]
+fn files_that_were_not_cut_at_their_tensors_are_refused_with_a_hint() {
+    let err = open_uncut(&files("bert_odd")).expect_err("one leaf holds every tensor");
+    assert!(matches!(&err, ModelError::Blocks { file, .. } if file == "model.safetensors"), "{err}");
+    assert!(err.hint().expect("a hint").contains("import the folder again"));
+}
+
+#[test]
+fn files_that_are_cut_off_or_lie_are_refused_whoever_imported_them() {
+    let refusal = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut files = files("bert_odd");
+        change(files.get_mut("model.safetensors").expect("there"));
+        let err = open_uncut(&files).expect_err("a broken file");
+        assert!(err.hint().expect("a hint").contains("again"));
+        err.to_string()
+    };
+    let cut = refusal(&|bytes| bytes.truncate(bytes.len() - 1));
+    assert!(cut.starts_with(r#"model.safetensors is not a valid safetensors file: tensor ""#), "{cut}");
+    assert!(cut.ends_with("the file is cut off or its header lies"), "{cut}");
+    let header = refusal(&|bytes| bytes.truncate(100));
+    assert!(header.contains("bytes, but only 92 follow"), "{header}");
+    assert!(refusal(&|bytes| bytes.truncate(7)).contains("7 bytes, fewer than the 8"));
+    assert!(refusal(&|bytes| bytes[..8].fill(0xff)).contains("the format allows"));
+    assert!(refusal(&|bytes| bytes.push(0)).contains("bytes of data follow the header"));
+}
+
+#[test]
+fn weights_in_half_precision_stay_as_they_are_stored() {
+    let narrowed = |dtype: safetensors::Dtype, narrow: &dyn Fn(f32) -> u16| {
+        let mut files = files("bert_odd");
+        let bytes = files.remove("model.safetensors").expect("there");
+        let whole = safetensors::SafeTensors::deserialize(&bytes).expect("valid");
+        let half: Vec<_> = whole
+            .iter()
+            .map(|(name, view)| {
+                let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")));
+                let bytes: Vec<u8> = values.flat_map(|v| narrow(v).to_le_bytes()).collect();
+                (name, view.shape().to_vec(), bytes)
+            })
+            .collect();
+        let views = half.iter().map(|(name, shape, bytes)| {
+            (*name, safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).expect("fits"))
+        });
+        files.insert("model.safetensors".to_owned(), safetensors::serialize(views, None).expect("serialises"));
+        files
+    };
+    // Truncation is a bfloat16 of sorts, good enough to see that the bytes are read as what they are.
+    let bf16 = narrowed(safetensors::Dtype::BF16, &|v| u16::try_from(v.to_bits() >> 16).expect("16 bits"));
+    let f16 = narrowed(safetensors::Dtype::F16, &|v| half::f16::from_f32(v).to_bits());
+    for (files, stored, tolerance) in [(bf16, DType::BF16, 0.1), (f16, DType::F16, 0.01)] {
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (&**n, &**b)).collect();
+        let fixture = Fixture::of(&files).expect("a good folder");
+        let golden = tensors(&folder("bert_odd").join("golden.safetensors"));
+        let names = ["pooler_output".to_owned()];
+        let request = fixture.model.prepare(&with_prefix(&golden, "input."), &names).expect("a good request");
+        let program = fixture.model.program(request.bucket, &["pooler_output"]).expect("a program");
+        assert!(program.graph().weights().iter().all(|w| w.stored == stored));
+        let outputs = request.crop.apply(fixture.run(&program, &request.tensors)).expect("as the program says");
+        let want = golden["output.pooler_output"].to_f32().expect("floats");
+        let got = outputs[0].1.to_f32().expect("floats");
+        let worst = got.iter().zip(want.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 1e-5 && worst < tolerance, "{stored}: off by {worst}");
+    }
 }
 
 proptest! {

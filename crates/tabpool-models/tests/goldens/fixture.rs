@@ -83,10 +83,8 @@ pub(crate) fn tensors(path: &Path) -> HashMap<String, Tensor> {
 
 /// The tensors named `<prefix><name>`, as a request has them.
 pub(crate) fn with_prefix(all: &HashMap<String, Tensor>, prefix: &str) -> Vec<(String, Tensor)> {
-    let mut found: Vec<_> = all
-        .iter()
-        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
-        .collect();
+    let mut found: Vec<_> =
+        all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))).collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     found
 }

@@ -38,11 +38,10 @@ fn minilm_describes_itself() {
     let model: &Model = &fixture.model;
     assert_eq!((model.architecture(), model.max_sequence(), model.max_batch()), ("bert", 512, 32));
     let inputs: Vec<_> = model.signature().inputs.iter().map(|i| (i.name, i.range.clone(), i.default)).collect();
-    assert_eq!(inputs, [
-        ("input_ids", 0..30522, None),
-        ("attention_mask", 0..2, Some(1)),
-        ("token_type_ids", 0..2, Some(0))
-    ]);
+    assert_eq!(
+        inputs,
+        [("input_ids", 0..30522, None), ("attention_mask", 0..2, Some(1)), ("token_type_ids", 0..2, Some(0))]
+    );
     let embedding = model.signature().output("sentence_embedding").expect("every encoder has one");
     assert_eq!(embedding.dims, [Dim::Batch, Dim::Fixed(384)]);
     let program = model.program(Bucket { batch: 1, sequence: 128 }, &["sentence_embedding"]).expect("a program");

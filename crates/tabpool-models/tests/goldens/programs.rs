@@ -19,10 +19,8 @@ fn compare(what: &str, got: &[(String, Tensor)], golden: &Golden, rows: std::ops
         let width = *dims.last().expect("outputs have dimensions");
         let tokens = if dims.len() == 3 { dims[1] } else { 1 };
         let taken = if dims.len() == 3 { columns } else { 1 };
-        let want: Vec<f32> = rows
-            .clone()
-            .flat_map(|r| want[r * tokens * width..][..taken * width].iter().copied())
-            .collect();
+        let want: Vec<f32> =
+            rows.clone().flat_map(|r| want[r * tokens * width..][..taken * width].iter().copied()).collect();
         let hidden = |i: usize| {
             let (row, column) = (rows.start + i / (taken * width), i / width % taken);
             dims.len() == 3 && golden.mask[row * golden.sequence + column] == 0

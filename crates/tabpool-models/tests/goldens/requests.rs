@@ -87,12 +87,9 @@ fn sizes_are_checked() {
     );
     assert_eq!(
         refusal(&model, &[("input_ids", ids(&[33, 1], &[1; 33]))]),
-        "33 sequences are too many for one run: at most 32 go together"
+        "33 sequences are too many for one run: at most 32 of 16 tokens go together"
     );
-    assert_eq!(
-        refusal(&model, &[("input_ids", ids(&[0, 4], &[]))]),
-        "the request is empty: 0 sequences of 4 tokens"
-    );
+    assert_eq!(refusal(&model, &[("input_ids", ids(&[0, 4], &[]))]), "the request is empty: 0 sequences of 4 tokens");
     let err = model.program(Bucket { batch: 1, sequence: 65 }, &["last_hidden_state"]).expect_err("too long");
     assert_eq!(err.to_string(), "no program can be made for 1x65: a sequence of this model has 1 to 64 tokens");
     assert!(model.program(Bucket { batch: 0, sequence: 4 }, &["last_hidden_state"]).is_err());

@@ -84,9 +84,7 @@ fn every_supported_pooling_gives_its_definition() {
     let cases: [(&str, Definition); 4] = [
         ("pooling_mode_cls_token", |t| t[0].clone()),
         ("pooling_mode_mean_tokens", mean),
-        ("pooling_mode_max_tokens", |t| {
-            (0..WIDTH).map(|i| t.iter().map(|t| t[i]).fold(f32::MIN, f32::max)).collect()
-        }),
+        ("pooling_mode_max_tokens", |t| (0..WIDTH).map(|i| t.iter().map(|t| t[i]).fold(f32::MIN, f32::max)).collect()),
         ("pooling_mode_mean_sqrt_len_tokens", |t| mean(t).iter().map(|v| v * (t.len() as f32).sqrt()).collect()),
     ];
     for (mode, definition) in cases {
@@ -114,13 +112,15 @@ fn a_dense_layer_after_the_pooling_is_applied() {
     let view = |shape: Vec<usize>, data| {
         safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, data).expect("fits")
     };
-    let file = [("linear.weight", view(vec![rows, WIDTH], &weight_bytes)), ("linear.bias", view(vec![rows], &bias_bytes))];
+    let file =
+        [("linear.weight", view(vec![rows, WIDTH], &weight_bytes)), ("linear.bias", view(vec![rows], &bias_bytes))];
     let file = safetensors::serialize(file, None).expect("serialises");
     let pooling = json!({"pooling_mode": "mean"}).to_string();
     let list = modules(&[TRANSFORMER, POOLING, DENSE]);
     let dense = |inputs: usize| {
         let activation = "torch.nn.modules.activation.Tanh";
-        json!({"in_features": inputs, "out_features": rows, "bias": true, "activation_function": activation}).to_string()
+        json!({"in_features": inputs, "out_features": rows, "bias": true, "activation_function": activation})
+            .to_string()
     };
     let good = dense(WIDTH);
     let files = |config: &'static str| -> Vec<(&'static str, Vec<u8>)> {
@@ -142,10 +142,7 @@ fn a_dense_layer_after_the_pooling_is_applied() {
     };
     assert_close(&got, &tokens().iter().map(|t| project(&mean(t))).collect::<Vec<_>>(), "dense");
     let err = open(dense(32)).err().expect("32 is not 64");
-    assert_eq!(
-        err.to_string(),
-        "2_Dense/config.json: in_features is 32, but the vectors before it have 64 elements"
-    );
+    assert_eq!(err.to_string(), "2_Dense/config.json: in_features is 32, but the vectors before it have 64 elements");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn texts_are_cut_to_the_length_that_the_folder_states() {
 #[test]
 fn options_that_make_no_sense_are_refused() {
     let refusal = |file: &str, text: &str| {
-        read(&Folder::with("bert", &[(file, text.as_bytes())])).err().expect("a refused folder").to_string()
+        read(&Folder::with("bert", &[(file, text.as_bytes())])).expect_err("a refused folder").to_string()
     };
     assert_eq!(
         refusal("sentence_bert_config.json", r#"{"max_seq_length": -3}"#),
@@ -113,7 +113,7 @@ fn the_default_prompt_goes_before_every_text() {
     let encode = |encoder: &TextEncoder, text: &str| ids(&encoder.encode(&[text]).expect("encodes").input_ids);
     assert_eq!(encode(&prompted, "rain"), encode(&plain, "query: rain"));
     assert_ne!(encode(&prompted, "rain"), encode(&plain, "rain"));
-    let err = with(r#"{"default_prompt_name": "query"}"#).err().expect("no such prompt");
+    let err = with(r#"{"default_prompt_name": "query"}"#).expect_err("no such prompt");
     assert!(err.to_string().contains("default_prompt_name is \"query\", which is none of the prompts"), "{err}");
 }
 

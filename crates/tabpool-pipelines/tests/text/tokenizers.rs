@@ -82,7 +82,7 @@ fn a_vocabulary_alone_gives_the_same_ids_as_the_tokenizer_file() {
 fn folders_without_a_readable_tokenizer_are_refused() {
     let refusal = |files: &[(&str, &[u8])]| {
         let folder = Folder::of(files);
-        Tokenizer::read(&folder.open(), "").err().expect("a refused folder").to_string()
+        Tokenizer::read(&folder.open(), "").expect_err("a refused folder").to_string()
     };
     assert_eq!(refusal(&[("a", b"")]), "the model's folder holds neither tokenizer.json nor vocab.txt");
     assert!(refusal(&[("tokenizer.json", b"{")]).starts_with("tokenizer.json is not readable: EOF"));
