@@ -47,9 +47,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     command::run(
         workspace
             .cargo("build")
-            .args(["--package", PACKAGE, "--target", target::TRIPLE, "--profile", "web"])
-            // A fully stripped module no longer says which features it uses, and wasm-bindgen and wasm-opt both ask.
-            .env("CARGO_PROFILE_WEB_STRIP", "debuginfo"),
+            .args(["--package", PACKAGE, "--target", target::TRIPLE, "--profile", "web"]),
     )?;
     let module = workspace.target_directory()?.join(target::TRIPLE).join("web").join(format!("{STEM}.wasm"));
     if !module.is_file() {

@@ -1,0 +1,333 @@
+//! Workers that have joined: their links, what they hold, what they say.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tabpool_bridge::{LinkError, WorkerLink};
+use tabpool_metrics::{Adapter, Connection, ConnectionEvent, ModelLoad, Outcome, Timestamp, WorkerIdentity};
+use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, WorkerStatus};
+use tabpool_scheduler::{Api, Event, Fault, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+
+use super::Actor;
+use crate::PoolEvent;
+use crate::target::{protocol_api, scheduler_api};
+
+/// Loads that failed for want of a block are tried again this often; a block that is corrupt stays so.
+const CONTENT_TRIES: u32 = 2;
+
+/// A worker that has joined.
+pub(super) struct Worker {
+    pub(super) link: WorkerLink,
+    pub(super) slot: Option<SlotId>,
+    pub(super) kind: WorkerKind,
+    pub(super) session: String,
+    pub(super) identity: Arc<WorkerIdentity>,
+    pub(super) capabilities: Capabilities,
+    pub(super) apis: Vec<ApiKind>,
+    pub(super) start_up: Option<Duration>,
+    pub(super) status: WorkerStatus,
+    pub(super) detached: bool,
+    /// Requests it was sent and has not answered, with the attempt.
+    pub(super) in_flight: HashMap<RequestId, u32>,
+    loading: BTreeSet<(ProgramId, Api)>,
+    loaded: BTreeSet<(ProgramId, Api)>,
+    content_failures: HashMap<(ProgramId, Api), u32>,
+}
+
+impl Worker {
+    /// Who is told to have computed with an API.
+    pub(super) fn identity_for(&self, api: Api) -> Arc<WorkerIdentity> {
+        let info = self.capabilities.working().find(|(a, _)| scheduler_api(*a) == api).map(|(_, info)| info);
+        let adapter = info.map(|info| Adapter {
+            vendor: info.vendor.clone(),
+            architecture: info.architecture.clone(),
+            description: if info.description.is_empty() { info.device.clone() } else { info.description.clone() },
+        });
+        Arc::new(WorkerIdentity { adapter: adapter.unwrap_or_default(), ..(*self.identity).clone() })
+    }
+}
+
+fn kind_of(browser: &str) -> WorkerKind {
+    let known = WorkerKind::ALL.into_iter().find(|k| k.to_string() == browser);
+    known.unwrap_or(WorkerKind::Remote)
+}
+
+impl Actor {
+    pub(super) fn joined(&mut self, link: WorkerLink, tag: Option<u64>, session: String, capabilities: Capabilities) {
+        let id = WorkerId(link.id().0);
+        let slot = tag.map(SlotId).filter(|slot| self.slots.contains_key(slot));
+        // A page that was loaded anew joins in the place of the one before.
+        let before = self.workers.iter().find(|(_, w)| slot.is_some() && w.slot == slot).map(|(id, _)| *id);
+        if let Some(before) = before {
+            self.close_link(before, "its page joined again");
+            self.lost(tabpool_bridge::WorkerId(before.0), "its page joined again".to_owned());
+        }
+        let place = slot.and_then(|slot| self.slots.get(&slot));
+        let kind = place.map_or_else(|| kind_of(&capabilities.browser), |slot| slot.spec.kind());
+        let mut apis: Vec<ApiKind> = capabilities.working().map(|(api, _)| api).collect();
+        if let Some(wanted) = place.and_then(|slot| slot.spec.apis.as_ref()) {
+            apis = wanted.iter().copied().filter(|api| apis.contains(api)).collect();
+        }
+        let start_up = place.and_then(|slot| slot.started).map(|at| at.elapsed());
+        let identity = Arc::new(WorkerIdentity {
+            worker: id.0.to_string(),
+            session: session.clone(),
+            browser: kind.to_string(),
+            browser_version: capabilities.version.clone(),
+            os: capabilities.os.clone(),
+            adapter: Adapter::default(),
+        });
+        let worker = Worker {
+            link,
+            slot,
+            kind,
+            session,
+            identity,
+            capabilities,
+            apis: apis.clone(),
+            start_up,
+            status: WorkerStatus::default(),
+            detached: false,
+            in_flight: HashMap::new(),
+            loading: BTreeSet::new(),
+            loaded: BTreeSet::new(),
+            content_failures: HashMap::new(),
+        };
+        self.workers.insert(id, worker);
+        self.worker_connection(id, ConnectionEvent::Joined, String::new());
+        self.tell(PoolEvent::Joined { worker: tabpool_bridge::WorkerId(id.0), slot: slot.map(|s| s.0), kind });
+        let credits = u32::from(self.setup_credits());
+        let apis = apis.into_iter().map(scheduler_api).collect();
+        self.handle(Event::Joined { worker: id, slot, kind, apis, credits });
+    }
+
+    fn setup_credits(&self) -> u16 {
+        u16::try_from(self.setup.config.credits_per_worker).unwrap_or(u16::MAX)
+    }
+
+    /// A worker is back: what it does not hold any more was lost on the way.
+    pub(super) fn resumed(&mut self, worker: tabpool_bridge::WorkerId, hello: &Hello) {
+        let id = WorkerId(worker.0);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.detached = false;
+        let missing: Vec<_> =
+            worker.in_flight.iter().filter(|(r, _)| !hello.held.contains(&r.0)).map(|(r, a)| (*r, *a)).collect();
+        let pending: Vec<_> = worker.loading.iter().copied().collect();
+        self.worker_connection(id, ConnectionEvent::Resumed, String::new());
+        for (request, attempt) in missing {
+            self.failed(id, request, attempt, FaultKind::Worker, "lost while the link was cut".to_owned());
+        }
+        // A load that the worker has finished, or never heard of, is answered when it is asked for again.
+        for (program, api) in pending {
+            self.load(id, program, api);
+        }
+    }
+
+    pub(super) fn detached(&mut self, worker: tabpool_bridge::WorkerId, reason: &str) {
+        if let Some(worker) = self.workers.get_mut(&WorkerId(worker.0)) {
+            tracing::info!(worker = %worker.link.id(), reason, "a link is cut");
+            worker.detached = true;
+        }
+    }
+
+    pub(super) fn lost(&mut self, worker: tabpool_bridge::WorkerId, reason: String) {
+        let id = WorkerId(worker.0);
+        if !self.workers.contains_key(&id) {
+            return;
+        }
+        self.worker_connection(id, ConnectionEvent::Lost, reason.clone());
+        if let Some(gone) = self.workers.remove(&id)
+            && let Some(slot) = gone.slot.and_then(|slot| self.slots.get_mut(&slot))
+        {
+            slot.last_reason.clone_from(&reason);
+        }
+        self.tell(PoolEvent::Lost { worker, reason: reason.clone() });
+        self.handle(Event::Lost { worker: id, reason });
+    }
+
+    pub(super) fn rejected(&mut self, remote: String, reason: String) {
+        self.setup.recorder.record(Connection {
+            at: Timestamp::now(),
+            worker: Arc::default(),
+            slot: None,
+            profile: String::new(),
+            event: ConnectionEvent::Rejected,
+            reason: format!("{remote}: {reason}"),
+            pid: None,
+            start_up: None,
+        });
+        self.tell(PoolEvent::Rejected { remote, reason });
+    }
+
+    /// Closes a worker's link; the worker itself stays known until it is lost or stopped.
+    pub(super) fn close_link(&mut self, worker: WorkerId, reason: &str) {
+        if let Some(worker) = self.workers.get(&worker) {
+            worker.link.close(reason);
+        }
+    }
+
+    /// Ends a worker that the scheduler has given up, and what runs in its slot.
+    pub(super) fn stop_worker(&mut self, id: WorkerId, reason: &str) {
+        self.close_link(id, reason);
+        self.worker_connection(id, ConnectionEvent::Closed, reason.to_owned());
+        let Some(worker) = self.workers.remove(&id) else { return };
+        self.tell(PoolEvent::Lost { worker: tabpool_bridge::WorkerId(id.0), reason: reason.to_owned() });
+        if let Some(slot) = worker.slot.and_then(|slot| self.slots.get_mut(&slot)) {
+            reason.clone_into(&mut slot.last_reason);
+            if let Some(ending) = slot.end() {
+                slot.ending = Some(ending);
+            }
+        }
+    }
+
+    /// Orders a load. Where the link is cut the order is repeated when it resumes.
+    pub(super) fn load(&mut self, id: WorkerId, program: ProgramId, api: Api) {
+        let (Some(worker), Some(entry)) = (self.workers.get_mut(&id), self.programs.get(&program)) else { return };
+        worker.loading.insert((program, api));
+        let message = Message::Load { program: program.0, api: protocol_api(api), name: entry.identity.name.clone() };
+        let sent = worker.link.send(Frame { id: 0, message, tensors: vec![entry.encoded.clone()] });
+        if sent == Err(LinkError::Full) {
+            worker.loading.remove(&(program, api));
+            let reason = LinkError::Full.to_string();
+            self.follow_ups.push_back(Event::LoadFailed { worker: id, program, api, reason, retry: LoadRetry::Later });
+        }
+    }
+
+    pub(super) fn frame(&mut self, worker: tabpool_bridge::WorkerId, frame: Frame) {
+        let id = WorkerId(worker.0);
+        if !self.workers.contains_key(&id) {
+            return;
+        }
+        let request = RequestId(frame.id);
+        match frame.message {
+            Message::Loaded { program, api, stats } => self.load_finished(id, ProgramId(program), api, &stats),
+            Message::LoadFailed { program, api, fault, reason } => {
+                self.load_failed(id, ProgramId(program), api, fault, reason)
+            }
+            Message::LoadProgress { program, api, done, total } => {
+                if let Some(entry) = self.programs.get(&ProgramId(program)) {
+                    self.tell(PoolEvent::Loading { worker, model: entry.identity.name.clone(), api, done, total });
+                }
+            }
+            Message::Finished { attempt, stats } => self.finished(id, request, attempt, stats, frame.tensors),
+            Message::Failed { attempt, fault, reason } => self.failed(id, request, attempt, fault, reason),
+            Message::Status(status) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.status = status;
+                }
+            }
+            Message::DeviceLost { api, reason } => self.device_lost(id, scheduler_api(api), &reason),
+            // The session lets no other frame of a worker through.
+            _ => {}
+        }
+    }
+
+    fn load_finished(&mut self, id: WorkerId, program: ProgramId, api: ApiKind, stats: &LoadStats) {
+        let api_here = scheduler_api(api);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if !worker.loading.remove(&(program, api_here)) {
+            return;
+        }
+        worker.loaded.insert((program, api_here));
+        worker.content_failures.remove(&(program, api_here));
+        let took = Duration::from_micros(stats.total_us);
+        self.record_load(id, program, api_here, stats, Outcome::Ok);
+        self.counters(|c| c.loaded(took, stats.fetched.1, stats.cached.1));
+        if let Some(entry) = self.programs.get(&program) {
+            let (worker, model) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone());
+            self.tell(PoolEvent::Loaded { worker, model, api, stats: *stats });
+        }
+        self.handle(Event::LoadFinished { worker: id, program, api: api_here, took });
+    }
+
+    fn load_failed(&mut self, id: WorkerId, program: ProgramId, api: ApiKind, fault: FaultKind, reason: String) {
+        let key = (program, scheduler_api(api));
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if !worker.loading.remove(&key) {
+            return;
+        }
+        let retry = match fault {
+            FaultKind::Unsupported => LoadRetry::Never,
+            FaultKind::Content => {
+                let failures = worker.content_failures.entry(key).or_default();
+                *failures += 1;
+                if *failures >= CONTENT_TRIES { LoadRetry::Never } else { LoadRetry::Later }
+            }
+            _ => LoadRetry::Later,
+        };
+        let outcome = Outcome::Failed { code: format!("{fault:?}").to_lowercase(), message: reason.clone() };
+        self.record_load(id, program, key.1, &LoadStats::default(), outcome);
+        if let Some(entry) = self.programs.get(&program) {
+            let (worker, model) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone());
+            self.tell(PoolEvent::LoadFailed { worker, model, api, reason: reason.clone() });
+        }
+        self.handle(Event::LoadFailed { worker: id, program, api: key.1, reason, retry });
+    }
+
+    fn device_lost(&mut self, id: WorkerId, api: Api, reason: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        tracing::warn!(worker = %worker.link.id(), %api, reason, "a device was lost");
+        let gone: Vec<_> = worker.loaded.iter().copied().filter(|(_, a)| *a == api).collect();
+        worker.loaded.retain(|(_, a)| *a != api);
+        for (program, api) in gone {
+            self.handle(Event::Unloaded { worker: id, program, api });
+        }
+    }
+
+    fn record_load(&self, id: WorkerId, program: ProgramId, api: Api, stats: &LoadStats, outcome: Outcome) {
+        let (Some(worker), Some(entry)) = (self.workers.get(&id), self.programs.get(&program)) else { return };
+        let us = Duration::from_micros;
+        self.setup.recorder.record(ModelLoad {
+            at: Timestamp::now(),
+            model: Arc::clone(&entry.identity),
+            worker: worker.identity_for(api),
+            api: metrics_api(api),
+            bytes_fetched: stats.fetched.1,
+            bytes_cached: stats.cached.1,
+            blocks_fetched: stats.fetched.0,
+            blocks_cached: stats.cached.0,
+            fetch: us(stats.fetch_us),
+            compile: us(stats.compile_us),
+            upload: us(stats.upload_us),
+            total: us(stats.total_us),
+            outcome,
+        });
+    }
+
+    /// Records a step in the life of a worker's connection.
+    fn worker_connection(&self, id: WorkerId, event: ConnectionEvent, reason: String) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let start_up = (event == ConnectionEvent::Joined).then_some(worker.start_up).flatten();
+        match worker.slot {
+            Some(slot) => self.connection(slot, event, reason, start_up),
+            None => self.setup.recorder.record(Connection {
+                at: Timestamp::now(),
+                worker: Arc::clone(&worker.identity),
+                slot: None,
+                profile: String::new(),
+                event,
+                reason,
+                pid: None,
+                start_up,
+            }),
+        }
+    }
+}
+
+pub(super) fn metrics_api(api: Api) -> tabpool_metrics::Api {
+    match api {
+        Api::WebGpu => tabpool_metrics::Api::WebGpu,
+        Api::WebNn => tabpool_metrics::Api::WebNn,
+        Api::Cpu => tabpool_metrics::Api::Cpu,
+    }
+}
+
+/// Whose fault the scheduler takes a failure for.
+pub(super) fn fault_of(fault: FaultKind) -> Fault {
+    match fault {
+        FaultKind::Input => Fault::Input,
+        FaultKind::Device => Fault::Device,
+        _ => Fault::Worker,
+    }
+}

@@ -1,0 +1,247 @@
+//! Requests: from submission to the one answer each gets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tabpool_bridge::LinkError;
+use tabpool_metrics::{Bucket, Inference, Outcome as Recorded, Precision, Timestamp};
+use tabpool_protocol::{ApiKind, FaultKind, Frame, Message, RunStats};
+use tabpool_scheduler::{Api, Event, FailureCause, Outcome, Placement, ProgramId, RequestId, Submit, WorkerId};
+use tabpool_tensor::Tensor;
+use tokio::sync::oneshot;
+
+use super::Actor;
+use super::links::{fault_of, metrics_api};
+use crate::model::ProgramEntry;
+use crate::target::protocol_api;
+use crate::{PoolError, Timing};
+
+/// A request as a handle submits it.
+pub(crate) struct Job {
+    pub(crate) request: RequestId,
+    pub(crate) program: Arc<ProgramEntry>,
+    pub(crate) placement: Placement,
+    pub(crate) priority: i8,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) tensors: Vec<Tensor>,
+    /// Rows of the batch that are no padding.
+    pub(crate) rows: usize,
+    /// Tokens given, padding of the caller's own included.
+    pub(crate) tokens: usize,
+    pub(crate) reply: oneshot::Sender<Result<RawAnswer, PoolError>>,
+}
+
+/// An answer before its outputs are cut back to the request.
+pub(crate) struct RawAnswer {
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) worker: tabpool_bridge::WorkerId,
+    pub(crate) api: ApiKind,
+    pub(crate) timing: Timing,
+    pub(crate) attempts: u32,
+}
+
+/// A request that was not answered yet.
+pub(super) struct Request {
+    program: Arc<ProgramEntry>,
+    tensors: Vec<Tensor>,
+    rows: usize,
+    tokens: usize,
+    pub(super) reply: oneshot::Sender<Result<RawAnswer, PoolError>>,
+    submitted: Instant,
+    sent: Option<Sent>,
+    answer: Option<(u32, RunStats, Vec<Tensor>, Instant)>,
+}
+
+/// Its last attempt.
+#[derive(Clone, Copy)]
+struct Sent {
+    worker: WorkerId,
+    attempt: u32,
+    api: Api,
+    at: Instant,
+}
+
+impl Actor {
+    pub(super) fn submit(&mut self, job: Job) {
+        let Job { request, program, placement, priority, timeout, tensors, rows, tokens, reply } = job;
+        let now = self.epoch.elapsed();
+        let bucket = program.bucket;
+        self.programs.entry(program.id).or_insert_with(|| Arc::clone(&program));
+        let submit = Submit {
+            request,
+            model: program.model,
+            program: program.id,
+            placement,
+            priority,
+            deadline: timeout.map(|t| now + t),
+            cost: cost(bucket.batch * bucket.sequence),
+        };
+        let submitted = Instant::now();
+        let waiting = Request { program, tensors, rows, tokens, reply, submitted, sent: None, answer: None };
+        self.requests.insert(request, waiting);
+        self.handle(Event::Submit(submit));
+    }
+
+    pub(super) fn dispatch(&mut self, id: WorkerId, request: RequestId, attempt: u32, program: ProgramId, api: Api) {
+        let (Some(worker), Some(waiting)) = (self.workers.get_mut(&id), self.requests.get_mut(&request)) else {
+            let reason = "the worker is gone".to_owned();
+            let fault = tabpool_scheduler::Fault::Worker;
+            self.follow_ups.push_back(Event::Failed { worker: id, request, attempt, fault, reason });
+            return;
+        };
+        let message = Message::Run { program: program.0, api: protocol_api(api), attempt };
+        let sent = worker.link.send(Frame { id: request.0, message, tensors: waiting.tensors.clone() });
+        if sent == Err(LinkError::Full) {
+            let (fault, reason) = (tabpool_scheduler::Fault::Worker, LinkError::Full.to_string());
+            self.follow_ups.push_back(Event::Failed { worker: id, request, attempt, fault, reason });
+            return;
+        }
+        // Where the link is cut, its resumption shows that the request did not arrive.
+        worker.in_flight.insert(request, attempt);
+        waiting.sent = Some(Sent { worker: id, attempt, api, at: Instant::now() });
+    }
+
+    pub(super) fn cancel_on(&mut self, id: WorkerId, request: RequestId, attempt: u32) {
+        if let Some(worker) = self.workers.get(&id) {
+            // A cancel that does not arrive costs a run whose answer nobody wants; the answer frees the credit.
+            let _ =
+                worker.link.send(Frame { id: request.0, message: Message::Cancel { attempt }, tensors: Vec::new() });
+        }
+    }
+
+    pub(super) fn finished(
+        &mut self,
+        id: WorkerId,
+        request: RequestId,
+        attempt: u32,
+        stats: RunStats,
+        tensors: Vec<Tensor>,
+    ) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.in_flight.get(&request) != Some(&attempt) {
+            return;
+        }
+        worker.in_flight.remove(&request);
+        if let Some(waiting) = self.requests.get_mut(&request) {
+            waiting.answer = Some((attempt, stats, tensors, Instant::now()));
+        }
+        let compute = Duration::from_micros(stats.compute_us.saturating_add(stats.readback_us));
+        self.handle(Event::Finished { worker: id, request, attempt, compute });
+    }
+
+    pub(super) fn failed(&mut self, id: WorkerId, request: RequestId, attempt: u32, fault: FaultKind, reason: String) {
+        if let Some(worker) = self.workers.get_mut(&id)
+            && worker.in_flight.get(&request) == Some(&attempt)
+        {
+            worker.in_flight.remove(&request);
+            self.handle(Event::Failed { worker: id, request, attempt, fault: fault_of(fault), reason });
+        }
+    }
+
+    /// Answers a request: the scheduler says so exactly once for each.
+    pub(super) fn reply(&mut self, request: RequestId, outcome: Outcome) {
+        let Some(mut waiting) = self.requests.remove(&request) else { return };
+        let attempts = waiting.sent.map_or(0, |s| s.attempt);
+        let answer = match outcome {
+            Outcome::Finished { worker, attempt } => match waiting.answer.take() {
+                Some((given, stats, tensors, at)) if given == attempt => Ok((worker, attempt, stats, tensors, at)),
+                _ => Err(PoolError::Failed { attempts, reason: "the answer was lost".to_owned() }),
+            },
+            Outcome::Rejected { retry_after, reason } => Err(PoolError::Busy { retry_after, reason }),
+            Outcome::TimedOut { reason } => Err(PoolError::TimedOut(reason)),
+            Outcome::Cancelled => Err(PoolError::Cancelled),
+            Outcome::Failed { cause: FailureCause::Input, reason, .. } => Err(PoolError::Input(reason)),
+            Outcome::Failed { reason, attempts, .. } => Err(PoolError::Failed { attempts, reason }),
+            Outcome::NoWorker { reason } => Err(PoolError::NoWorker(reason)),
+        };
+        let total = waiting.submitted.elapsed();
+        match answer {
+            Ok((id, attempts, stats, tensors, at)) => {
+                let timing = waiting.timing(&stats, at);
+                self.record_inference(request, &waiting, timing, &tensors, attempts, Recorded::Ok);
+                let api = waiting.sent.map_or(Api::Cpu, |s| s.api);
+                let kind = self.workers.get(&id).map_or_else(|| "gone".to_owned(), |w| w.kind.to_string());
+                self.counters(|c| c.finished(format!("{kind}:{api}"), timing.total, timing.compute));
+                let (worker, api) = (tabpool_bridge::WorkerId(id.0), protocol_api(api));
+                // Whoever asked may have stopped waiting.
+                let _ = waiting.reply.send(Ok(RawAnswer { tensors, worker, api, timing, attempts }));
+            }
+            Err(error) => {
+                self.failed_total += 1;
+                self.counters(super::Counters::failed);
+                let timing = Timing { total, ..Timing::default() };
+                self.record_inference(request, &waiting, timing, &[], attempts.max(1), recorded(&error));
+                let _ = waiting.reply.send(Err(error));
+            }
+        }
+    }
+
+    fn record_inference(
+        &self,
+        id: RequestId,
+        request: &Request,
+        timing: Timing,
+        outputs: &[Tensor],
+        attempts: u32,
+        outcome: Recorded,
+    ) {
+        let worker = request.sent.and_then(|s| Some(self.workers.get(&s.worker)?.identity_for(s.api)));
+        let bytes = |tensors: &[Tensor]| tensors.iter().map(|t| t.data().len() as u64).sum();
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let bucket = request.program.bucket;
+        self.setup.recorder.record(Inference {
+            at: Timestamp::now(),
+            request: id.0,
+            model: Arc::clone(&request.program.identity),
+            worker: worker.unwrap_or_default(),
+            bucket: Bucket { batch: small(bucket.batch), sequence: small(bucket.sequence) },
+            batch_used: small(request.rows),
+            tokens: small(request.tokens),
+            api: metrics_api(request.sent.map_or(Api::Cpu, |s| s.api)),
+            precision: Precision::F32,
+            queue_wait: timing.queue_wait,
+            transfer: timing.transfer,
+            compute: timing.compute,
+            readback: timing.readback,
+            total: timing.total,
+            bytes_in: bytes(&request.tensors),
+            bytes_out: bytes(outputs),
+            attempts,
+            outcome,
+        });
+    }
+}
+
+impl Request {
+    fn timing(&self, stats: &RunStats, answered: Instant) -> Timing {
+        let sent = self.sent.map_or(self.submitted, |s| s.at);
+        let (compute, readback) = (Duration::from_micros(stats.compute_us), Duration::from_micros(stats.readback_us));
+        let away = answered.saturating_duration_since(sent);
+        Timing {
+            queue_wait: sent.saturating_duration_since(self.submitted),
+            transfer: away.saturating_sub(compute + readback),
+            compute,
+            readback,
+            total: answered.saturating_duration_since(self.submitted),
+        }
+    }
+}
+
+/// How heavy a bucket is, in ordinary requests of one sentence of 32 tokens.
+fn cost(tokens: usize) -> f32 {
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let tokens = tokens as f32;
+    (tokens / 32.0).max(0.25)
+}
+
+fn recorded(error: &PoolError) -> Recorded {
+    let code = match error {
+        PoolError::TimedOut(_) => return Recorded::TimedOut,
+        PoolError::Cancelled => return Recorded::Cancelled,
+        PoolError::Busy { .. } => "busy",
+        PoolError::Input(_) => "input",
+        PoolError::NoWorker(_) => "no_worker",
+        _ => "failed",
+    };
+    Recorded::Failed { code: code.to_owned(), message: error.to_string() }
+}

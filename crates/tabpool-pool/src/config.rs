@@ -1,0 +1,209 @@
+//! How a pool is set up.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tabpool_bridge::BridgeConfig;
+use tabpool_browser::{BrowserKind, GpuMode, SearchPaths};
+use tabpool_protocol::ApiKind;
+use tabpool_scheduler::{Api, Config, WorkerKind};
+
+use crate::{PoolError, ResourcePool};
+
+/// What a model works on: decides which browser is tried first, until measurements say otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ModelKind {
+    /// Text.
+    #[default]
+    Text,
+    /// Pictures.
+    Vision,
+    /// Sound.
+    Audio,
+}
+
+/// Which profile a browser runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// A new one, removed with the browser.
+    #[default]
+    Fresh,
+    /// One that stays in the pool's data directory, so that weights cached by the browser are found again. The slot's
+    /// kind and its number among slots of that kind name it.
+    Kept,
+}
+
+/// What a slot of the pool is filled with.
+#[derive(Clone, Debug)]
+pub struct WorkerSpec {
+    pub(crate) browser: Option<BrowserKind>,
+    pub(crate) profile: Profile,
+    pub(crate) apis: Option<Vec<ApiKind>>,
+    pub(crate) gpu: Option<GpuMode>,
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl WorkerSpec {
+    /// A browser of this kind, headless.
+    #[must_use]
+    pub fn browser(kind: BrowserKind) -> Self {
+        Self { browser: Some(kind), profile: Profile::Fresh, apis: None, gpu: None, threads: None }
+    }
+
+    /// A worker within this process.
+    #[must_use]
+    pub fn native() -> Self {
+        Self { browser: None, profile: Profile::Fresh, apis: None, gpu: None, threads: None }
+    }
+
+    /// The profile of a browser.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Only these APIs, best first, whatever else the worker has.
+    #[must_use]
+    pub fn apis(mut self, apis: &[ApiKind]) -> Self {
+        self.apis = Some(apis.to_vec());
+        self
+    }
+
+    /// The adapter a browser is started with; found out where it is not said.
+    #[must_use]
+    pub fn gpu(mut self, gpu: GpuMode) -> Self {
+        self.gpu = Some(gpu);
+        self
+    }
+
+    /// The threads a native worker computes with on the processor; one for each core where it is not said.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    pub(crate) fn kind(&self) -> WorkerKind {
+        match self.browser {
+            None => WorkerKind::Native,
+            Some(BrowserKind::Chromium) => WorkerKind::Chromium,
+            Some(BrowserKind::Chrome) => WorkerKind::Chrome,
+            Some(BrowserKind::Edge) => WorkerKind::Edge,
+            Some(BrowserKind::Firefox) => WorkerKind::Firefox,
+        }
+    }
+}
+
+/// Sets up a [`ResourcePool`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct PoolBuilder {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) workers: Vec<WorkerSpec>,
+    pub(crate) max_connections: usize,
+    pub(crate) listen: SocketAddr,
+    pub(crate) search: SearchPaths,
+    pub(crate) metrics: bool,
+    pub(crate) program: String,
+    pub(crate) scheduler: Config,
+    pub(crate) bridge: BridgeConfig,
+    pub(crate) sample_every: Duration,
+    preferences: Vec<(ModelKind, BrowserKind)>,
+}
+
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            workers: Vec::new(),
+            max_connections: 16,
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            search: SearchPaths::from_env(),
+            metrics: true,
+            program: concat!("tabpool ", env!("CARGO_PKG_VERSION")).to_owned(),
+            scheduler: Config::default(),
+            bridge: BridgeConfig::default(),
+            sample_every: Duration::from_secs(1),
+            preferences: Vec::new(),
+        }
+    }
+}
+
+impl PoolBuilder {
+    /// Where the pool keeps blocks, refs, profiles and measurements. Without it everything lives in a temporary folder
+    /// that is removed with the pool.
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// A slot to keep filled.
+    pub fn worker(mut self, spec: WorkerSpec) -> Self {
+        self.workers.push(spec);
+        self
+    }
+
+    /// Workers at once at most, those that join by themselves included. 16 by default.
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.max_connections = most;
+        self
+    }
+
+    /// Tries models of this kind on this browser first, until measurements say otherwise.
+    pub fn prefer(mut self, kind: ModelKind, browser: BrowserKind) -> Self {
+        self.preferences.push((kind, browser));
+        self
+    }
+
+    /// Where to listen; a free port on loopback by default. Only loopback addresses are taken.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// Where browsers are looked for; `PATH`, `TABPOOL_…` variables and well-known places by default.
+    pub fn search(mut self, paths: SearchPaths) -> Self {
+        self.search = paths;
+        self
+    }
+
+    /// The scheduler's settings.
+    pub fn scheduler(mut self, config: Config) -> Self {
+        self.scheduler = config;
+        self
+    }
+
+    /// The link's settings.
+    pub fn bridge(mut self, config: BridgeConfig) -> Self {
+        self.bridge = config;
+        self
+    }
+
+    /// Measures into memory instead of the data directory's `metrics.duckdb`, which only one pool may write.
+    pub fn metrics_in_memory(mut self) -> Self {
+        self.metrics = false;
+        self
+    }
+
+    /// Starts the pool: its server listens and its slots are being filled when this returns.
+    ///
+    /// # Errors
+    /// [`PoolError`] where the data directory, the database or the port cannot be had, or a browser was asked for that
+    /// is not here. Nothing stays behind.
+    pub async fn build(mut self) -> Result<ResourcePool, PoolError> {
+        // Models are text models so far: a preference makes their prior on that browser a fifth shorter.
+        for &(kind, browser) in &self.preferences {
+            if kind == ModelKind::Text {
+                let worker = WorkerSpec::browser(browser).kind();
+                for (api, otherwise) in Api::ALL.into_iter().zip(self.scheduler.priors.compute_otherwise) {
+                    self.scheduler.priors.compute.insert((worker, api), otherwise.mul_f32(0.8));
+                }
+            }
+        }
+        ResourcePool::start(self).await
+    }
+}

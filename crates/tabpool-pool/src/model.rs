@@ -1,0 +1,308 @@
+//! Models of a pool: asking for one, and running it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tabpool_bridge::WorkerId;
+use tabpool_content::Cid;
+use tabpool_metrics::ModelIdentity;
+use tabpool_models::{Bucket, Model, Signature};
+use tabpool_protocol::ApiKind;
+use tabpool_scheduler::{ModelId, Placement, ProgramId};
+use tabpool_tensor::{DType, Tensor};
+use tokio::sync::oneshot;
+
+use crate::actor::{Command, Job};
+use crate::pool::Shared;
+use crate::target::{Target, scheduler_api};
+use crate::{ModelKind, PoolError};
+
+/// The output that sentence encoders have besides those of their network.
+const SENTENCE_EMBEDDING: &str = "sentence_embedding";
+
+/// Which model, and where it may run.
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until a pool is given it"]
+pub struct ModelRequest {
+    pub(crate) name: String,
+    pub(crate) root: Option<Cid>,
+    pub(crate) kind: ModelKind,
+    placement: Placement,
+    priority: i8,
+    timeout: Option<Duration>,
+}
+
+impl ModelRequest {
+    /// A model by its name in the pool's library, or by its folder's path.
+    pub fn new(name: impl Into<String>) -> Self {
+        let placement = Placement::ANY;
+        Self { name: name.into(), root: None, kind: ModelKind::Text, placement, priority: 0, timeout: None }
+    }
+
+    /// The folder's CID, so that the name is only what people call it.
+    pub fn root(mut self, root: Cid) -> Self {
+        self.root = Some(root);
+        self
+    }
+
+    /// What the model works on.
+    pub fn kind(mut self, kind: ModelKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Only these APIs, best first.
+    pub fn hardware(mut self, apis: impl IntoIterator<Item = ApiKind>) -> Self {
+        let apis: Vec<_> = apis.into_iter().map(scheduler_api).collect();
+        self.placement = self.placement.with(&apis);
+        self
+    }
+
+    /// Only this kind of worker, this API, or both.
+    pub fn on(mut self, target: Target) -> Self {
+        let wanted = target.placement();
+        if target.kind.is_some() {
+            self.placement.kinds = wanted.kinds;
+        }
+        if target.api.is_some() {
+            self.placement.apis = wanted.apis;
+        }
+        self
+    }
+
+    /// Only this worker.
+    pub fn pinned(mut self, worker: WorkerId) -> Self {
+        self.placement = self.placement.pinned(tabpool_scheduler::WorkerId(worker.0));
+        self
+    }
+
+    /// Higher goes first; 0 by default.
+    pub fn priority(mut self, priority: i8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How long an answer is of use; two minutes by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// Where a request's time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From submission to being sent to the worker that answered.
+    pub queue_wait: Duration,
+    /// On the wire, both ways, and in the worker's queue.
+    pub transfer: Duration,
+    /// On the device.
+    pub compute: Duration,
+    /// From the device's memory to the worker's.
+    pub readback: Duration,
+    /// From submission to the answer.
+    pub total: Duration,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The outputs, in the order they were asked for.
+    pub outputs: Vec<(String, Tensor)>,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// With which API.
+    pub api: ApiKind,
+    /// Where the time went.
+    pub timing: Timing,
+    /// Attempts it took; 1 where the first gave the answer.
+    pub attempts: u32,
+}
+
+/// A program as the actor knows it.
+pub(crate) struct ProgramEntry {
+    pub(crate) id: ProgramId,
+    pub(crate) model: ModelId,
+    pub(crate) identity: Arc<ModelIdentity>,
+    pub(crate) bucket: Bucket,
+    /// The encoding, as it travels.
+    pub(crate) encoded: Tensor,
+}
+
+/// A model that was opened.
+pub(crate) struct ModelEntry {
+    pub(crate) id: ModelId,
+    pub(crate) root: Cid,
+    pub(crate) identity: Arc<ModelIdentity>,
+    pub(crate) model: Model,
+    /// By bucket and outputs; both come from short lists of the model's own.
+    programs: Mutex<HashMap<(Bucket, Vec<String>), Arc<ProgramEntry>>>,
+}
+
+impl ModelEntry {
+    pub(crate) fn new(id: ModelId, root: Cid, name: &str, model: Model) -> Self {
+        let identity = Arc::new(ModelIdentity { name: name.to_owned(), cid: root.to_string() });
+        Self { id, root, identity, model, programs: Mutex::default() }
+    }
+}
+
+/// A model of a pool, ready to be run. Cloning gives another handle to the same model.
+#[derive(Clone)]
+pub struct ModelHandle {
+    shared: Arc<Shared>,
+    entry: Arc<ModelEntry>,
+    placement: Placement,
+    priority: i8,
+    timeout: Option<Duration>,
+}
+
+impl std::fmt::Debug for ModelHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelHandle")
+            .field("name", &self.name())
+            .field("placement", &self.placement)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ModelHandle {
+    pub(crate) fn new(shared: Arc<Shared>, entry: Arc<ModelEntry>, request: &ModelRequest) -> Self {
+        let ModelRequest { placement, priority, timeout, .. } = *request;
+        Self { shared, entry, placement, priority, timeout }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.entry.identity.name
+    }
+
+    /// The CID of its folder.
+    #[must_use]
+    pub fn root(&self) -> &Cid {
+        &self.entry.root
+    }
+
+    /// What it takes and gives.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        self.entry.model.signature()
+    }
+
+    /// The model as read from its folder: its buckets and limits.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.entry.model
+    }
+
+    /// The same model, run only on one worker.
+    #[must_use]
+    pub fn pinned(&self, worker: WorkerId) -> Self {
+        Self { placement: self.placement.pinned(tabpool_scheduler::WorkerId(worker.0)), ..self.clone() }
+    }
+
+    /// The same model, run only on a target.
+    #[must_use]
+    pub fn on(&self, target: Target) -> Self {
+        Self { placement: target.placement(), ..self.clone() }
+    }
+
+    /// Runs the model once and gives every output of its network (not `sentence_embedding`, which is asked for by name).
+    /// Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub async fn run(&self, inputs: Vec<(String, Tensor)>) -> Result<Answer, PoolError> {
+        let names: Vec<_> =
+            self.signature().outputs.iter().map(|o| o.name).filter(|&n| n != SENTENCE_EMBEDDING).collect();
+        self.run_for(inputs, &names).await
+    }
+
+    /// Runs the model once and gives these outputs. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub async fn run_for(&self, inputs: Vec<(String, Tensor)>, outputs: &[&str]) -> Result<Answer, PoolError> {
+        let names: Vec<String> = outputs.iter().map(ToString::to_string).collect();
+        let prepared = self.entry.model.prepare(&inputs, &names).map_err(|source| self.refused(source))?;
+        let tokens = inputs.iter().map(|(_, t)| t.shape().elements()).max().unwrap_or_default();
+        let rows = inputs.first().and_then(|(_, t)| t.shape().first().copied()).unwrap_or_default();
+        let program = self.program(prepared.bucket, names).await?;
+        let (reply, answer) = oneshot::channel();
+        let request = self.shared.next_request();
+        let job = Job {
+            request,
+            program,
+            placement: self.placement,
+            priority: self.priority,
+            timeout: self.timeout,
+            tensors: prepared.tensors,
+            rows,
+            tokens,
+            reply,
+        };
+        self.shared.commands.send(Command::Submit(Box::new(job))).await.map_err(|_| PoolError::Closed)?;
+        let cancel = CancelOnDrop { shared: &self.shared, request: Some(request) };
+        let raw = answer.await.map_err(|_| PoolError::Closed);
+        cancel.disarm();
+        let raw = raw??;
+        let outputs = prepared
+            .crop
+            .apply(raw.tensors)
+            .map_err(|source| PoolError::Answer { worker: raw.worker.to_string(), reason: source.to_string() })?;
+        Ok(Answer { outputs, worker: raw.worker, api: raw.api, timing: raw.timing, attempts: raw.attempts })
+    }
+
+    fn refused(&self, source: tabpool_models::RequestError) -> PoolError {
+        PoolError::Request { model: self.name().to_owned(), source }
+    }
+
+    /// The program of a bucket, built at its first use.
+    async fn program(&self, bucket: Bucket, outputs: Vec<String>) -> Result<Arc<ProgramEntry>, PoolError> {
+        let key = (bucket, outputs);
+        if let Some(known) = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let entry = Arc::clone(&self.entry);
+        let id = self.shared.next_program();
+        // Building reads nothing but what the model read when it was opened, yet takes milliseconds.
+        let built = tokio::task::spawn_blocking(move || {
+            let names: Vec<&str> = key.1.iter().map(String::as_str).collect();
+            let bytes = entry.model.program(bucket, &names)?.encode();
+            Ok((key, bytes))
+        });
+        let (key, bytes) = built
+            .await
+            .map_err(|_| PoolError::Closed)?
+            .map_err(|source| PoolError::Model { name: self.name().to_owned(), source })?;
+        let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into())
+            .map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
+        let built =
+            ProgramEntry { id, model: self.entry.id, identity: Arc::clone(&self.entry.identity), bucket, encoded };
+        let mut programs = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two first uses may have built it at once; the first one's is the one both use.
+        Ok(Arc::clone(programs.entry(key).or_insert_with(|| Arc::new(built))))
+    }
+}
+
+/// Cancels a request whose caller no longer waits.
+struct CancelOnDrop<'a> {
+    shared: &'a Shared,
+    request: Option<tabpool_scheduler::RequestId>,
+}
+
+impl CancelOnDrop<'_> {
+    fn disarm(mut self) {
+        self.request = None;
+    }
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            // Where the inbox is full the answer is computed and thrown away.
+            let _ = self.shared.commands.try_send(Command::Cancel(request));
+        }
+    }
+}
