@@ -6,6 +6,17 @@
 //! What is right, [`oracle`](crate::oracle) says.
 //!
 //! The suite needs neither threads nor files, so it runs in a browser's worker as it runs natively:
+//!
+//! ```
+//! # use tabpool_engine::{conformance, cpu::{CpuBackend, CpuOptions}};
+//! # pollster::block_on(async {
+//! let backend = CpuBackend::new(&CpuOptions::default())?;
+//! for case in conformance::run_matching(&backend, "softmax").await {
+//!     assert!(case.passed(), "{case}");
+//! }
+//! # Ok::<(), tabpool_engine::EngineError>(())
+//! # }).unwrap();
+//! ```
 
 mod attention;
 mod case;
@@ -102,3 +113,6 @@ pub async fn run_matching(backend: &dyn Backend, filter: &str) -> Vec<CaseResult
     results.extend(promises::check_all(backend, filter).await);
     results
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod conformance;
+pub mod cpu;
 pub mod memory;
 pub mod oracle;
 

@@ -1,0 +1,206 @@
+//! Softmax, norms and reductions.
+//!
+//! Sums run in [`LANES`] separate lanes: that is what a vector register does, LLVM may not reorder additions on its own,
+//! and the error of a long sum shrinks on the way.
+
+use tabpool_graph::Reduction;
+
+use super::isa::{Isa, vectorised};
+use super::math::{exp, larger};
+use super::threads::Threads;
+
+const LANES: usize = 16;
+
+/// `sum of f(x)` over a row.
+#[inline(always)]
+fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    halve(
+        &mut lanes,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, x);
+    }
+    halve(&mut lanes, larger)
+}
+
+/// Joins the lanes pairwise, as a tree.
+#[inline(always)]
+fn halve(lanes: &mut [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no row has 2^24 elements that its mean would need exactly")]
+fn length(width: usize) -> f32 {
+    width as f32
+}
+
+vectorised! {
+    /// Softmax of one row, in place.
+    pub(crate) fn softmax_in_place(row: &mut [f32]) {
+        let most = largest(row);
+        for x in row.iter_mut() {
+            *x = exp(*x - most);
+        }
+        let scale = 1.0 / sum(row, #[inline(always)] |x| x);
+        for x in row.iter_mut() {
+            *x *= scale;
+        }
+    }
+}
+
+vectorised! {
+    /// `row * scale + bias`, in place; a bias of one element stretches.
+    pub(crate) fn scale_and_add(row: &mut [f32], scale: f32, bias: &[f32]) {
+        if let [bias] = *bias {
+            row.iter_mut().for_each(|x| *x = *x * scale + bias);
+        } else {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x = *x * scale + bias);
+        }
+    }
+}
+
+pub(crate) fn softmax((isa, threads): (Isa, &Threads), width: usize, x: &[f32], out: &mut [f32]) {
+    threads.rows(out, width, |first, out| {
+        out.copy_from_slice(&x[first * width..][..out.len()]);
+        out.chunks_exact_mut(width).for_each(|row| softmax_in_place(isa, row));
+    });
+}
+
+vectorised! {
+    /// `out` holds the row; it becomes its norm. Mean and variance are taken apart, so that neither cancels.
+    fn layer_norm_row(out: &mut [f32], scale: &[f32], shift: &[f32], epsilon: f32) {
+        let n = length(out.len());
+        let mean = sum(out, #[inline(always)] |x| x) / n;
+        let variance = sum(out, #[inline(always)] |x| (x - mean) * (x - mean)) / n;
+        let inverse = 1.0 / (variance + epsilon).sqrt();
+        for ((x, scale), shift) in out.iter_mut().zip(scale).zip(shift) {
+            *x = (*x - mean) * inverse * scale + shift;
+        }
+    }
+}
+
+vectorised! {
+    fn add(out: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = a + b;
+        }
+    }
+}
+
+/// Layer norm of `x`, or of `x + residual`; scale and shift say how wide a row is.
+pub(crate) fn layer_norm(
+    (isa, threads): (Isa, &Threads),
+    x: &[f32],
+    residual: Option<&[f32]>,
+    [scale, shift]: [&[f32]; 2],
+    epsilon: f32,
+    out: &mut [f32],
+) {
+    let width = scale.len();
+    threads.rows(out, width, |first, out| {
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            let at = (first + row) * width;
+            match residual {
+                Some(residual) => add(isa, out, &x[at..][..width], &residual[at..][..width]),
+                None => out.copy_from_slice(&x[at..][..width]),
+            }
+            layer_norm_row(isa, out, scale, shift, epsilon);
+        }
+    });
+}
+
+vectorised! {
+    fn l2_normalize_row(out: &mut [f32], x: &[f32], epsilon: f32) {
+        let scale = 1.0 / larger(sum(x, #[inline(always)] |x| x * x).sqrt(), epsilon);
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x * scale;
+        }
+    }
+}
+
+pub(crate) fn l2_normalize((isa, threads): (Isa, &Threads), width: usize, epsilon: f32, x: &[f32], out: &mut [f32]) {
+    threads.rows(out, width, |first, out| {
+        for (out, x) in out.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width)) {
+            l2_normalize_row(isa, out, x, epsilon);
+        }
+    });
+}
+
+vectorised! {
+    fn reduce_row(reduction: Reduction, row: &[f32]) -> f32 {
+        match reduction {
+            Reduction::Max => largest(row),
+            Reduction::Mean => sum(row, #[inline(always)] |x| x) / length(row.len()),
+            _ => sum(row, #[inline(always)] |x| x),
+        }
+    }
+}
+
+vectorised! {
+    /// Reduces `x`, rows as long as `out`, over its rows.
+    fn reduce_rows(reduction: Reduction, x: &[f32], out: &mut [f32]) {
+        let rows = x.chunks_exact(out.len());
+        let count = length(rows.len());
+        out.fill(if reduction == Reduction::Max { f32::NEG_INFINITY } else { 0.0 });
+        for row in rows {
+            if reduction == Reduction::Max {
+                out.iter_mut().zip(row).for_each(|(out, &x)| *out = larger(*out, x));
+            } else {
+                out.iter_mut().zip(row).for_each(|(out, &x)| *out += x);
+            }
+        }
+        if reduction == Reduction::Mean {
+            out.iter_mut().for_each(|x| *x /= count);
+        }
+    }
+}
+
+/// Whether [`reduce`] knows a reduction.
+pub(crate) fn knows(reduction: Reduction) -> bool {
+    matches!(reduction, Reduction::Sum | Reduction::Mean | Reduction::Max)
+}
+
+/// Reduces `x` of `[outer, size, inner]` to `[outer, inner]`.
+pub(crate) fn reduce(isa: Isa, reduction: Reduction, size: usize, inner: usize, x: &[f32], out: &mut [f32]) {
+    if inner == 1 {
+        for (out, row) in out.iter_mut().zip(x.chunks_exact(size)) {
+            *out = reduce_row(isa, reduction, row);
+        }
+    } else {
+        for (out, x) in out.chunks_exact_mut(inner).zip(x.chunks_exact(size * inner)) {
+            reduce_rows(isa, reduction, x, out);
+        }
+    }
+}
