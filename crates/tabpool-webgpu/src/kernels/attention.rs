@@ -10,7 +10,9 @@ static SCALAR: Kernel =
     Kernel { name: "attention_scalar", parts: &[GRID, include_str!("heads_scalar.wgsl"), SOURCE], reads: 5 };
 
 /// Queries a workgroup answers.
-const TILE: usize = 16;
+const TILE: usize = 32;
+/// Elements of each result a workgroup gives.
+const WIDTH: usize = 64;
 
 /// What attention is over.
 pub(crate) struct Attention<'a> {
@@ -31,6 +33,7 @@ pub(crate) fn launch(of: &Attention<'_>) -> Launch {
     let aligned = of.size.is_multiple_of(4) && of.value_size.is_multiple_of(4);
     let kernel = if aligned { &VEC4 } else { &SCALAR };
     let tiles = of.queries.div_ceil(TILE);
+    let wide = of.value_size.div_ceil(WIDTH);
     let mut params = vec![
         word(of.batches),
         word(of.heads),
@@ -39,7 +42,11 @@ pub(crate) fn launch(of: &Attention<'_>) -> Launch {
         word(of.size),
         word(of.value_size),
         word(tiles),
+        word(wide),
         of.scale.to_bits(),
+        0,
+        0,
+        0,
     ];
     for i in 0..2 {
         params.extend(of.biases.get(i).copied().unwrap_or_default().map(word));
@@ -47,7 +54,7 @@ pub(crate) fn launch(of: &Attention<'_>) -> Launch {
     Launch {
         variant: Variant::new(kernel, &[("BIASES", word(of.biases.len()))]),
         params,
-        groups: Groups::Line(word(tiles.saturating_mul(of.heads).saturating_mul(of.batches))),
+        groups: Groups::Line(word([wide, of.heads, of.batches].iter().fold(tiles, |n, &m| n.saturating_mul(m)))),
     }
 }
 

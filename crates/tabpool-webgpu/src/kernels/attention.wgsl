@@ -1,6 +1,6 @@
-// Attention of one head for 16 queries, a workgroup of 64. Keys pass in chunks of 128 whose scores lie in workgroup
-// memory; the softmax is kept online, so any number of keys and any head size will do. Where there is more than one
-// chunk the unfinished sums wait in the result's own buffer, where only the invocation that wrote them reads them.
+// Attention of one head for 32 queries, a workgroup of 64. Keys pass in chunks of 64 whose scores lie in workgroup
+// memory; the softmax is kept online, so any number of keys will do. A workgroup gives 64 elements of each result, an
+// invocation 4 elements of 8 results, which stay in registers; wider heads take several workgroups.
 // The loop's bounds come from the uniform parameters, so every barrier is in uniform control flow.
 
 struct Params {
@@ -11,9 +11,13 @@ struct Params {
     sk: u32,
     d: u32,
     dv: u32,
-    // How many workgroups share a head's queries.
+    // How many workgroups share a head's queries, and the elements of a result.
     tiles: u32,
+    wide: u32,
     scale: f32,
+    spare0: u32,
+    spare1: u32,
+    spare2: u32,
     // Each bias's strides over batch, head, query and key.
     bias0_strides: vec4u,
     bias1_strides: vec4u,
@@ -28,23 +32,35 @@ override BIASES: u32 = 0u;
 
 const LOWEST: f32 = -3.4028234e38;
 
-var<workgroup> scores: array<f32, 2048>;
-// Four invocations share a row's softmax.
+// The scores of each of 32 queries, four keys a vec4.
+var<workgroup> scores: array<vec4f, 512>;
+// Two invocations share a row's softmax.
 var<workgroup> part_most: array<f32, 64>;
 var<workgroup> part_sum: array<f32, 64>;
-var<workgroup> row_most: array<f32, 16>;
-var<workgroup> row_sum: array<f32, 16>;
-var<workgroup> row_factor: array<f32, 16>;
+var<workgroup> row_most: array<f32, 32>;
+var<workgroup> row_sum: array<f32, 32>;
+var<workgroup> row_factor: array<f32, 32>;
 
-fn biased(score: f32, at: vec4u) -> f32 {
-    var s = score * p.scale;
-    if (BIASES > 0u) { let o = at * p.bias0_strides; s += bias0[o.x + o.y + o.z + o.w]; }
-    if (BIASES > 1u) { let o = at * p.bias1_strides; s += bias1[o.x + o.y + o.z + o.w]; }
+// The scores of one query with four keys, scaled and with their biases. Keys past the last one repeat it.
+fn biased(sums: vec4f, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
+    let keys = min(vec4u(key, key + 1u, key + 2u, key + 3u), vec4u(p.sk - 1u));
+    let row = vec3u(batch, head, min(query, p.sq - 1u));
+    var s = sums * p.scale;
+    if (BIASES > 0u) {
+        let o = row * p.bias0_strides.xyz;
+        let at = keys * p.bias0_strides.w + (o.x + o.y + o.z);
+        s += vec4f(bias0[at.x], bias0[at.y], bias0[at.z], bias0[at.w]);
+    }
+    if (BIASES > 1u) {
+        let o = row * p.bias1_strides.xyz;
+        let at = keys * p.bias1_strides.w + (o.x + o.y + o.z);
+        s += vec4f(bias1[at.x], bias1[at.y], bias1[at.z], bias1[at.w]);
+    }
     // Two masks may add up to infinity, which would turn a row of padding into NaN.
-    return max(s, LOWEST);
+    return max(s, vec4f(LOWEST));
 }
 
-// Scores of 4 queries with 4 keys. `row` and `key` count within the tile and the chunk.
+// Scores of 8 queries with 4 keys. `row` and `key` count within the tile and the chunk.
 fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32, key: u32) {
     let q_last = p.sq - 1u;
     let k_last = p.sk - 1u;
@@ -57,6 +73,10 @@ fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32
     let q1 = q_head + min(query + 1u, q_last) * width;
     let q2 = q_head + min(query + 2u, q_last) * width;
     let q3 = q_head + min(query + 3u, q_last) * width;
+    let q4 = q_head + min(query + 4u, q_last) * width;
+    let q5 = q_head + min(query + 5u, q_last) * width;
+    let q6 = q_head + min(query + 6u, q_last) * width;
+    let q7 = q_head + min(query + 7u, q_last) * width;
     let k0 = k_head + min(first, k_last) * width;
     let k1 = k_head + min(first + 1u, k_last) * width;
     let k2 = k_head + min(first + 2u, k_last) * width;
@@ -65,45 +85,50 @@ fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32
     var s1 = vec4f(0.0);
     var s2 = vec4f(0.0);
     var s3 = vec4f(0.0);
+    var s4 = vec4f(0.0);
+    var s5 = vec4f(0.0);
+    var s6 = vec4f(0.0);
+    var s7 = vec4f(0.0);
     let quads = (p.d + 3u) / 4u;
     for (var quad = 0u; quad < quads; quad++) {
         let ka = k_quad(k0, quad);
         let kb = k_quad(k1, quad);
         let kc = k_quad(k2, quad);
         let kd = k_quad(k3, quad);
-        let qa = q_quad(q0, quad);
-        s0 += vec4f(dot(qa, ka), dot(qa, kb), dot(qa, kc), dot(qa, kd));
-        let qb = q_quad(q1, quad);
-        s1 += vec4f(dot(qb, ka), dot(qb, kb), dot(qb, kc), dot(qb, kd));
-        let qc = q_quad(q2, quad);
-        s2 += vec4f(dot(qc, ka), dot(qc, kb), dot(qc, kc), dot(qc, kd));
-        let qd = q_quad(q3, quad);
-        s3 += vec4f(dot(qd, ka), dot(qd, kb), dot(qd, kc), dot(qd, kd));
+        let a0 = q_quad(q0, quad);
+        s0 += vec4f(dot(a0, ka), dot(a0, kb), dot(a0, kc), dot(a0, kd));
+        let a1 = q_quad(q1, quad);
+        s1 += vec4f(dot(a1, ka), dot(a1, kb), dot(a1, kc), dot(a1, kd));
+        let a2 = q_quad(q2, quad);
+        s2 += vec4f(dot(a2, ka), dot(a2, kb), dot(a2, kc), dot(a2, kd));
+        let a3 = q_quad(q3, quad);
+        s3 += vec4f(dot(a3, ka), dot(a3, kb), dot(a3, kc), dot(a3, kd));
+        let a4 = q_quad(q4, quad);
+        s4 += vec4f(dot(a4, ka), dot(a4, kb), dot(a4, kc), dot(a4, kd));
+        let a5 = q_quad(q5, quad);
+        s5 += vec4f(dot(a5, ka), dot(a5, kb), dot(a5, kc), dot(a5, kd));
+        let a6 = q_quad(q6, quad);
+        s6 += vec4f(dot(a6, ka), dot(a6, kb), dot(a6, kc), dot(a6, kd));
+        let a7 = q_quad(q7, quad);
+        s7 += vec4f(dot(a7, ka), dot(a7, kb), dot(a7, kc), dot(a7, kd));
     }
-    let at = row * 128u + key;
-    for (var i = 0u; i < 4u; i++) {
-        let j = min(first + i, k_last);
-        scores[at + i] = biased(s0[i], vec4u(batch, head, min(query, q_last), j));
-        scores[at + 128u + i] = biased(s1[i], vec4u(batch, head, min(query + 1u, q_last), j));
-        scores[at + 256u + i] = biased(s2[i], vec4u(batch, head, min(query + 2u, q_last), j));
-        scores[at + 384u + i] = biased(s3[i], vec4u(batch, head, min(query + 3u, q_last), j));
-    }
+    let at = row * 16u + key / 4u;
+    scores[at] = biased(s0, batch, head, query, first);
+    scores[at + 16u] = biased(s1, batch, head, query + 1u, first);
+    scores[at + 32u] = biased(s2, batch, head, query + 2u, first);
+    scores[at + 48u] = biased(s3, batch, head, query + 3u, first);
+    scores[at + 64u] = biased(s4, batch, head, query + 4u, first);
+    scores[at + 80u] = biased(s5, batch, head, query + 5u, first);
+    scores[at + 96u] = biased(s6, batch, head, query + 6u, first);
+    scores[at + 112u] = biased(s7, batch, head, query + 7u, first);
 }
 
-// Adds the chunk's values to four elements of one query's result.
-fn store_quad(batch: u32, head: u32, query: u32, row: u32, quad: u32, sum: vec4f, more: bool, done: bool) {
+// Finishes and stores four elements of one query's result.
+fn store_quad(batch: u32, head: u32, query: u32, row: u32, quad: u32, sum: vec4f) {
     if (query >= p.sq) { return; }
     let left = p.dv - quad * 4u;
     let at = (batch * p.sq + query) * p.heads * p.dv + head * p.dv + quad * 4u;
-    var v = sum;
-    if (more) {
-        let factor = row_factor[row];
-        v.x += factor * y[at];
-        if (left > 1u) { v.y += factor * y[at + 1u]; }
-        if (left > 2u) { v.z += factor * y[at + 2u]; }
-        if (left > 3u) { v.w += factor * y[at + 3u]; }
-    }
-    if (done) { v /= row_sum[row]; }
+    let v = sum / row_sum[row];
     y[at] = v.x;
     if (left > 1u) { y[at + 1u] = v.y; }
     if (left > 2u) { y[at + 2u] = v.z; }
@@ -117,66 +142,135 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let g = folded(group, groups);
-    let batch = g / (p.tiles * p.heads);
+    let batch = g / (p.tiles * p.wide * p.heads);
     if (batch >= p.batches) { return; }
-    let head = g / p.tiles % p.heads;
-    let query_start = g % p.tiles * 16u;
-    let row = local / 4u;
-    if (local < 16u) {
+    let head = g / (p.tiles * p.wide) % p.heads;
+    let query_start = g / p.wide % p.tiles * 32u;
+    let row = local / 2u;
+    // Which four elements of which eight results are this invocation's.
+    let quads = (p.dv + 3u) / 4u;
+    let quad_start = g % p.wide * 16u;
+    let quads_here = min(16u, quads - quad_start);
+    let mine = local < 4u * quads_here;
+    let quad = quad_start + local % quads_here;
+    let first = local / quads_here * 8u;
+    var s0 = vec4f(0.0);
+    var s1 = vec4f(0.0);
+    var s2 = vec4f(0.0);
+    var s3 = vec4f(0.0);
+    var s4 = vec4f(0.0);
+    var s5 = vec4f(0.0);
+    var s6 = vec4f(0.0);
+    var s7 = vec4f(0.0);
+    if (local < 32u) {
         row_most[local] = LOWEST;
         row_sum[local] = 0.0;
     }
     workgroupBarrier();
-    for (var key_start = 0u; key_start < p.sk; key_start += 128u) {
-        let keys = min(128u, p.sk - key_start);
-        for (var block = local; block < 128u; block += 64u) {
-            let key = block % 32u * 4u;
-            if (key < keys) { score_block(batch, head, query_start, key_start, block / 32u * 4u, key); }
-        }
+    for (var key_start = 0u; key_start < p.sk; key_start += 64u) {
+        let keys = min(64u, p.sk - key_start);
+        // Four rows of blocks by 16 columns: one block an invocation.
+        let first_key = local % 16u * 4u;
+        if (first_key < keys) { score_block(batch, head, query_start, key_start, local / 16u * 8u, first_key); }
         workgroupBarrier();
-        var most = LOWEST;
-        for (var j = local % 4u; j < keys; j += 4u) { most = max(most, scores[row * 128u + j]); }
-        part_most[local] = most;
+        let key_quads = (keys + 3u) / 4u;
+        var four = vec4f(LOWEST);
+        for (var j = local % 2u; j < key_quads; j += 2u) { four = max(four, scores[row * 16u + j]); }
+        part_most[local] = max(max(four.x, four.y), max(four.z, four.w));
         workgroupBarrier();
         let before = row_most[row];
-        most = max(before, part_most[row * 4u]);
-        most = max(most, part_most[row * 4u + 1u]);
-        most = max(most, part_most[row * 4u + 2u]);
-        most = max(most, part_most[row * 4u + 3u]);
-        var sum = 0.0;
-        for (var j = local % 4u; j < keys; j += 4u) {
-            let e = exp(scores[row * 128u + j] - most);
-            scores[row * 128u + j] = e;
-            sum += e;
+        let most = max(before, max(part_most[row * 2u], part_most[row * 2u + 1u]));
+        four = vec4f(0.0);
+        for (var j = local % 2u; j < key_quads; j += 2u) {
+            let key = j * 4u;
+            let real = vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(keys);
+            let e = select(vec4f(0.0), exp(scores[row * 16u + j] - most), real);
+            scores[row * 16u + j] = e;
+            four += e;
         }
-        part_sum[local] = sum;
+        part_sum[local] = four.x + four.y + four.z + four.w;
         workgroupBarrier();
-        if (local % 4u == 0u) {
+        if (local % 2u == 0u) {
             let factor = exp(before - most);
-            let chunk = part_sum[local] + part_sum[local + 1u] + part_sum[local + 2u] + part_sum[local + 3u];
+            let chunk = part_sum[local] + part_sum[local + 1u];
             row_factor[row] = factor;
             row_most[row] = most;
             row_sum[row] = row_sum[row] * factor + chunk;
         }
         workgroupBarrier();
-        let more = key_start > 0u;
-        let done = key_start + keys >= p.sk;
-        let quads = (p.dv + 3u) / 4u;
-        let width = p.heads * p.dv;
-        let v_head = (batch * p.sk + key_start) * width + head * p.dv;
-        for (var block = local; block < 8u * quads; block += 64u) {
-            let quad = block % quads;
-            let pair = block / quads * 2u;
-            var sum0 = vec4f(0.0);
-            var sum1 = vec4f(0.0);
-            for (var j = 0u; j < keys; j++) {
-                let value = v_quad(v_head + j * width, quad);
-                sum0 += scores[pair * 128u + j] * value;
-                sum1 += scores[pair * 128u + 128u + j] * value;
+        if (mine) {
+            let width = p.heads * p.dv;
+            let v_head = (batch * p.sk + key_start) * width + head * p.dv;
+            let v_last = keys - 1u;
+            var at = first * 16u;
+            s0 *= row_factor[first];
+            s1 *= row_factor[first + 1u];
+            s2 *= row_factor[first + 2u];
+            s3 *= row_factor[first + 3u];
+            s4 *= row_factor[first + 4u];
+            s5 *= row_factor[first + 5u];
+            s6 *= row_factor[first + 6u];
+            s7 *= row_factor[first + 7u];
+            for (var j = 0u; j < keys; j += 4u) {
+                let e0 = scores[at];
+                let e1 = scores[at + 16u];
+                let e2 = scores[at + 32u];
+                let e3 = scores[at + 48u];
+                let e4 = scores[at + 64u];
+                let e5 = scores[at + 80u];
+                let e6 = scores[at + 96u];
+                let e7 = scores[at + 112u];
+                // Past the last key the last one is read again, with a weight of zero.
+                let va = v_quad(v_head + j * width, quad);
+                s0 += e0.x * va;
+                s1 += e1.x * va;
+                s2 += e2.x * va;
+                s3 += e3.x * va;
+                s4 += e4.x * va;
+                s5 += e5.x * va;
+                s6 += e6.x * va;
+                s7 += e7.x * va;
+                let vb = v_quad(v_head + min(j + 1u, v_last) * width, quad);
+                s0 += e0.y * vb;
+                s1 += e1.y * vb;
+                s2 += e2.y * vb;
+                s3 += e3.y * vb;
+                s4 += e4.y * vb;
+                s5 += e5.y * vb;
+                s6 += e6.y * vb;
+                s7 += e7.y * vb;
+                let vc = v_quad(v_head + min(j + 2u, v_last) * width, quad);
+                s0 += e0.z * vc;
+                s1 += e1.z * vc;
+                s2 += e2.z * vc;
+                s3 += e3.z * vc;
+                s4 += e4.z * vc;
+                s5 += e5.z * vc;
+                s6 += e6.z * vc;
+                s7 += e7.z * vc;
+                let vd = v_quad(v_head + min(j + 3u, v_last) * width, quad);
+                s0 += e0.w * vd;
+                s1 += e1.w * vd;
+                s2 += e2.w * vd;
+                s3 += e3.w * vd;
+                s4 += e4.w * vd;
+                s5 += e5.w * vd;
+                s6 += e6.w * vd;
+                s7 += e7.w * vd;
+                at += 1u;
             }
-            store_quad(batch, head, query_start + pair, pair, quad, sum0, more, done);
-            store_quad(batch, head, query_start + pair + 1u, pair + 1u, quad, sum1, more, done);
         }
         workgroupBarrier();
+    }
+    if (mine) {
+        let query = query_start + first;
+        store_quad(batch, head, query, first, quad, s0);
+        store_quad(batch, head, query + 1u, first + 1u, quad, s1);
+        store_quad(batch, head, query + 2u, first + 2u, quad, s2);
+        store_quad(batch, head, query + 3u, first + 3u, quad, s3);
+        store_quad(batch, head, query + 4u, first + 4u, quad, s4);
+        store_quad(batch, head, query + 5u, first + 5u, quad, s5);
+        store_quad(batch, head, query + 6u, first + 6u, quad, s6);
+        store_quad(batch, head, query + 7u, first + 7u, quad, s7);
     }
 }
