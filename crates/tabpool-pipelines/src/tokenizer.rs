@@ -1,5 +1,7 @@
 //! The tokenizer of a model's folder: text to ids and back, with each token's place in the text.
 
+use std::panic::AssertUnwindSafe;
+
 use serde_json::Value;
 use tabpool_content::Directory;
 use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy};
@@ -45,8 +47,7 @@ impl Tokenizer {
         let (json, vocab) = (format!("{base}tokenizer.json"), format!("{base}vocab.txt"));
         let mut inner = if folder.contains(&json) {
             let bytes = folder.read(&json, MAX_TOKENIZER_BYTES)?;
-            tokenizers::Tokenizer::from_bytes(&bytes)
-                .map_err(|e| TextError::File { file: json, reason: e.to_string() })?
+            parse(&bytes).map_err(|reason| TextError::File { file: json, reason })?
         } else if folder.contains(&vocab) {
             let bytes = folder.read(&vocab, MAX_TOKENIZER_BYTES)?;
             let options = read_options(folder, &format!("{base}tokenizer_config.json"))?;
@@ -66,8 +67,9 @@ impl Tokenizer {
     /// [`TextError::TextTooLarge`], [`TextError::Tokenize`].
     pub fn tokenize(&self, text: &str, special_tokens: SpecialTokens) -> Result<Tokenized, TextError> {
         refuse_large(0, text)?;
-        let encoding = self.inner.encode_char_offsets(text, special_tokens == SpecialTokens::Add);
-        encoding.map(|e| tokenized(&e)).map_err(|e| tokenize_error(0, &*e))
+        let add = special_tokens == SpecialTokens::Add;
+        let encoding = guarded(|| self.inner.encode_char_offsets(text, add));
+        encoding.map(|e| tokenized(&e)).map_err(|reason| TextError::Tokenize { position: 0, reason })
     }
 
     /// The same for two texts that the model is to see together.
@@ -82,8 +84,9 @@ impl Tokenizer {
     ) -> Result<Tokenized, TextError> {
         refuse_large(0, first)?;
         refuse_large(0, second)?;
-        let encoding = self.inner.encode_char_offsets((first, second), special_tokens == SpecialTokens::Add);
-        encoding.map(|e| tokenized(&e)).map_err(|e| tokenize_error(0, &*e))
+        let add = special_tokens == SpecialTokens::Add;
+        let encoding = guarded(|| self.inner.encode_char_offsets((first, second), add));
+        encoding.map(|e| tokenized(&e)).map_err(|reason| TextError::Tokenize { position: 0, reason })
     }
 
     /// The text of these ids, without special tokens.
@@ -91,7 +94,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        self.inner.decode(ids, true).map_err(|e| TextError::Decode { reason: e.to_string() })
+        guarded(|| self.inner.decode(ids, true)).map_err(|reason| TextError::Decode { reason })
     }
 
     /// Cuts everything to `limit` tokens from now on, special ones included.
@@ -111,13 +114,13 @@ impl Tokenizer {
     pub(crate) fn ids(&self, position: usize, text: &str, pair: Option<&str>) -> Result<Row, TextError> {
         refuse_large(position, text)?;
         let encoding = match pair {
-            None => self.inner.encode_fast(text, true),
+            None => guarded(|| self.inner.encode_fast(text, true)),
             Some(pair) => {
                 refuse_large(position, pair)?;
-                self.inner.encode_fast((text, pair), true)
+                guarded(|| self.inner.encode_fast((text, pair), true))
             }
         };
-        let encoding = encoding.map_err(|e| tokenize_error(position, &*e))?;
+        let encoding = encoding.map_err(|reason| TextError::Tokenize { position, reason })?;
         Ok(Row {
             truncated: !encoding.get_overflowing().is_empty(),
             ids: encoding.get_ids().to_vec(),
@@ -152,8 +155,23 @@ fn tokenized(encoding: &tokenizers::Encoding) -> Tokenized {
     }
 }
 
-fn tokenize_error(position: usize, error: &(dyn std::error::Error + Send + Sync)) -> TextError {
-    TextError::Tokenize { position, reason: error.to_string() }
+/// The tokenizer that a `tokenizer.json` describes.
+pub(crate) fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    guarded(|| tokenizers::Tokenizer::from_bytes(json))
+}
+
+/// Calls the library, and turns its panics into errors as well: it panics on some files that contradict themselves, as
+/// with a subword prefix that no token of the vocabulary has, and such a file must not end a host.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    // A tokenizer changes nothing but a cache of whole entries while it works, so a call cut short leaves it sound.
+    match std::panic::catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(format!("the tokenizer contradicts itself: {}", text.unwrap_or_default()))
+        }
+    }
 }
 
 fn refuse_large(position: usize, text: &str) -> Result<(), TextError> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::TextError;
-use crate::tokenizer::Options;
+use crate::tokenizer::{Options, parse};
 
 /// Names of tokenizer classes whose `vocab.txt` is read. Others use the file in other ways.
 const CLASSES: [&str; 4] = ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"];
@@ -75,5 +75,5 @@ pub(crate) fn wordpiece(file: &str, bytes: &[u8], options: &Options) -> Result<t
             "vocab": vocab,
         },
     });
-    tokenizers::Tokenizer::from_bytes(description.to_string()).map_err(|e| unreadable(e.to_string()))
+    parse(description.to_string().as_bytes()).map_err(unreadable)
 }

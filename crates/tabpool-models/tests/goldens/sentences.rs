@@ -146,6 +146,23 @@ fn a_dense_layer_after_the_pooling_is_applied() {
 }
 
 #[test]
+fn rows_of_padding_alone_give_zeros_and_never_nan() {
+    let config = json!({"pooling_mode_mean_tokens": true}).to_string();
+    let list = modules(&[TRANSFORMER, POOLING, NORMALIZE]);
+    let files = [("modules.json", &*list), ("1_Pooling/config.json", config.as_bytes())];
+    let fixture = fixture(&files).expect("a good folder");
+    let ids = Tensor::from_i32([3, 2], vec![5; 6]).expect("fits");
+    let names = ["sentence_embedding".to_owned()];
+    let request = fixture.model.prepare(&[("input_ids".to_owned(), ids)], &names).expect("a good request");
+    assert_eq!(request.bucket.batch, 4);
+    let program = fixture.model.program(request.bucket, &["sentence_embedding"]).expect("a program");
+    let outputs = fixture.run(&program, &request.tensors);
+    let values = outputs[0].to_f32().expect("floats");
+    assert_eq!(values[3 * WIDTH..], [0.0; WIDTH]);
+    assert!(values.iter().all(|v| v.is_finite()));
+}
+
+#[test]
 fn descriptions_that_are_not_implemented_are_refused() {
     let refusal = |list: &[(&str, &str)], pooling: serde_json::Value| {
         let (list, pooling) = (modules(list), pooling.to_string());

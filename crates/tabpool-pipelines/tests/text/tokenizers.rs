@@ -1,5 +1,6 @@
 //! Every kind of tokenizer: ids, tokens, segments, offsets and decoded text of all of its golden's texts.
 
+use proptest::prelude::{ProptestConfig, proptest};
 use serde_json::Value;
 use tabpool_pipelines::{SpecialTokens, TextError, Tokenizer};
 
@@ -98,8 +99,47 @@ fn folders_without_a_readable_tokenizer_are_refused() {
 }
 
 #[test]
+fn a_file_that_makes_the_library_panic_is_refused() {
+    let mut file = json("preprocessing/tokenizers/roberta_bpe/tokenizer.json");
+    file["model"]["continuing_subword_prefix"] = "\u{2581}".into();
+    let text = file.to_string();
+    let folder = Folder::of(&[("tokenizer.json", text.as_bytes())]);
+    let err = Tokenizer::read(&folder.open(), "").expect_err("no token has this prefix");
+    assert!(err.to_string().starts_with("tokenizer.json is not readable: "), "{err}");
+}
+
+#[test]
 fn a_text_of_many_megabytes_is_refused() {
     let text = "a ".repeat(3 << 20);
     let err = read("wordpiece").tokenize(&text, SpecialTokens::Add).expect_err("too large");
     assert!(matches!(err, TextError::TextTooLarge { position: 0, bytes: 6291456, .. }), "{err}");
+}
+
+/// Puts `with` where the `at`-th value of a JSON tree is, counted from the root.
+fn replace(value: &mut Value, at: &mut usize, with: &Value) {
+    if *at == 0 {
+        *value = with.clone();
+    }
+    *at = at.wrapping_sub(1);
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(|v| replace(v, at, with)),
+        Value::Object(map) => map.values_mut().for_each(|v| replace(v, at, with)),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_damaged_tokenizer_file_never_panics(kind in 0..KINDS.len(), mut at in 0usize..150, pick in 0usize..6) {
+        let mut file = json(&format!("preprocessing/tokenizers/{}/tokenizer.json", KINDS[kind]));
+        let with = [Value::Null, 7.into(), (-1).into(), "\u{2581}".into(), serde_json::json!([]), serde_json::json!({})];
+        replace(&mut file, &mut at, &with[pick]);
+        let text = file.to_string();
+        let folder = Folder::of(&[("tokenizer.json", text.as_bytes())]);
+        if let Ok(tokenizer) = Tokenizer::read(&folder.open(), "") {
+            let _ = tokenizer.tokenize_pair("Hello, w\u{f6}rld!", " 12  x", SpecialTokens::Add).map(|t| tokenizer.decode(&t.ids));
+        }
+    }
 }
