@@ -102,3 +102,6 @@ impl Backend for WebGpuBackend {
         Ok(Loaded { executable, report })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,15 @@ impl Gpu {
             // Nobody waits any more where the load was dropped.
             let _ = done.send(());
         });
-        self.unless_lost(finished).await?.map_err(|_| failed("waiting for the device", "it never answered".to_owned()))
+        self.unless_lost(finished)
+            .await?
+            .map_err(|_| self.blame("waiting for the device", "it never answered".to_owned()))
+    }
+
+    /// Why something failed: because the device is lost, because of an error nobody waited for, or for this reason.
+    pub(crate) fn blame(&self, doing: &str, reason: String) -> EngineError {
+        self.pump.settle(&self.device, || self.health.alive().is_err());
+        self.health.check().err().unwrap_or_else(|| failed(doing, reason))
     }
 
     /// Awaits something of the device, or its loss.

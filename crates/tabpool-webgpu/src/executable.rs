@@ -244,14 +244,13 @@ impl WebGpuExecutable {
         if matches!(result, Ok(Ok(()))) {
             return Ok(());
         }
-        self.gpu.health.check()?;
-        Err(failed("reading outputs back", "the device did not map them".to_owned()))
+        Err(self.gpu.blame("reading outputs back", "the device did not map them".to_owned()))
     }
 
     fn read(&self, staging: &Staging) -> Result<Vec<Tensor>, EngineError> {
         let doing = "reading outputs back";
         let all = {
-            let view = staging.buffer.get_mapped_range(..).map_err(|e| failed(doing, e.to_string()))?;
+            let view = staging.buffer.get_mapped_range(..).map_err(|e| self.gpu.blame(doing, e.to_string()))?;
             Bytes::copy_from_slice(&view)
         };
         let mut at = 0;

@@ -63,6 +63,12 @@ impl Pipelines {
         self.modules.borrow_mut().clear();
     }
 
+    /// How many pipelines are compiled.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.compiled.borrow().len()
+    }
+
     fn module(&self, device: &wgpu::Device, variant: &Variant) -> wgpu::ShaderModule {
         let mut modules = self.modules.borrow_mut();
         let make = || {

@@ -67,6 +67,20 @@ impl Pump {
         self.shared.changed.notify_one();
         Pending(self.shared.clone())
     }
+
+    /// Gives the device up to a fifth of a second to announce its loss, after something failed that may be due to it: what
+    /// waits on a lost device fails a moment before the loss is announced, maybe on the other thread. Blocks, which
+    /// only matters to a device that has failed.
+    pub(crate) fn settle(&self, device: &wgpu::Device, announced: impl Fn() -> bool) {
+        for _ in 0..20 {
+            let timeout = Some(Duration::from_millis(10));
+            let _ = device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+            if announced() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 impl Drop for Pump {

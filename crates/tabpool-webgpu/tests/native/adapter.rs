@@ -3,7 +3,7 @@
 use tabpool_webgpu::{Options, WebGpuBackend};
 
 /// Runs a test on an adapter. Without one the test is left out, unless `TABPOOL_REQUIRE_GPU=1`.
-pub fn with(name: &str, options: Options, test: impl AsyncFnOnce(&WebGpuBackend)) {
+pub(crate) fn with(name: &str, options: Options, test: impl AsyncFnOnce(&WebGpuBackend)) {
     pollster::block_on(async {
         match WebGpuBackend::new(options).await {
             Ok(backend) => test(&backend).await,
