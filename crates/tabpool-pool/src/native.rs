@@ -142,6 +142,19 @@ impl BlockFetcher for Store {
     }
 }
 
+/// The host's store is the native worker's own: what it takes from there counts as cached. A block that is missing or
+/// corrupt is asked for once more as from a host, which says what is wrong with it.
+#[async_trait(?Send)]
+impl BlockCache for Store {
+    async fn get(&self, cid: &Cid) -> Option<Bytes> {
+        self.fetch(cid).await.ok()
+    }
+
+    async fn put(&self, _cid: &Cid, _bytes: &Bytes) {}
+
+    async fn remove(&self, _cid: &Cid) {}
+}
+
 #[async_trait(?Send)]
 impl Environment for Here {
     fn capabilities(&self) -> Capabilities {
@@ -186,6 +199,6 @@ impl Environment for Here {
     }
 
     fn cache(&self) -> Option<Rc<dyn BlockCache>> {
-        None
+        Some(Rc::new(Store(Arc::clone(&self.store))))
     }
 }
