@@ -1,1 +1,48 @@
-//! The browser shell of a tabpool worker.
+//! The browser shell of a tabpool worker: what runs when somebody opens a pool's URL.
+//!
+//! The page (`static/page.js`) starts one dedicated worker (`static/worker.js`), which loads this module; everything that
+//! works happens there, because browsers throttle the timers of hidden pages and not those of their workers:
+//!
+//! - `link` keeps the WebSocket to the host and opens it again when it breaks;
+//! - `tab` is the [`Environment`](tabpool_worker::Environment) of a [`Worker`](tabpool_worker::Worker);
+//! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
+//! - `gateway` fetches blocks of weights, `opfs` keeps them, `shelf` decides which ones go when there is no room;
+//! - `page` tells the page what to show, `activity` reads that off the frames that pass.
+//!
+//! Only the modules without a browser's API build natively, for their tests; elsewhere this crate is empty.
+//! It knows no operator and no model family, and trusts no block: those are verified by the worker.
+
+#[cfg(any(target_family = "wasm", test))]
+mod identity;
+#[cfg(any(target_family = "wasm", test))]
+mod retry;
+#[cfg(any(target_family = "wasm", test))]
+mod shelf;
+
+#[cfg(target_family = "wasm")]
+mod activity;
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+mod conformance;
+#[cfg(target_family = "wasm")]
+mod facts;
+#[cfg(target_family = "wasm")]
+mod gateway;
+#[cfg(target_family = "wasm")]
+mod link;
+#[cfg(target_family = "wasm")]
+mod navigator;
+#[cfg(target_family = "wasm")]
+mod opfs;
+#[cfg(target_family = "wasm")]
+mod page;
+#[cfg(target_family = "wasm")]
+mod runtime;
+#[cfg(target_family = "wasm")]
+mod tab;
+#[cfg(target_family = "wasm")]
+mod timers;
+
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+pub use conformance::conformance;
+#[cfg(target_family = "wasm")]
+pub use runtime::{Config, Runtime, start};

@@ -1,0 +1,143 @@
+//! What this browser, this machine and this adapter are, found out once at the start.
+
+use js_sys::{Array, Object, Reflect};
+use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, DeviceClass};
+use wasm_bindgen::prelude::{JsCast, JsValue};
+
+use crate::identity::{Claims, Identity, identify};
+use crate::navigator::{Adapter, Navigator, Scope, UserAgentData, property, scope, text, thrown};
+use crate::timers::within;
+
+/// How long the browser has to answer. A GPU process that starts on a loaded machine takes seconds.
+const ADAPTER_TIMEOUT_MS: u32 = 20_000;
+const AGENT_TIMEOUT_MS: u32 = 2_000;
+
+/// The limits that decide which programs fit an adapter.
+const LIMITS: &[&str] = &[
+    "maxBufferSize",
+    "maxStorageBufferBindingSize",
+    "maxStorageBuffersPerShaderStage",
+    "maxComputeInvocationsPerWorkgroup",
+    "maxComputeWorkgroupStorageSize",
+    "maxComputeWorkgroupsPerDimension",
+];
+
+/// Asks the browser. `only` names the APIs that may be used; all where it is empty.
+pub(crate) async fn gather(only: &[ApiKind]) -> Capabilities {
+    let scope = scope();
+    let navigator = scope.navigator();
+    let (identity, gpu) = futures::join!(identity(&navigator), webgpu(&scope, &navigator));
+    let cpu = AdapterInfo {
+        vendor: "wasm".to_owned(),
+        architecture: if cfg!(target_feature = "simd128") { "simd128" } else { "scalar" }.to_owned(),
+        description: "1 thread".to_owned(),
+        ..AdapterInfo::default()
+    };
+    let ml = match navigator.ml() {
+        Some(_) => "the browser has WebNN, this worker does not use it yet",
+        None => "the browser has no WebNN",
+    };
+    let software = gpu.as_ref().is_ok_and(|adapter| adapter.fallback);
+    let mut apis = vec![
+        ApiReport { api: ApiKind::WebGpu, adapter: gpu },
+        ApiReport { api: ApiKind::Cpu, adapter: Ok(cpu) },
+        ApiReport { api: ApiKind::WebNn, adapter: Err(ml.to_owned()) },
+    ];
+    if software {
+        // A GPU that is computed on the processor is slower than the processor.
+        apis.swap(0, 1);
+    }
+    for report in &mut apis {
+        if !only.is_empty() && !only.contains(&report.api) {
+            report.adapter = Err("left out by the page's address".to_owned());
+        }
+    }
+    let memory = navigator.device_memory().map(|gib| (gib * 1024.0) as u32);
+    Capabilities {
+        browser: identity.browser,
+        version: identity.version,
+        os: identity.os,
+        device_class: if identity.mobile { DeviceClass::Mobile } else { DeviceClass::Desktop },
+        apis,
+        wasm_features: if cfg!(target_feature = "simd128") { vec!["simd128".to_owned()] } else { Vec::new() },
+        cores: navigator.hardware_concurrency().unwrap_or(1),
+        memory_mib: memory,
+        isolated: scope.cross_origin_isolated().unwrap_or(false),
+        ..Capabilities::default()
+    }
+}
+
+async fn identity(navigator: &Navigator) -> Identity {
+    let mut claims = Claims { user_agent: navigator.user_agent(), ..Claims::default() };
+    if let Some(data) = navigator.user_agent_data() {
+        claims.brands = brands(&data.brands());
+        claims.mobile = Some(data.mobile());
+        claims.platform = data.platform();
+        particulars(&data, &mut claims).await;
+    }
+    identify(&claims)
+}
+
+/// What Chromium tells only when asked. Where it refuses, the short versions stay.
+async fn particulars(data: &UserAgentData, claims: &mut Claims) {
+    let hints = ["fullVersionList", "platformVersion", "architecture", "bitness"];
+    let hints: Array = hints.iter().map(|&hint| JsValue::from_str(hint)).collect();
+    let Ok(values) = within(AGENT_TIMEOUT_MS, data.high_entropy_values(&hints)).await else { return };
+    if let Ok(full) = property(&values, "fullVersionList").dyn_into::<Array>()
+        && full.length() > 0
+    {
+        claims.brands = brands(&full);
+    }
+    let value = |key| text(&values, key).unwrap_or_default();
+    claims.platform_version = value("platformVersion");
+    claims.architecture = (value("architecture"), value("bitness"));
+}
+
+fn brands(list: &Array) -> Vec<(String, String)> {
+    list.iter().filter_map(|entry| Some((text(&entry, "brand")?, text(&entry, "version")?))).collect()
+}
+
+async fn webgpu(scope: &Scope, navigator: &Navigator) -> Result<AdapterInfo, String> {
+    let Some(gpu) = navigator.gpu() else {
+        return Err(if scope.is_secure_context() == Some(false) {
+            "browsers offer WebGPU over https or on localhost only, this page came over plain http".to_owned()
+        } else {
+            "the browser has no WebGPU in workers".to_owned()
+        });
+    };
+    let options = Object::new();
+    // Setting a property of a fresh object cannot fail.
+    let _ = Reflect::set(&options, &"powerPreference".into(), &"high-performance".into());
+    let adapter = within(ADAPTER_TIMEOUT_MS, gpu.request_adapter(&options)).await.map_err(|e| thrown(&e))?;
+    if adapter.is_null() || adapter.is_undefined() {
+        return Err("the browser has WebGPU but found no adapter".to_owned());
+    }
+    let adapter: Adapter = adapter.unchecked_into();
+    let (info, limits) = (adapter.info(), adapter.limits());
+    let said = |key| text(&info, key).unwrap_or_default();
+    // The flag moved from the adapter to its info.
+    let fallback = property(&info, "isFallbackAdapter").as_bool().or(adapter.is_fallback_adapter());
+    Ok(AdapterInfo {
+        vendor: said("vendor"),
+        architecture: said("architecture"),
+        device: said("device"),
+        description: said("description"),
+        fallback: fallback.unwrap_or(false),
+        features: names(&adapter.features()),
+        language_features: names(&gpu.wgsl_language_features()),
+        limits: LIMITS
+            .iter()
+            .filter_map(|&key| Some((key.to_owned(), property(&limits, key).as_f64()? as u64)))
+            .collect(),
+    })
+}
+
+/// The members of a set of names, sorted.
+fn names(set: &JsValue) -> Vec<String> {
+    if !set.is_object() {
+        return Vec::new();
+    }
+    let mut names: Vec<String> = Array::from(set).iter().filter_map(|name| name.as_string()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,281 @@
+// The page of a tab: starts the worker, tells it what only a page knows (hidden or not, the battery), and shows how things
+// stand. Nothing here computes. What the address says after `#` never reaches a server:
+//
+//   token=…           what lets this tab join
+//   label=…           what the pool calls this tab, shown to the person
+//   apis=webgpu,cpu   the only APIs to use
+//   conformance=webgpu&filter=…&report=/path   runs the engine's conformance suite instead of joining, and posts
+//                     the result as JSON to a path of this host (tests only)
+
+/** How often a worker that died is started again before a person has to ask for it. */
+const RESTARTS = 3;
+const RESTART_AFTER_MS = 2000;
+/** Over how long the rate is taken. */
+const RATE_WINDOW_MS = 10_000;
+
+const address = new URLSearchParams(location.hash.slice(1));
+const find = (id) => document.getElementById(id);
+
+let worker = null;
+let ended = false;
+let restarts = 0;
+let samples = [];
+let battery = null;
+
+function put(id, text) {
+  const element = find(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function bytes(count) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  while (count >= 999.5 && unit < units.length - 1) {
+    count /= 1000;
+    unit += 1;
+  }
+  return `${count < 10 && unit > 0 ? count.toFixed(1) : Math.round(count)} ${units[unit]}`;
+}
+
+/** What a state means to the person who reads it, and what to do. */
+const STATES = {
+  starting: ["Starting", () => "This browser is being looked at."],
+  connecting: ["Connecting", () => "Asking the pool whether it takes this tab."],
+  joined: ["Joined", () => "This tab is ready. Work comes when the pool has some; leave the tab open."],
+  working: ["Working", () => "Leave this tab open. It may be in the background."],
+  waiting: ["Waiting for the pool", (status) =>
+    `The connection broke: ${status.detail}. It is tried again by itself.`],
+  paused: ["Paused", () => "This tab has left the pool and does nothing."],
+  refused: ["The pool said no", (status) =>
+    `${status.detail}. Ask whoever runs the pool for a new address.`],
+  dismissed: ["Done", (status) => `The pool sent this tab home: ${status.detail}. You can close it.`],
+  "gave-up": ["The pool is gone", (status) =>
+    `Nothing answered for a quarter of an hour: ${status.detail}.`],
+  dead: ["This tab has stopped", (status) => status.detail],
+};
+
+/** What the button does in a state. */
+const BUTTONS = {
+  connecting: ["Pause", "pause"],
+  joined: ["Pause", "pause"],
+  working: ["Pause", "pause"],
+  waiting: ["Try now", "resume"],
+  paused: ["Join again", "resume"],
+  refused: ["Try again", "resume"],
+  dismissed: ["Join again", "resume"],
+  "gave-up": ["Try again", "resume"],
+  dead: ["Start again", "restart"],
+};
+
+function showState(state, status) {
+  const [headline, explain] = STATES[state];
+  find("state").dataset.state = state;
+  put("headline", headline);
+  put("explanation", explain(status));
+  const button = find("toggle");
+  const [text, action] = BUTTONS[state] ?? ["Pause", ""];
+  put("toggle", text);
+  button.disabled = action === "";
+  button.dataset.action = action;
+  document.title = `${headline} · ${address.get("label") ?? "tabpool"}`;
+}
+
+/** What to do about a problem, kept apart from what it is. */
+function hint(problem) {
+  if (/device is lost|lost its device/.test(problem)) return "The graphics driver started anew; the pool sends its work again.";
+  if (/out of memory|Memory/.test(problem)) return "Close other tabs, or let this browser take smaller models.";
+  if (/block /.test(problem)) return "A part of a model did not arrive. The pool tries again; check the network if it stays.";
+  return "The pool knows of it and gives the work to another tab.";
+}
+
+function showStatus(status) {
+  const now = performance.now();
+  samples.push([now, status.runs]);
+  samples = samples.filter(([when]) => now - when <= RATE_WINDOW_MS);
+  const [[since, before]] = samples;
+  const rate = now > since ? ((status.runs - before) * 1000) / (now - since) : 0;
+  const busy = status.state === "joined" && (rate > 0 || status.loading);
+  showState(busy ? "working" : status.state, status);
+  put("runs", status.runs.toLocaleString());
+  put("rate", rate >= 10 ? rate.toFixed(0) : rate.toFixed(1));
+  put("programs", String(status.programs));
+  put("memory", bytes(status.memory));
+  put("fetched", bytes(status.fetched.bytes));
+  put("served", status.served ? bytes(status.served.bytes) : "keeps nothing");
+  if (status.stored) find("served").title = `${status.stored.blocks} blocks, ${bytes(status.stored.bytes)} kept here`;
+  const { loading } = status;
+  find("loading").hidden = !loading;
+  if (loading) {
+    put("loading-name", `Loading ${loading.name || "a model"}`);
+    put("loading-part", `${bytes(loading.done)} of ${bytes(loading.total)}`);
+    find("loading-bar").value = loading.total > 0 ? loading.done / loading.total : 0;
+  }
+  showTrouble(status.error ?? null, status.errors);
+  if (status.cacheTrouble) fact("Cache trouble", status.cacheTrouble);
+  if (status.stored) fact("Kept here", `${status.stored.blocks} blocks, ${bytes(status.stored.bytes)}`);
+}
+
+function showTrouble(problem, count, whatNext = hint(problem ?? "")) {
+  find("trouble").hidden = !problem;
+  if (!problem) return;
+  put("trouble-title", count > 1 ? `Last of ${count} problems` : "A problem");
+  put("trouble-text", problem);
+  put("trouble-hint", whatNext);
+}
+
+/** A row of the table, made where it is not there yet. */
+function fact(name, text) {
+  const id = `fact-${name.replaceAll(" ", "-").toLowerCase()}`;
+  let cell = find(id);
+  if (!cell) {
+    const row = find("facts").insertRow();
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = name;
+    cell = document.createElement("td");
+    cell.id = id;
+    row.append(head, cell);
+  }
+  if (cell.textContent !== text) cell.textContent = text;
+}
+
+function showFacts(facts) {
+  const names = { webgpu: "WebGPU", webnn: "WebNN", cpu: "Processor" };
+  fact("Browser", `${facts.browser} ${facts.version}`);
+  fact("System", `${facts.os}, ${facts.cores} ${facts.cores === 1 ? "core" : "cores"}`);
+  for (const api of facts.apis) {
+    fact(names[api.api] ?? api.api, api.reason ?? `${api.adapter}${api.software ? " (in software)" : ""}`);
+  }
+  fact("Isolated", crossOriginIsolated ? "yes" : "no");
+  if (facts.cacheTrouble) fact("Keeps models", `no: ${facts.cacheTrouble}`);
+}
+
+function dead(reason) {
+  worker?.terminate();
+  worker = null;
+  if (restarts < RESTARTS) {
+    restarts += 1;
+    showTrouble(`The worker stopped: ${reason}`, restarts, "It is started again by itself.");
+    setTimeout(startWorker, RESTART_AFTER_MS);
+    showState("starting", {});
+  } else {
+    showState("dead", { detail: reason });
+  }
+}
+
+function receive(message) {
+  if (message.kind === "status") showStatus(message);
+  else if (message.kind === "facts") showFacts(message);
+  else if (message.kind === "died") dead(message.reason);
+}
+
+function newWorker(onMessage, onDeath) {
+  const fresh = new Worker(new URL("worker.js", location.href), { type: "module" });
+  // One that was ended may still have messages on their way.
+  fresh.addEventListener("message", (event) => fresh === worker && onMessage(event.data));
+  fresh.addEventListener("error", (event) => {
+    if (fresh === worker) onDeath(event.message ?? "the worker's script could not be loaded; reload the page");
+  });
+  worker = fresh;
+}
+
+function startWorker() {
+  if (ended) return;
+  newWorker(receive, dead);
+  const link = new URL("link", location.href);
+  link.protocol = link.protocol === "https:" ? "wss:" : "ws:";
+  link.hash = "";
+  const config = {
+    url: link.href,
+    gateway: new URL("ipfs/", location.href).href.split("#")[0],
+    token: address.get("token") ?? "",
+    apis: address.get("apis") ?? "",
+  };
+  worker.postMessage({ kind: "start", config });
+  worker.postMessage({ kind: "hidden", hidden: document.hidden });
+  tellBattery();
+}
+
+function tellBattery() {
+  if (battery) worker?.postMessage({ kind: "battery", percent: Math.round(battery.level * 100), charging: battery.charging });
+}
+
+async function watchBattery() {
+  if (!navigator.getBattery) return;
+  battery = await navigator.getBattery();
+  battery.addEventListener("levelchange", tellBattery);
+  battery.addEventListener("chargingchange", tellBattery);
+  tellBattery();
+}
+
+/** A phone that darkens its screen sleeps, and its tabs with it. */
+function offerWakeLock() {
+  if (!navigator.wakeLock) return;
+  find("awake-field").hidden = false;
+  let lock = null;
+  const follow = async () => {
+    const wanted = find("awake").checked && !document.hidden;
+    try {
+      if (wanted && (!lock || lock.released)) lock = await navigator.wakeLock.request("screen");
+      else if (!wanted && lock) await lock.release();
+    } catch {
+      // The system refuses, for a nearly empty battery for example.
+      find("awake").checked = false;
+    }
+  };
+  find("awake").addEventListener("change", follow);
+  document.addEventListener("visibilitychange", follow);
+}
+
+async function join() {
+  if (!globalThis.Worker || !globalThis.WebAssembly) {
+    showState("dead", { detail: "This browser is too old: it has no workers or no WebAssembly." });
+    return;
+  }
+  startWorker();
+  offerWakeLock();
+  document.addEventListener("visibilitychange", () => worker?.postMessage({ kind: "hidden", hidden: document.hidden }));
+  addEventListener("pagehide", (event) => {
+    // Said while there is still time, so that the pool does not wait for this tab to come back.
+    if (!event.persisted) worker?.postMessage({ kind: "leave" });
+  });
+  find("toggle").addEventListener("click", () => {
+    const { action } = find("toggle").dataset;
+    if (action === "restart") {
+      restarts = 0;
+      startWorker();
+    } else if (action) {
+      worker?.postMessage({ kind: action });
+    }
+  });
+  await watchBattery().catch(() => {});
+}
+
+/** Runs the suite and reports; the text at the top says how it went as well. */
+function conformance() {
+  const report = address.get("report");
+  const finish = async (result) => {
+    ended = true;
+    put("headline", result.error ? "Failed" : "Finished");
+    if (report) await fetch(new URL(report, location.origin), { method: "POST", body: JSON.stringify(result) });
+    put("explanation", result.error ?? `${result.cases.length} cases in ${result.seconds.toFixed(1)} s`);
+  };
+  put("headline", "Conformance");
+  put("explanation", `Running on ${address.get("conformance")}.`);
+  newWorker(
+    (message) => {
+      if (message.kind === "conformance") finish(JSON.parse(message.result));
+      else if (message.kind === "died") finish({ error: message.reason });
+    },
+    (reason) => finish({ error: reason }),
+  );
+  worker.postMessage({ kind: "conformance", api: address.get("conformance"), filter: address.get("filter") ?? "" });
+}
+
+const label = address.get("label");
+if (label) {
+  put("label", label);
+  find("label").hidden = false;
+}
+if (address.has("conformance")) conformance();
+else join();
