@@ -81,9 +81,9 @@ impl Lowering<'_> {
             Op::Attention { heads, scale } => return Ok(vec![self.attention(node, *heads, *scale)]),
             Op::LayerNorm { epsilon } => {
                 let reads = vec![self.bound(x), Source::Absent.into(), self.bound(inputs[1]), self.bound(inputs[2])];
-                return Ok(vec![(layer_norm::launch(rows, n, *epsilon, false), reads)]);
+                return Ok(vec![(layer_norm::launch(rows, n, *epsilon, false, self.device.software), reads)]);
             }
-            Op::AddLayerNorm { epsilon } => layer_norm::launch(rows, n, *epsilon, true),
+            Op::AddLayerNorm { epsilon } => layer_norm::launch(rows, n, *epsilon, true, self.device.software),
             Op::Softmax => softmax::launch(rows, n),
             Op::L2Normalize { epsilon } => l2_normalize::launch(rows, n, *epsilon),
             Op::Reduce { reduction, axis, .. } => {
