@@ -238,16 +238,24 @@ impl Browser {
 
     /// Waits until it has ended and everything of it is cleaned up. Cancel safe, and may be called again.
     pub async fn wait(&self) -> ExitReason {
+        self.ended().await
+    }
+
+    /// The end of the browser as a future that does not keep it alive: for tasks that watch it while its owner may drop
+    /// it. Cancel safe.
+    pub fn ended(&self) -> impl Future<Output = ExitReason> + Send + use<> {
         let mut exit = self.exit.clone();
-        match exit.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or(ExitReason::Killed),
-            // The undertaker publishes before it ends; it can only be gone by a panic, and the guard then cleans up.
-            Err(_) => ExitReason::Killed,
+        async move {
+            match exit.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or(ExitReason::Killed),
+                // The undertaker publishes before it ends; it can only be gone by a panic, and the guard then cleans up.
+                Err(_) => ExitReason::Killed,
+            }
         }
     }
 
     /// Asks it to end, and kills it when it has not after `grace`. Returns when everything of it is cleaned up.
-    pub async fn close(self, grace: Duration) -> ExitReason {
+    pub async fn close(&self, grace: Duration) -> ExitReason {
         self.life.end(ExitReason::Closed, Signal::Terminate);
         match tokio::time::timeout(grace, self.wait()).await {
             Ok(reason) => reason,

@@ -152,7 +152,7 @@ impl Actor {
             Command::Submit(job) => self.submit(*job),
             Command::Cancel(request) => self.handle(Event::Cancel { request }),
             Command::Launched { slot, start, outcome } => self.launched(slot, start, outcome),
-            Command::Exited { slot, start, reason } => self.exited(slot, start, reason),
+            Command::Exited { slot, start, reason } => self.exited(slot, start, &reason),
             Command::Memory { host, browsers } => self.memory = (host, browsers),
             // Taken by the loop.
             Command::Close(_) => {}
@@ -162,7 +162,7 @@ impl Actor {
     fn bridge_event(&mut self, event: BridgeEvent) {
         match event {
             BridgeEvent::Joined { link, tag, session, hello, .. } => {
-                self.joined(link, tag, session, hello.capabilities)
+                self.joined(link, tag, session, hello.capabilities);
             }
             BridgeEvent::Resumed { worker, hello } => self.resumed(worker, &hello),
             BridgeEvent::Frame { worker, frame } => self.frame(worker, frame),

@@ -30,7 +30,7 @@ pub enum PoolError {
     Refs(#[from] RefError),
     /// The metrics database cannot be used.
     #[error(transparent)]
-    Metrics(#[from] OpenError),
+    Metrics(Box<OpenError>),
     /// The metrics database could not be read.
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -77,14 +77,14 @@ pub enum PoolError {
     },
     /// A folder could not be imported.
     #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(Box<ImportError>),
     /// A model's folder cannot be read.
     #[error("model {name:?}: {source}")]
     Model {
         /// The model.
         name: String,
         /// Why not.
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// The request does not fit the model.
     #[error("model {model:?}: {source}")]
@@ -92,7 +92,7 @@ pub enum PoolError {
         /// The model.
         model: String,
         /// Why not.
-        source: RequestError,
+        source: Box<RequestError>,
     },
     /// A worker found the request itself wrong.
     #[error("the request was refused by its worker: {0}")]
@@ -133,6 +133,18 @@ pub enum PoolError {
     /// The pool has closed.
     #[error("the pool is closed")]
     Closed,
+}
+
+impl From<ImportError> for PoolError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(Box::new(error))
+    }
+}
+
+impl From<OpenError> for PoolError {
+    fn from(error: OpenError) -> Self {
+        Self::Metrics(Box::new(error))
+    }
 }
 
 impl PoolError {

@@ -28,16 +28,7 @@ impl Running {
     pub(crate) async fn end(self) {
         match self {
             Running::Browser(browser) => {
-                // The task that watches the browser gives its handle up as soon as the browser has ended.
-                match Arc::try_unwrap(browser) {
-                    Ok(browser) => {
-                        browser.close(GRACE).await;
-                    }
-                    Err(shared) => {
-                        shared.kill();
-                        shared.wait().await;
-                    }
-                }
+                browser.close(GRACE).await;
             }
             // Its link is closed; a thread in the middle of a run ends after it.
             Running::Native(thread) => {

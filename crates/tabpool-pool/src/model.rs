@@ -130,6 +130,9 @@ pub(crate) struct ProgramEntry {
     pub(crate) encoded: Tensor,
 }
 
+/// Programs by bucket and outputs.
+type Programs = HashMap<(Bucket, Vec<String>), Arc<ProgramEntry>>;
+
 /// A model that was opened.
 pub(crate) struct ModelEntry {
     pub(crate) id: ModelId,
@@ -137,7 +140,7 @@ pub(crate) struct ModelEntry {
     pub(crate) identity: Arc<ModelIdentity>,
     pub(crate) model: Model,
     /// By bucket and outputs; both come from short lists of the model's own.
-    programs: Mutex<HashMap<(Bucket, Vec<String>), Arc<ProgramEntry>>>,
+    programs: Mutex<Programs>,
 }
 
 impl ModelEntry {
@@ -255,7 +258,7 @@ impl ModelHandle {
     }
 
     fn refused(&self, source: tabpool_models::RequestError) -> PoolError {
-        PoolError::Request { model: self.name().to_owned(), source }
+        PoolError::Request { model: self.name().to_owned(), source: Box::new(source) }
     }
 
     /// The program of a bucket, built at its first use.
@@ -275,7 +278,7 @@ impl ModelHandle {
         let (key, bytes) = built
             .await
             .map_err(|_| PoolError::Closed)?
-            .map_err(|source| PoolError::Model { name: self.name().to_owned(), source })?;
+            .map_err(|source| PoolError::Model { name: self.name().to_owned(), source: Box::new(source) })?;
         let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into())
             .map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
         let built =

@@ -126,7 +126,7 @@ impl Here {
 
     fn cpu(&self) -> Result<Rc<dyn Backend>, EngineError> {
         let options = CpuOptions::new();
-        let options = self.threads.map_or(options.clone(), |threads| options.threads(threads));
+        let options = self.threads.map_or(options, |threads| options.threads(threads));
         Ok(Rc::new(CpuBackend::new(&options)?))
     }
 }

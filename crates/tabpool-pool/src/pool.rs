@@ -345,7 +345,7 @@ fn open(shared: &Shared, name: &str, root: Option<Cid>) -> Result<Arc<ModelEntry
     if let Some(known) = shared.models.lock().unwrap_or_else(PoisonError::into_inner).get(&root) {
         return Ok(Arc::clone(known));
     }
-    let refused = |source| PoolError::Model { name: name.to_owned(), source };
+    let refused = |source| PoolError::Model { name: name.to_owned(), source: Box::new(source) };
     let model = Model::open(&*shared.store, &root).map_err(refused)?;
     let mut models = shared.models.lock().unwrap_or_else(PoisonError::into_inner);
     let id = ModelId(models.len() as u64 + 1);

@@ -203,7 +203,7 @@ impl Actor {
         match frame.message {
             Message::Loaded { program, api, stats } => self.load_finished(id, ProgramId(program), api, &stats),
             Message::LoadFailed { program, api, fault, reason } => {
-                self.load_failed(id, ProgramId(program), api, fault, reason)
+                self.load_failed(id, ProgramId(program), api, fault, reason);
             }
             Message::LoadProgress { program, api, done, total } => {
                 if let Some(entry) = self.programs.get(&ProgramId(program)) {

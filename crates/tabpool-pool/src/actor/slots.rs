@@ -138,11 +138,9 @@ impl Actor {
         match outcome {
             Ok(running) => {
                 if let Running::Browser(browser) = &running {
-                    let (browser, commands) = (Arc::downgrade(browser), self.setup.commands.clone());
+                    let (ended, commands) = (browser.ended(), self.setup.commands.clone());
                     tokio::spawn(async move {
-                        let Some(browser) = browser.upgrade() else { return };
-                        let reason = browser.wait().await.to_string();
-                        drop(browser);
+                        let reason = ended.await.to_string();
                         let _ = commands.send(Command::Exited { slot: id, start, reason }).await;
                     });
                 }
@@ -158,7 +156,7 @@ impl Actor {
     }
 
     /// A browser has ended by itself: its worker is lost at once, without waiting for its link to fall silent.
-    pub(super) fn exited(&mut self, id: SlotId, start: u32, reason: String) {
+    pub(super) fn exited(&mut self, id: SlotId, start: u32, reason: &str) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         if slot.starts != start || slot.running.is_none() {
             return;
