@@ -180,3 +180,16 @@ fn a_second_bucket_shares_weights_and_compiles_nothing() {
         },
     );
 }
+
+#[test]
+fn the_kernels_for_hardware_conform_too() {
+    with(
+        "kernels for hardware",
+        |gpu| gpu.capabilities.software = false,
+        async |backend| {
+            let results = tabpool_engine::conformance::run(&backend).await;
+            let failed: Vec<String> = results.iter().filter(|r| !r.passed()).map(ToString::to_string).collect();
+            assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), results.len(), failed.join("\n"));
+        },
+    );
+}

@@ -210,16 +210,19 @@ impl Lowering<'_> {
                 [strides[0], strides[1], strides[2], strides[3]]
             })
             .collect();
-        let launch = attention::launch(&Attention {
-            batches: qd[0],
-            heads,
-            queries: qd[1],
-            keys: kd[1],
-            size: qd[2] / heads,
-            value_size: vd[2] / heads,
-            scale,
-            biases: &biases,
-        });
+        let launch = attention::launch(
+            &Attention {
+                batches: qd[0],
+                heads,
+                queries: qd[1],
+                keys: kd[1],
+                size: qd[2] / heads,
+                value_size: vd[2] / heads,
+                scale,
+                biases: &biases,
+            },
+            self.device.software,
+        );
         let mut reads: Vec<Bound> = node.inputs.iter().map(|&id| self.bound(id)).collect();
         reads.resize(launch.variant.kernel.reads as usize, Source::Absent.into());
         (launch, reads)
