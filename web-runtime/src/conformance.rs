@@ -42,5 +42,5 @@ pub async fn conformance(api: String, filter: String) -> Result<String, JsValue>
         .with("version", facts.version)
         .with("seconds", start.elapsed().as_secs_f64())
         .with("cases", cases);
-    Ok(JSON::stringify(&result.into()).map(String::from)?)
+    JSON::stringify(&result.into()).map(String::from)
 }

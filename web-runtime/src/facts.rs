@@ -117,11 +117,12 @@ async fn webgpu(scope: &Scope, navigator: &Navigator) -> Result<AdapterInfo, Str
     let said = |key| text(&info, key).unwrap_or_default();
     // The flag moved from the adapter to its info.
     let fallback = property(&info, "isFallbackAdapter").as_bool().or(adapter.is_fallback_adapter());
+    let names_itself = ["vendor", "architecture", "device", "description"].iter().any(|&key| !said(key).is_empty());
     Ok(AdapterInfo {
         vendor: said("vendor"),
         architecture: said("architecture"),
         device: said("device"),
-        description: said("description"),
+        description: if names_itself { said("description") } else { "an adapter that does not name itself".to_owned() },
         fallback: fallback.unwrap_or(false),
         features: names(&adapter.features()),
         language_features: names(&gpu.wgsl_language_features()),

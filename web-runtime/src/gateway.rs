@@ -1,9 +1,13 @@
 //! Blocks from the host's trustless gateway, by fetch from the page's own origin.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, Shared};
 use js_sys::{ArrayBuffer, Uint8Array};
 use tabpool_content::{Cid, MAX_BLOCK_BYTES};
 use tabpool_worker::BlockFetcher;
@@ -20,8 +24,17 @@ const TIMEOUT_MS: u32 = 120_000;
 /// How often one block is asked for. A phone that changes its network must not lose a load that is nearly done.
 const ATTEMPTS: u32 = 4;
 
-/// Fetches blocks.
+/// Fetches blocks. One that several loads want at the same time is fetched once.
 pub(crate) struct Gateway {
+    source: Rc<Source>,
+    /// Bounded by what loads fetch ahead.
+    coming: RefCell<HashMap<Cid, Coming>>,
+}
+
+/// A block on its way to everybody who asked for it.
+type Coming = Shared<LocalBoxFuture<'static, Result<Bytes, String>>>;
+
+struct Source {
     /// What a CID is appended to.
     address: String,
     /// Whether blocks are kept by this runtime, so that the browser need not keep them as well.
@@ -37,12 +50,48 @@ struct Failure {
 
 impl Gateway {
     pub(crate) fn new(address: String, kept: bool) -> Self {
-        Self { address, kept, fetched: Cell::default() }
+        let source = Rc::new(Source { address, kept, fetched: Cell::default() });
+        Self { source, coming: RefCell::default() }
     }
 
     /// Blocks and bytes that came so far.
     pub(crate) fn fetched(&self) -> (u32, u64) {
-        self.fetched.get()
+        self.source.fetched.get()
+    }
+}
+
+#[async_trait(?Send)]
+impl BlockFetcher for Gateway {
+    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String> {
+        let coming = {
+            let mut all = self.coming.borrow_mut();
+            let start = || Rc::clone(&self.source).fetch(*cid).boxed_local().shared();
+            all.entry(*cid).or_insert_with(start).clone()
+        };
+        let result = coming.await;
+        self.coming.borrow_mut().remove(cid);
+        result
+    }
+}
+
+impl Source {
+    async fn fetch(self: Rc<Self>, cid: Cid) -> Result<Bytes, String> {
+        let url = format!("{}{cid}?format=raw", self.address);
+        let mut attempt = 0;
+        loop {
+            match self.ask(&url).await {
+                Ok(bytes) => {
+                    let (blocks, total) = self.fetched.get();
+                    self.fetched.set((blocks + 1, total + bytes.len() as u64));
+                    return Ok(bytes);
+                }
+                Err(Failure { again: true, .. }) if attempt + 1 < ATTEMPTS => {
+                    sleep(wait_ms(attempt, js_sys::Math::random())).await;
+                    attempt += 1;
+                }
+                Err(Failure { reason, .. }) => return Err(reason),
+            }
+        }
     }
 
     async fn ask(&self, url: &str) -> Result<Bytes, Failure> {
@@ -74,27 +123,5 @@ impl Gateway {
         let promise = response.array_buffer().map_err(|e| broken(&e))?;
         let buffer: ArrayBuffer = JsFuture::from(promise).await.map_err(|e| broken(&e))?.unchecked_into();
         Ok(Bytes::from(Uint8Array::new(&buffer).to_vec()))
-    }
-}
-
-#[async_trait(?Send)]
-impl BlockFetcher for Gateway {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String> {
-        let url = format!("{}{cid}?format=raw", self.address);
-        let mut attempt = 0;
-        loop {
-            match self.ask(&url).await {
-                Ok(bytes) => {
-                    let (blocks, total) = self.fetched.get();
-                    self.fetched.set((blocks + 1, total + bytes.len() as u64));
-                    return Ok(bytes);
-                }
-                Err(Failure { again: true, .. }) if attempt + 1 < ATTEMPTS => {
-                    sleep(wait_ms(attempt, js_sys::Math::random())).await;
-                    attempt += 1;
-                }
-                Err(Failure { reason, .. }) => return Err(reason),
-            }
-        }
     }
 }

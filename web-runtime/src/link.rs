@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
 use js_sys::{ArrayBuffer, Uint8Array};
-use tabpool_protocol::SessionError;
+use tabpool_protocol::{RefusalCode, SessionError};
 use tabpool_worker::{Worker, WorkerOptions};
 use wasm_bindgen::prelude::{Closure, JsCast};
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
@@ -61,8 +61,8 @@ pub(crate) enum State {
 /// Why a link is not opened again.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ending {
-    /// The host does not want this worker.
-    Refused(String),
+    /// The host does not want this worker, for this reason in the words of programs and of people.
+    Refused(RefusalCode, String),
     /// The host sent this worker away.
     Dismissed(String),
     /// The person at the page wants a pause.
@@ -107,7 +107,7 @@ pub(crate) async fn keep(
         serving.closed();
         let reason = match over {
             Over::Session(SessionError::Refused { code, reason }) => {
-                return Ending::Refused(format!("{reason} ({code:?})"));
+                return Ending::Refused(code, reason);
             }
             Over::Session(SessionError::Left(reason)) => return Ending::Dismissed(reason),
             Over::Paused => return Ending::Paused,

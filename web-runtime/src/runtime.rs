@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures::channel::mpsc;
 use js_sys::Array;
-use tabpool_protocol::{ApiKind, Capabilities, Frame, Message};
+use tabpool_protocol::{ApiKind, Capabilities, Frame, Message, RefusalCode};
 use tabpool_worker::Worker;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use wasm_bindgen_futures::spawn_local;
@@ -184,7 +184,7 @@ impl Inner {
             State::Connecting => ("connecting", None, None),
             State::Joined => ("joined", None, None),
             State::Waiting { wait_ms, reason } => ("waiting", Some(reason.clone()), Some(*wait_ms)),
-            State::Ended(Ending::Refused(reason)) => ("refused", Some(reason.clone()), None),
+            State::Ended(Ending::Refused(code, reason)) => (refusal(*code), Some(reason.clone()), None),
             State::Ended(Ending::Dismissed(reason)) => ("dismissed", Some(reason.clone()), None),
             State::Ended(Ending::Paused) => ("paused", None, None),
             State::Ended(Ending::GaveUp(reason)) => ("gave-up", Some(reason.clone()), None),
@@ -210,6 +210,17 @@ impl Inner {
             note = note.with("cacheTrouble", cache.trouble());
         }
         note.post();
+    }
+}
+
+/// The page's name for a refusal, which decides what it tells people to do.
+fn refusal(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::Token => "refused-token",
+        RefusalCode::Version => "refused-version",
+        RefusalCode::Full => "refused-full",
+        RefusalCode::Closing => "refused-closing",
+        _ => "refused",
     }
 }
 

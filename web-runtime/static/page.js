@@ -21,6 +21,8 @@ let ended = false;
 let restarts = 0;
 let samples = [];
 let battery = null;
+/** Why the last worker died, shown until something newer goes wrong. */
+let death = null;
 
 function put(id, text) {
   const element = find(id);
@@ -46,8 +48,11 @@ const STATES = {
   waiting: ["Waiting for the pool", (status) =>
     `The connection broke: ${status.detail}. It is tried again by itself.`],
   paused: ["Paused", () => "This tab has left the pool and does nothing."],
-  refused: ["The pool said no", (status) =>
-    `${status.detail}. Ask whoever runs the pool for a new address.`],
+  "refused-token": ["The pool said no", (status) => `${status.detail}. Ask whoever runs the pool for a new address.`],
+  "refused-version": ["The pool said no", (status) => `${status.detail}. Reload this page.`],
+  "refused-full": ["The pool is full", (status) => `${status.detail}. Try again later.`],
+  "refused-closing": ["The pool is closing", (status) => `${status.detail}. You can close this tab.`],
+  refused: ["The pool said no", (status) => `${status.detail}. Reload this page.`],
   dismissed: ["Done", (status) => `The pool sent this tab home: ${status.detail}. You can close it.`],
   "gave-up": ["The pool is gone", (status) =>
     `Nothing answered for a quarter of an hour: ${status.detail}.`],
@@ -61,6 +66,10 @@ const BUTTONS = {
   working: ["Pause", "pause"],
   waiting: ["Try now", "resume"],
   paused: ["Join again", "resume"],
+  "refused-token": ["Try again", "resume"],
+  "refused-version": ["Try again", "resume"],
+  "refused-full": ["Try again", "resume"],
+  "refused-closing": ["Try again", "resume"],
   refused: ["Try again", "resume"],
   dismissed: ["Join again", "resume"],
   "gave-up": ["Try again", "resume"],
@@ -69,6 +78,7 @@ const BUTTONS = {
 
 function showState(state, status) {
   const [headline, explain] = STATES[state];
+  if (find("state").dataset.state !== state) performance.mark(`tabpool-${state}`);
   find("state").dataset.state = state;
   put("headline", headline);
   put("explanation", explain(status));
@@ -90,6 +100,7 @@ function hint(problem) {
 
 function showStatus(status) {
   const now = performance.now();
+  if (status.state !== "joined") samples = [];
   samples.push([now, status.runs]);
   samples = samples.filter(([when]) => now - when <= RATE_WINDOW_MS);
   const [[since, before]] = samples;
@@ -110,7 +121,8 @@ function showStatus(status) {
     put("loading-part", `${bytes(loading.done)} of ${bytes(loading.total)}`);
     find("loading-bar").value = loading.total > 0 ? loading.done / loading.total : 0;
   }
-  showTrouble(status.error ?? null, status.errors);
+  if (status.error) showTrouble(status.error, status.errors);
+  else showTrouble(death, restarts, "It was started again.");
   if (status.cacheTrouble) fact("Cache trouble", status.cacheTrouble);
   if (status.stored) fact("Kept here", `${status.stored.blocks} blocks, ${bytes(status.stored.bytes)}`);
 }
@@ -155,7 +167,8 @@ function dead(reason) {
   worker = null;
   if (restarts < RESTARTS) {
     restarts += 1;
-    showTrouble(`The worker stopped: ${reason}`, restarts, "It is started again by itself.");
+    death = `The worker stopped: ${reason}`;
+    showTrouble(death, restarts, "It is started again by itself.");
     setTimeout(startWorker, RESTART_AFTER_MS);
     showState("starting", {});
   } else {
