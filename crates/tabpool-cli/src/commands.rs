@@ -1,0 +1,44 @@
+//! The commands, each in a file of its own with its arguments, their help and its tests.
+
+mod demo;
+mod doctor;
+mod embed;
+mod models;
+mod report;
+mod run;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::failure::Verdict;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say which browsers, adapters and APIs there are, and what is missing
+    Doctor(doctor::Arguments),
+    /// Add, list and remove models
+    #[command(subcommand)]
+    Models(models::Command),
+    /// Embed texts, one vector each
+    Embed(embed::Arguments),
+    /// Run a model on tensors from a file
+    Run(run::Arguments),
+    /// Show what was measured
+    Report(report::Arguments),
+    /// Run a real model on every worker of this machine, compared and timed
+    Demo(demo::Arguments),
+}
+
+/// Does it.
+pub(crate) async fn run(command: Command, context: &Context) -> Result<Verdict> {
+    match command {
+        Command::Doctor(arguments) => doctor::run(&arguments, context).await,
+        Command::Models(command) => models::run(command, context).await,
+        Command::Embed(arguments) => embed::run(&arguments, context).await,
+        Command::Run(arguments) => run::run(&arguments, context).await,
+        Command::Report(arguments) => report::run(&arguments, context).await,
+        Command::Demo(arguments) => demo::run(&arguments, context).await,
+    }
+}
