@@ -10,7 +10,7 @@ use tabpool_metrics::ModelIdentity;
 use tabpool_models::{Bucket, Model, Signature};
 use tabpool_protocol::ApiKind;
 use tabpool_scheduler::{ModelId, Placement, ProgramId};
-use tabpool_tensor::{DType, Tensor};
+use tabpool_tensor::{DType, Shape, Tensor};
 use tokio::sync::oneshot;
 
 use crate::actor::{Command, Job};
@@ -128,6 +128,23 @@ pub(crate) struct ProgramEntry {
     pub(crate) bucket: Bucket,
     /// The encoding, as it travels.
     pub(crate) encoded: Tensor,
+    /// What it gives, in order. An answer that is anything else is not believed.
+    pub(crate) outputs: Vec<(DType, Shape)>,
+}
+
+impl ProgramEntry {
+    /// Whether these tensors are what the program gives, and if not, what is wrong. Their values say nothing.
+    pub(crate) fn fits(&self, tensors: &[Tensor]) -> Result<(), String> {
+        if tensors.len() != self.outputs.len() {
+            return Err(format!("{} outputs came, {} were wanted", tensors.len(), self.outputs.len()));
+        }
+        for (index, (got, (dtype, shape))) in tensors.iter().zip(&self.outputs).enumerate() {
+            if (got.dtype(), got.shape()) != (*dtype, shape) {
+                return Err(format!("output {index} is {}{}, {dtype}{shape} was wanted", got.dtype(), got.shape()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Programs by bucket and outputs.
@@ -272,17 +289,20 @@ impl ModelHandle {
         // Building reads nothing but what the model read when it was opened, yet takes milliseconds.
         let built = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = key.1.iter().map(String::as_str).collect();
-            let bytes = entry.model.program(bucket, &names)?.encode();
-            Ok((key, bytes))
+            let program = entry.model.program(bucket, &names)?;
+            let graph = program.graph();
+            let values = graph.outputs().iter().map(|output| graph.value(output.value));
+            let outputs = values.map(|value| (value.dtype, value.shape.clone())).collect();
+            Ok((key, program.encode(), outputs))
         });
-        let (key, bytes) = built
+        let (key, bytes, outputs) = built
             .await
             .map_err(|_| PoolError::Closed)?
             .map_err(|source| PoolError::Model { name: self.name().to_owned(), source: Box::new(source) })?;
         let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into())
             .map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
-        let built =
-            ProgramEntry { id, model: self.entry.id, identity: Arc::clone(&self.entry.identity), bucket, encoded };
+        let (model, identity) = (self.entry.id, Arc::clone(&self.entry.identity));
+        let built = ProgramEntry { id, model, identity, bucket, encoded, outputs };
         let mut programs = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner);
         // Two first uses may have built it at once; the first one's is the one both use.
         Ok(Arc::clone(programs.entry(key).or_insert_with(|| Arc::new(built))))

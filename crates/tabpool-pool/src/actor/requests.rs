@@ -123,6 +123,12 @@ impl Actor {
         }
         worker.in_flight.remove(&request);
         if let Some(waiting) = self.requests.get_mut(&request) {
+            // Workers are not trusted: what does not fit is a failure of the worker's, and another one is asked.
+            if let Err(reason) = waiting.program.fits(&tensors) {
+                let reason = format!("the answer of {} does not fit: {reason}", worker.link.id());
+                let fault = tabpool_scheduler::Fault::Worker;
+                return self.handle(Event::Failed { worker: id, request, attempt, fault, reason });
+            }
             waiting.answer = Some((attempt, stats, tensors, Instant::now()));
         }
         let compute = Duration::from_micros(stats.compute_us.saturating_add(stats.readback_us));
