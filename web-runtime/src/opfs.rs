@@ -5,18 +5,24 @@
 //! moment and leave half a file; that is noticed where it matters, because the worker verifies every block it reads
 //! and removes what does not hash to its name.
 //!
+//! Writing goes on in the background, a bounded number of blocks behind: a load need not wait until its weights are kept.
+//!
 //! Several tabs of a profile share the folder. A file that another tab has open counts as missing, and the block comes
 //! from the host as if it were not here.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::channel::mpsc;
+use futures::{SinkExt, StreamExt};
 use js_sys::{Date, Object, Promise, Reflect};
 use tabpool_content::{Cid, MAX_BLOCK_BYTES};
 use tabpool_worker::BlockCache;
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{
     File, FileSystemDirectoryHandle, FileSystemFileHandle, FileSystemGetDirectoryOptions, FileSystemGetFileOptions,
     FileSystemSyncAccessHandle, StorageEstimate,
@@ -38,6 +44,9 @@ const LIMIT_UNTOLD: f64 = (1u64 << 30) as f64;
 /// The limit however large the quota is: a pool's tab should not fill a disk.
 const LIMIT_MOST: f64 = (32u64 << 30) as f64;
 
+/// Blocks that wait to be written at most, of up to a megabyte each as a rule; then loads wait for the file system.
+const MOST_WAITING: usize = 32;
+
 #[wasm_bindgen]
 extern "C" {
     /// A file, with the one method that web-sys has only behind its unstable flag.
@@ -48,8 +57,15 @@ extern "C" {
 
 /// The blocks of this origin.
 pub(crate) struct Opfs {
+    files: Rc<Files>,
+    writes: mpsc::Sender<Cid>,
+}
+
+/// The files, and what waits to become one.
+struct Files {
     folder: FileSystemDirectoryHandle,
     shelf: RefCell<Shelf>,
+    waiting: RefCell<HashMap<Cid, Bytes>>,
     served: Cell<(u32, u64)>,
     trouble: RefCell<Option<String>>,
 }
@@ -80,17 +96,36 @@ impl Opfs {
         };
         let quota = quota.and_then(|e| e.unchecked_into::<StorageEstimate>().get_quota());
         let limit = quota.map_or(LIMIT_UNTOLD, |q| q * SHARE_OF_QUOTA).clamp(0.0, LIMIT_MOST);
-        Ok(Self {
+        let files = Rc::new(Files {
             folder,
             shelf: RefCell::new(Shelf::new(limit as u64)),
+            waiting: RefCell::default(),
             served: Cell::default(),
             trouble: RefCell::default(),
-        })
+        });
+        let (writes, queue) = mpsc::channel(MOST_WAITING);
+        spawn_local(Rc::clone(&files).write_all(queue));
+        Ok(Self { files, writes })
+    }
+
+    /// Blocks and bytes that are here, as far as is known yet.
+    pub(crate) fn holds(&self) -> (u32, u64) {
+        self.files.shelf.borrow().holds()
+    }
+
+    /// Blocks and bytes that were read.
+    pub(crate) fn served(&self) -> (u32, u64) {
+        self.files.served.get()
+    }
+
+    /// What last went wrong with keeping blocks.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.files.trouble.borrow().clone()
     }
 
     /// Looks at every file once, to know what is here and how old it is.
     pub(crate) async fn survey(&self) {
-        let files = self.folder.values();
+        let files = self.files.folder.values();
         while let Ok(next) = files.next() {
             let Ok(step) = JsFuture::from(next).await else { return };
             let step: js_sys::IteratorNext = step.unchecked_into();
@@ -101,24 +136,56 @@ impl Opfs {
             // A file that another tab holds open tells no size; it counts once this tab uses it.
             if let Ok(file) = within(FILE_TIMEOUT_MS, handle.get_file()).await {
                 let file: File = file.unchecked_into();
-                self.shelf.borrow_mut().note(&handle.name(), file.size() as u64, file.last_modified() as u64);
+                self.files.shelf.borrow_mut().note(&handle.name(), file.size() as u64, file.last_modified() as u64);
+            }
+        }
+    }
+}
+
+impl Files {
+    /// Writes what is asked for, until nobody can ask any more.
+    async fn write_all(self: Rc<Self>, mut queue: mpsc::Receiver<Cid>) {
+        while let Some(cid) = queue.next().await {
+            let bytes = self.waiting.borrow().get(&cid).cloned();
+            if let Some(bytes) = bytes {
+                self.keep(&cid.to_string(), &bytes).await;
+                self.waiting.borrow_mut().remove(&cid);
             }
         }
     }
 
-    /// Blocks and bytes that are here, as far as is known yet.
-    pub(crate) fn holds(&self) -> (u32, u64) {
-        self.shelf.borrow().holds()
+    async fn keep(&self, name: &str, bytes: &Bytes) {
+        let victims = self.shelf.borrow().victims(bytes.len() as u64);
+        let Some(victims) = victims else { return };
+        for victim in victims {
+            self.delete(&victim).await;
+        }
+        match self.write(name, bytes).await {
+            Ok(()) => self.shelf.borrow_mut().note(name, bytes.len() as u64, Date::now() as u64),
+            // Another tab is writing the same block.
+            Err(e) if text(&e, "name").as_deref() == Some("NoModificationAllowedError") => {}
+            Err(e) => {
+                let reason = thrown(&e);
+                self.delete(name).await;
+                if reason.starts_with("QuotaExceededError") {
+                    self.shelf.borrow_mut().shrink();
+                }
+                *self.trouble.borrow_mut() = Some(reason);
+            }
+        }
     }
 
-    /// Blocks and bytes that were read.
-    pub(crate) fn served(&self) -> (u32, u64) {
-        self.served.get()
-    }
-
-    /// What last went wrong with keeping blocks.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.borrow().clone()
+    async fn read(&self, name: &str) -> Option<Bytes> {
+        let file = self.file(name, false).await.ok()?;
+        let access = Access::open(file, "read-only").await.ok()?;
+        let len = access.0.get_size().ok()? as usize;
+        if len > MAX_BLOCK_BYTES {
+            return None;
+        }
+        let mut bytes = vec![0; len];
+        let read = access.0.read_with_u8_array(&mut bytes).ok()? as usize;
+        bytes.truncate(read);
+        Some(Bytes::from(bytes))
     }
 
     async fn file(&self, name: &str, create: bool) -> Result<FileSystemFileHandle, JsValue> {
@@ -150,47 +217,30 @@ impl Opfs {
 #[async_trait(?Send)]
 impl BlockCache for Opfs {
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
-        let name = cid.to_string();
-        let file = self.file(&name, false).await.ok()?;
-        let access = Access::open(file, "read-only").await.ok()?;
-        let len = access.0.get_size().ok()? as usize;
-        if len > MAX_BLOCK_BYTES {
-            return None;
-        }
-        let mut bytes = vec![0; len];
-        let read = access.0.read_with_u8_array(&mut bytes).ok()? as usize;
-        drop(access);
-        bytes.truncate(read);
-        self.shelf.borrow_mut().note(&name, len as u64, Date::now() as u64);
-        let (blocks, total) = self.served.get();
-        self.served.set((blocks + 1, total + read as u64));
-        Some(Bytes::from(bytes))
+        let waiting = self.files.waiting.borrow().get(cid).cloned();
+        let bytes = match waiting {
+            Some(bytes) => bytes,
+            None => {
+                let name = cid.to_string();
+                let bytes = self.files.read(&name).await?;
+                self.files.shelf.borrow_mut().note(&name, bytes.len() as u64, Date::now() as u64);
+                bytes
+            }
+        };
+        let (blocks, total) = self.files.served.get();
+        self.files.served.set((blocks + 1, total + bytes.len() as u64));
+        Some(bytes)
     }
 
     async fn put(&self, cid: &Cid, bytes: &Bytes) {
-        let name = cid.to_string();
-        let victims = self.shelf.borrow().victims(bytes.len() as u64);
-        let Some(victims) = victims else { return };
-        for victim in victims {
-            self.delete(&victim).await;
-        }
-        match self.write(&name, bytes).await {
-            Ok(()) => self.shelf.borrow_mut().note(&name, bytes.len() as u64, Date::now() as u64),
-            // Another tab is writing the same block.
-            Err(e) if text(&e, "name").as_deref() == Some("NoModificationAllowedError") => {}
-            Err(e) => {
-                let reason = thrown(&e);
-                self.delete(&name).await;
-                if reason.starts_with("QuotaExceededError") {
-                    self.shelf.borrow_mut().shrink();
-                }
-                *self.trouble.borrow_mut() = Some(reason);
-            }
+        if self.files.waiting.borrow_mut().insert(*cid, bytes.clone()).is_none() {
+            // The queue ends with this cache, so it takes what is sent.
+            let _ = self.writes.clone().send(*cid).await;
         }
     }
 
     async fn remove(&self, cid: &Cid) {
-        self.delete(&cid.to_string()).await;
+        self.files.delete(&cid.to_string()).await;
     }
 }
 
