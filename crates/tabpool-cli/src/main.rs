@@ -33,6 +33,7 @@ use context::Context;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    quiet_vulkan();
     arguments.start_tracing();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -50,4 +51,19 @@ fn main() -> ExitCode {
     // A thread that waits for standard input, or hashes a model nobody wants any more, must not hold the program up.
     runtime.shutdown_background();
     code
+}
+
+/// Keeps a layer of Mesa's Vulkan drivers from writing to standard error that there is no desktop.
+///
+/// The layer asks the desktop which GPU it draws with, to list that one first. Without a desktop it finds nothing out and
+/// its library complains, once for every adapter asked; so there it is switched off, by the variable made for that.
+fn quiet_vulkan() {
+    let desktop = ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY"];
+    if cfg!(target_os = "linux") && desktop.iter().all(|name| std::env::var_os(name).is_none()) {
+        // A library that is loaded later reads this variable and takes no other word for it.
+        // SAFETY: this is the program's first act; there is no other thread yet that could read the environment.
+        unsafe {
+            std::env::set_var("NODEVICE_SELECT", "1");
+        }
+    }
 }

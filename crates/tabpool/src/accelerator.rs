@@ -1,6 +1,7 @@
 //! The accelerator: a pool, a library of models, and one call from a model's name to its answers.
 
 use std::future::IntoFuture;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::choice::workers_for;
 use crate::error::Error;
 use crate::library::{InUse, Library, Resolved};
 use crate::model::Model;
+use crate::origin;
 
 /// What a model is to be computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,6 +53,7 @@ pub struct AcceleratorBuilder {
     workers: Vec<WorkerSpec>,
     targets: Vec<Target>,
     profile: Profile,
+    listen: Option<SocketAddr>,
     ready_within: Duration,
 }
 
@@ -63,6 +66,7 @@ impl Default for AcceleratorBuilder {
             workers: Vec::new(),
             targets: Vec::new(),
             profile: Profile::Kept,
+            listen: None,
             ready_within: Duration::from_secs(60),
         }
     }
@@ -121,7 +125,15 @@ impl AcceleratorBuilder {
         self
     }
 
-    /// Changes settings of the pool that have no method here.
+    /// Where the pool listens. By default a port of loopback that is chosen once for each data folder: browsers keep
+    /// weights under the page's address, so with another port they would have to fetch them again.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Changes settings of the pool that have no method here. Its data folder, search paths and address are set by the
+    /// methods above.
     pub fn pool(mut self, change: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
         self.pool = change(self.pool);
         self
@@ -150,7 +162,8 @@ impl AcceleratorBuilder {
         };
         let library = Library::open(&data_dir)?;
         let in_use = library.in_use()?;
-        let mut pool = self.pool.data_dir(&data_dir).search(self.search.clone());
+        let address = self.listen.unwrap_or_else(|| origin::address(&data_dir));
+        let mut pool = self.pool.data_dir(&data_dir).search(self.search.clone()).listen(address);
         let explicit = !self.workers.is_empty();
         for spec in self.workers {
             pool = pool.worker(spec);

@@ -29,6 +29,7 @@ mod embeddings;
 mod error;
 mod library;
 mod model;
+mod origin;
 
 pub use accelerator::{Accelerate, Accelerator, AcceleratorBuilder, Platform};
 pub use choice::{ChoiceError, workers_for};

@@ -224,9 +224,9 @@ fn describe(freed: Freed) -> String {
 
 fn print(context: &Context, json: bool, value: &impl Serialize, text: &str) -> Result<Verdict> {
     if json {
-        context.terminal.print_json(value)?
+        context.terminal.print_json(value)?;
     } else {
-        context.terminal.print(text)?
+        context.terminal.print(text)?;
     }
     Ok(Verdict::Fine)
 }

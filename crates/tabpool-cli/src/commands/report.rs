@@ -1,6 +1,6 @@
 //! `tabpool report`: what was measured, out of the data folder's database.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -126,7 +126,7 @@ fn day(text: &str) -> Option<Timestamp> {
     let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
     let days = (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969);
     let days = days + lengths[..usize::try_from(month - 1).ok()?].iter().sum::<u64>() + day - 1;
-    Some(Timestamp::from(SystemTime::from(UNIX_EPOCH + Duration::from_secs(days * 86_400))))
+    Some(Timestamp::from(UNIX_EPOCH + Duration::from_secs(days * 86_400)))
 }
 
 #[cfg(test)]

@@ -111,9 +111,9 @@ impl Shown {
         for ((number, text), row) in numbers.iter().zip(&self.texts).zip(self.cosines()) {
             let mut cells = vec![(number.clone(), Mark::Faint), (shortened(text, room), Mark::None)];
             cells.extend(row.iter().map(|cosine| {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100")]
-                let heat = (cosine * 100.0).round().clamp(0.0, 100.0) as u8;
-                (format!("{:>3.0}", cosine * 100.0), Mark::Heat(heat))
+                #[expect(clippy::cast_possible_truncation, reason = "a cosine is between -1 and 1")]
+                let percent = (cosine * 100.0).round() as i32;
+                (format!("{percent:>3}"), Mark::Heat(u8::try_from(percent.clamp(0, 100)).unwrap_or(0)))
             }));
             table.row(cells);
         }

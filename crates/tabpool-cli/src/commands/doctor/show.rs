@@ -7,6 +7,9 @@ use super::{Findings, MachineFound, WorkerFound};
 use crate::quantity::{bytes, duration};
 use crate::terminal::{Terminal, shortened};
 
+/// The optional features that kernels make use of; browsers list dozens that matter to pictures only.
+const FEATURES: [&str; 3] = ["shader-f16", "subgroups", "timestamp-query"];
+
 pub(super) fn text(findings: &Findings, terminal: &Terminal) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
@@ -72,7 +75,9 @@ fn worker_lines(worker: &WorkerFound, terminal: &Terminal, [good, bad]: [&str; 2
                 let software = if api.fallback { ", in software" } else { "" };
                 line(format!("    {good} {:6}  {}{software}", api.api, shortened(adapter, 100)));
                 let limits = limits(&api.limits);
-                let detail = [limits, api.features.join(", ")].into_iter().filter(|text| !text.is_empty());
+                let features = api.features.iter().filter(|feature| FEATURES.contains(&feature.as_str()));
+                let features = features.map(String::as_str).collect::<Vec<_>>().join(", ");
+                let detail = [limits, features].into_iter().filter(|text| !text.is_empty());
                 let detail = detail.collect::<Vec<_>>().join("; ");
                 if !detail.is_empty() {
                     let room = terminal.width.saturating_sub(14);
