@@ -1,0 +1,130 @@
+//! The engine's conformance suite where it counts: in the real browsers, on WebGPU and on the processor, through the
+//! runtime that tabs load; and natively on whatever adapter there is.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tabpool_browser::{Browser, GpuMode, Installed, LaunchOptions};
+use tabpool_engine::conformance::{self, Outcome as CaseOutcome};
+use tabpool_tests::{Fault, Outcome, browsers, places, require, scene};
+use tabpool_webgpu::{Options, WebGpuBackend};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// The suite on a software adapter, on a loaded machine.
+const FINISHED_WITHIN: Duration = Duration::from_secs(240);
+/// Fewer cases are not the suite.
+const LEAST_CASES: usize = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsers_conform_on_webgpu() -> Outcome {
+    on_each_browser("webgpu").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsers_conform_on_the_processor() -> Outcome {
+    on_each_browser("cpu").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_native_adapter_conforms() -> Outcome {
+    let _alone = scene::machine().await;
+    let backend = match WebGpuBackend::new(Options::default()).await {
+        Ok(backend) => backend,
+        Err(e) => {
+            places::left_out("conformance on native:webgpu", &e.to_string());
+            return Ok(());
+        }
+    };
+    let results = conformance::run(&backend).await;
+    let failed: Vec<_> = results.iter().filter(|r| r.outcome != CaseOutcome::Passed).map(ToString::to_string).collect();
+    require(failed.is_empty(), || format!("{} of {} cases:\n{}", failed.len(), results.len(), failed.join("\n")))?;
+    require(results.len() >= LEAST_CASES, || format!("only {} cases ran", results.len()))
+}
+
+async fn on_each_browser(api: &str) -> Outcome {
+    let _alone = scene::machine().await;
+    let case = format!("conformance on {api}");
+    if !dist().join("index.html").is_file() {
+        places::left_out(&case, "the browser runtime is not built; `cargo xtask build-web` builds it");
+        return Ok(());
+    }
+    for installed in browsers::each(&case) {
+        let report = report_of(&installed, api).await.map_err(|e| format!("{} {api}: {e}", installed.kind))?;
+        judge(&report).map_err(|e| format!("{} {api}: {e}", installed.kind))?;
+    }
+    Ok(())
+}
+
+fn dist() -> std::path::PathBuf {
+    places::repository().join("web-runtime/dist")
+}
+
+/// Opens the page in the mode that runs the suite, and waits for what it posts.
+async fn report_of(installed: &Installed, api: &str) -> Result<Value, Fault> {
+    let profiles = tempfile::tempdir()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/index.html#conformance={api}&report=/report", listener.local_addr()?);
+    let (reports, mut posted) = mpsc::channel(1);
+    let router = Router::new().route("/report", post(receive)).with_state(reports).route("/{file}", get(file));
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let browser = Browser::launch(installed, LaunchOptions::new(url, profiles.path(), GpuMode::detect())).await?;
+    let waited = tokio::time::timeout(FINISHED_WITHIN, posted.recv()).await;
+    let log = browser.log_tail();
+    browser.close(Duration::from_secs(5)).await;
+    server.abort();
+    let body = waited.map_err(|_| format!("no report within {FINISHED_WITHIN:?}; the browser wrote: {log}"))?;
+    Ok(serde_json::from_slice(&body.ok_or("the server ended")?)?)
+}
+
+async fn receive(State(reports): State<mpsc::Sender<Bytes>>, body: Bytes) -> StatusCode {
+    // A second report finds nobody listening.
+    if reports.send(body).await.is_ok() { StatusCode::NO_CONTENT } else { StatusCode::GONE }
+}
+
+/// A file of the built runtime.
+async fn file(Path(name): Path<String>) -> Response {
+    let media = match name.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("wasm") => "application/wasm",
+        _ => "application/octet-stream",
+    };
+    match std::fs::read(dist().join(name)) {
+        Ok(bytes) => ([(header::CONTENT_TYPE, media)], bytes).into_response(),
+        Err(_) => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn judge(report: &Value) -> Outcome {
+    if let Some(error) = report["error"].as_str() {
+        return Err(error.to_owned().into());
+    }
+    let cases = report["cases"].as_array().ok_or_else(|| format!("no cases: {report}"))?;
+    let failed: Vec<String> = cases
+        .iter()
+        .filter(|case| case["outcome"] != "passed")
+        .map(|case| format!("{} {}: {}", case["outcome"], case["name"], case["reason"]))
+        .collect();
+    let share = |case: &Value| Some(case["worstError"].as_f64()? / case["tolerance"].as_f64()?);
+    let worst = cases.iter().filter_map(share).fold(0.0, f64::max);
+    eprintln!(
+        "{} {} {} ({}): {} cases, {} not passed, worst error {worst:.3} of the tolerance, {:.1} s",
+        report["browser"],
+        report["version"],
+        report["api"],
+        report["device"],
+        cases.len(),
+        failed.len(),
+        report["seconds"].as_f64().unwrap_or_default()
+    );
+    require(failed.is_empty(), || format!("{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n")))?;
+    require(cases.len() >= LEAST_CASES, || format!("only {} cases ran", cases.len()))
+}

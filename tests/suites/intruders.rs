@@ -1,0 +1,326 @@
+//! Whoever joins a pool may lie, babble or hold the wrong token: each is refused for what it did, and a good worker of
+//! the same pool goes on answering rightly.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tabpool_bridge::BridgeConfig;
+use tabpool_pool::{ModelRequest, PoolError, PoolEvent, ResourcePool, WorkerSpec};
+use tabpool_protocol::{ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION};
+use tabpool_scheduler::Config;
+use tabpool_tensor::Tensor;
+use tabpool_tests::golden::Golden;
+use tabpool_tests::intruder::{Door, Intruder, hello};
+use tabpool_tests::places::fixture_name;
+use tabpool_tests::records::Records;
+use tabpool_tests::scene::{self, Watch};
+use tabpool_tests::{Fault, Outcome, require};
+use tempfile::TempDir;
+
+/// No event takes longer.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+/// Large enough for a small model's answers.
+const FRAME_LIMIT: usize = 1 << 20;
+
+/// A pool with one good worker, and what it tells.
+struct Stage {
+    folder: TempDir,
+    pool: ResourcePool,
+    watch: Watch,
+    door: Door,
+}
+
+impl Stage {
+    async fn new() -> Result<Self, Fault> {
+        let folder = tempfile::tempdir()?;
+        let limits = Limits { frame: FRAME_LIMIT, ..Limits::default() };
+        let bridge = BridgeConfig { limits, grace: Duration::from_millis(100), ..BridgeConfig::default() };
+        // Long enough to be seen, short enough to try a worker again that was caught three times.
+        let mut config = Config::default();
+        config.circuit.cool_down = Duration::from_millis(200);
+        let builder = ResourcePool::builder().data_dir(folder.path()).bridge(bridge).scheduler(config);
+        let pool = scene::ready(builder.worker(WorkerSpec::native().apis(&[ApiKind::Cpu]))).await?;
+        let (watch, door) = (Watch::on(&pool), Door::of(&pool)?);
+        Ok(Self { folder, pool, watch, door })
+    }
+
+    /// Waits until the pool tells why somebody was not let in.
+    async fn rejection(&mut self) -> Result<String, Fault> {
+        let rejected = |event: &PoolEvent| match event {
+            PoolEvent::Rejected { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        self.watch.until("the rejection", TOLD_WITHIN, rejected).await
+    }
+
+    /// Waits until the pool tells why a worker was lost.
+    async fn loss(&mut self) -> Result<String, Fault> {
+        let lost = |event: &PoolEvent| match event {
+            PoolEvent::Lost { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        self.watch.until("the loss", TOLD_WITHIN, lost).await
+    }
+
+    /// The good worker still answers, and the database has one row of this event whose reason holds this text.
+    async fn ends_well(self, event: &str, reason: &str) -> Outcome {
+        let model = self.pool.model(ModelRequest::new(fixture_name("bert")).on("native:cpu".parse()?)).await?;
+        Golden::read("bert")?.check(&model).await?;
+        self.pool.close().await?;
+        let records = Records::open(self.folder.path())?;
+        let rows = records.rows(&format!("SELECT reason FROM connections WHERE event = '{event}'"))?;
+        let holds = |row: &Vec<serde_json::Value>| row[0].as_str().is_some_and(|r| r.contains(reason));
+        require(rows.len() == 1 && rows.iter().all(holds), || format!("{event}: {rows:?}, not one of {reason:?}"))
+    }
+}
+
+fn refusal_code(words: Option<&Message>) -> Option<RefusalCode> {
+    match words {
+        Some(Message::Refused { code, .. }) => Some(*code),
+        _ => None,
+    }
+}
+
+/// Sends a hello, and expects this refusal and this reason in what the pool tells.
+async fn refused(mut first: impl FnMut(&Door) -> Bytes, code: RefusalCode, reason: &str) -> Outcome {
+    let mut stage = Stage::new().await?;
+    let mut intruder = stage.door.knock(&[]).await?;
+    intruder.send_bytes(first(&stage.door)).await?;
+    let words = intruder.last_words().await?;
+    require(refusal_code(words.as_ref()) == Some(code), || format!("its last words were {words:?}"))?;
+    let told = stage.rejection().await?;
+    require(told.contains(reason), || format!("{told:?} says nothing of {reason:?}"))?;
+    stage.ends_well("rejected", reason).await
+}
+
+fn greeting(hello: Hello) -> Frame {
+    Message::Hello(Box::new(hello)).into()
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_refused() -> Outcome {
+    refused(|_| greeting(hello("guess")).encode(), RefusalCode::Token, "the join token is not valid").await
+}
+
+#[tokio::test]
+async fn a_newer_protocol_is_refused_by_its_version() -> Outcome {
+    let newer = |door: &Door| {
+        let next = VERSION + 1;
+        greeting(Hello { oldest: next, newest: next, ..hello(&door.token) }).encode_as(next)
+    };
+    refused(newer, RefusalCode::Version, &format!("versions {0} to {0}", VERSION + 1)).await
+}
+
+#[tokio::test]
+async fn junk_instead_of_a_hello_is_refused() -> Outcome {
+    let junk = Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n and so on");
+    refused(move |_| junk.clone(), RefusalCode::Malformed, "a frame could not be read").await
+}
+
+#[tokio::test]
+async fn a_frame_before_the_hello_is_refused() -> Outcome {
+    let early = Frame::from(Message::Status(tabpool_protocol::WorkerStatus::default()));
+    refused(move |_| early.encode(), RefusalCode::Malformed, "may not come now").await
+}
+
+#[tokio::test]
+async fn text_instead_of_a_hello_is_refused() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let mut intruder = stage.door.knock(&[]).await?;
+    intruder.send_text("hello").await?;
+    let words = intruder.last_words().await?;
+    require(words.is_none(), || format!("its last words were {words:?}"))?;
+    let told = stage.rejection().await?;
+    require(told.contains("a text message"), || told.clone())?;
+    stage.ends_well("rejected", "a text message").await
+}
+
+/// Joins, misbehaves, and expects this reason in the loss of the worker.
+async fn dismissed(reason: &str, act: impl AsyncFnOnce(&mut Intruder) -> Result<(), Fault>) -> Outcome {
+    let mut stage = Stage::new().await?;
+    let mut intruder = stage.door.join().await?;
+    act(&mut intruder).await?;
+    intruder.last_words().await?;
+    let told = stage.loss().await?;
+    require(told.contains(reason), || format!("{told:?} says nothing of {reason:?}"))?;
+    stage.ends_well("lost", reason).await
+}
+
+#[tokio::test]
+async fn junk_after_the_welcome_ends_its_worker() -> Outcome {
+    let act = async |intruder: &mut Intruder| intruder.send_bytes(Bytes::from_static(&[0xff; 64])).await;
+    dismissed("unknown frame kind 255", act).await
+}
+
+#[tokio::test]
+async fn text_after_the_welcome_ends_its_worker() -> Outcome {
+    dismissed("a text message came", async |intruder: &mut Intruder| intruder.send_text("hello").await).await
+}
+
+#[tokio::test]
+async fn a_second_hello_ends_its_worker() -> Outcome {
+    dismissed("a frame of kind 64", async |intruder: &mut Intruder| intruder.send(greeting(hello("x"))).await).await
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_ends_its_worker() -> Outcome {
+    let act = async |intruder: &mut Intruder| {
+        let large = Tensor::from_f32([FRAME_LIMIT / 2], vec![0.0; FRAME_LIMIT / 2])?;
+        let message = Message::Finished { attempt: 1, stats: RunStats::default() };
+        // The host may cut the connection while this is still being sent.
+        let _ = intruder.send(Frame { id: 1, message, tensors: vec![large] }).await;
+        Ok(())
+    };
+    dismissed("the socket broke", act).await
+}
+
+#[tokio::test]
+async fn answers_that_nobody_asked_for_are_ignored() -> Outcome {
+    let stage = Stage::new().await?;
+    let mut intruder = stage.door.join().await?;
+    let tensor = || Tensor::from_f32([1], vec![1.0]);
+    for id in 0..20 {
+        let message = Message::Finished { attempt: 1, stats: RunStats::default() };
+        intruder.send(Frame { id, message, tensors: vec![tensor()?] }).await?;
+        let (program, api) = (id, ApiKind::Cpu);
+        intruder.send(Message::Loaded { program, api, stats: LoadStats::default() }.into()).await?;
+        intruder.send(Message::DeviceLost { api, reason: "nothing".to_owned() }.into()).await?;
+    }
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert")).on("native:cpu".parse()?)).await?;
+    Golden::read("bert")?.check(&model).await?;
+    let figures = stage.pool.metrics();
+    require((figures.finished, figures.failed, figures.loads) == (1, 0, 1), || format!("{figures:?}"))?;
+    intruder.send(Message::Bye { reason: "enough".to_owned() }.into()).await?;
+    stage.ends_well("lost", "the other side left: enough").await
+}
+
+/// What a worker answers that claims to have loaded whatever it was given.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    TooFew,
+    TooMany,
+    Shape,
+    DType,
+}
+
+impl Lie {
+    /// The two outputs of the fixture `bert` for `inputs`, all zeros, but for the lie.
+    fn outputs(self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Fault> {
+        let (batch, sequence) = (inputs[0].shape()[0], inputs[0].shape()[1]);
+        let zeros = |shape: Vec<usize>| Tensor::from_f32(shape.clone(), vec![0.0; shape.iter().product()]);
+        let hidden = zeros(vec![batch, sequence, 64])?;
+        let pooled = zeros(vec![batch, 64])?;
+        Ok(match self {
+            Lie::TooFew => vec![hidden],
+            Lie::TooMany => vec![hidden, pooled.clone(), pooled],
+            Lie::Shape => vec![zeros(vec![batch, sequence, 63])?, pooled],
+            Lie::DType => vec![Tensor::from_i32([batch, sequence, 64], vec![0; batch * sequence * 64])?, pooled],
+        })
+    }
+}
+
+/// Answers loads and runs until the socket closes; gives how many runs it was given.
+async fn lie(mut intruder: Intruder, lie: Lie) -> Result<usize, Fault> {
+    let mut runs = 0;
+    while let Ok(Some(frame)) = intruder.hear().await {
+        let answer: Frame = match frame.message {
+            Message::Load { program, api, .. } => {
+                Message::Loaded { program, api, stats: LoadStats::default() }.into()
+            }
+            Message::Run { attempt, .. } => {
+                runs += 1;
+                let message = Message::Finished { attempt, stats: RunStats::default() };
+                Frame { id: frame.id, message, tensors: lie.outputs(&frame.tensors)? }
+            }
+            Message::Ping { nonce } => Message::Pong { nonce }.into(),
+            _ => continue,
+        };
+        // The pool may have sent this worker away.
+        if intruder.send(answer).await.is_err() {
+            break;
+        }
+    }
+    Ok(runs)
+}
+
+/// A request that only the liar may serve fails with what is wrong; of those that anybody may serve, every one is
+/// answered rightly.
+async fn believed_by_nobody(what: Lie, reason: &str) -> Outcome {
+    let mut stage = Stage::new().await?;
+    let intruder = stage.door.join().await?;
+    let joined = |event: &PoolEvent| match event {
+        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+        _ => None,
+    };
+    let worker = stage.watch.until("the liar's join", TOLD_WITHIN, joined).await?;
+    let liar = tokio::spawn(lie(intruder, what));
+    let golden = Golden::read("bert")?;
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    // Many at once, so that the good worker alone has too many.
+    let runs = (0..24).map(|_| golden.check(&model));
+    for outcome in futures::future::join_all(runs).await {
+        outcome?;
+    }
+    let answer = model.pinned(worker).run(golden.inputs.clone()).await;
+    match answer {
+        Err(PoolError::Failed { reason: told, .. }) if told.contains(reason) => {}
+        other => return Err(format!("{what:?}: {other:?} says nothing of {reason:?}").into()),
+    }
+    golden.check(&model).await?;
+    let figures = stage.pool.metrics();
+    require((figures.finished, figures.failed) == (25, 1), || format!("{figures:?}"))?;
+    require(figures.replayed > 0, || "the liar was given nothing to lie about".to_owned())?;
+    stage.pool.close().await?;
+    let runs = liar.await??;
+    require(runs > 1, || format!("the liar was given {runs} runs"))?;
+    let records = Records::open(stage.folder.path())?;
+    let outcomes = records.rows("SELECT outcome, count(*) FROM inferences GROUP BY ALL ORDER BY ALL")?;
+    let want: Vec<Vec<serde_json::Value>> = vec![vec!["error".into(), 1.into()], vec!["ok".into(), 25.into()]];
+    require(outcomes == want, || format!("the database says {outcomes:?}"))
+}
+
+#[tokio::test]
+async fn an_answer_with_too_few_tensors_is_not_believed() -> Outcome {
+    believed_by_nobody(Lie::TooFew, "1 output").await
+}
+
+#[tokio::test]
+async fn an_answer_with_too_many_tensors_is_not_believed() -> Outcome {
+    believed_by_nobody(Lie::TooMany, "3 output").await
+}
+
+#[tokio::test]
+async fn an_answer_of_a_wrong_shape_is_not_believed() -> Outcome {
+    believed_by_nobody(Lie::Shape, "63]").await
+}
+
+#[tokio::test]
+async fn an_answer_of_a_wrong_dtype_is_not_believed() -> Outcome {
+    believed_by_nobody(Lie::DType, "i32").await
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_may_not_join() -> Outcome {
+    knocked("origin", "http://evil.example").await
+}
+
+#[tokio::test]
+async fn a_foreign_host_name_is_not_answered() -> Outcome {
+    // A name of somebody else's that points to loopback: what a rebinding attack asks for.
+    knocked("host", "evil.example").await
+}
+
+/// The socket is not even opened, so nobody has to be rejected; the pool's own origin and name are let in.
+async fn knocked(header: &'static str, value: &str) -> Outcome {
+    let mut stage = Stage::new().await?;
+    let status = stage.door.knock(&[(header, value)]).await.err().map(|e| e.to_string());
+    require(status.as_deref() == Some("status 403"), || format!("{header}: {value} gives {status:?}"))?;
+    let address = stage.door.address.clone();
+    let own = if header == "origin" { format!("http://{address}") } else { address };
+    let mut intruder = stage.door.knock(&[(header, &own)]).await?;
+    intruder.send(greeting(hello("guess"))).await?;
+    let words = intruder.last_words().await?;
+    require(refusal_code(words.as_ref()) == Some(RefusalCode::Token), || format!("its last words were {words:?}"))?;
+    stage.rejection().await?;
+    stage.ends_well("rejected", "the join token").await
+}
