@@ -52,7 +52,7 @@ async fn on_each_browser(api: &str) -> Outcome {
     let _alone = scene::machine().await;
     let case = format!("conformance on {api}");
     if !dist().join("index.html").is_file() {
-        places::left_out(&case, "the browser runtime is not built; `cargo xtask build-web` builds it");
+        places::left_out(&case, "the browser runtime is not built; `cargo xtask test` builds it");
         return Ok(());
     }
     for installed in browsers::each(&case) {
@@ -63,7 +63,7 @@ async fn on_each_browser(api: &str) -> Outcome {
 }
 
 fn dist() -> std::path::PathBuf {
-    places::repository().join("web-runtime/dist")
+    places::repository().join("web-runtime/dist-conformance")
 }
 
 /// Opens the page in the mode that runs the suite, and waits for what it posts.

@@ -29,6 +29,18 @@ const MODULE_LIMIT_BYTES: u64 = 1_500_000;
 /// one per cent more by giving up inlining, which the kernels need.
 const WASM_OPT_LEVEL: &str = "-O";
 
+/// Which runtime is built, and where to.
+struct Flavour {
+    features: &'static [&'static str],
+    /// Under `web-runtime/`.
+    folder: &'static str,
+}
+
+/// What tabs load.
+const RELEASE: Flavour = Flavour { features: &[], folder: "dist" };
+/// The same with the engine's conformance suite inside, for the suite that runs it in real browsers.
+const CONFORMANCE: Flavour = Flavour { features: &["conformance"], folder: "dist-conformance" };
+
 /// The file in `dist` that names what it was made from.
 const STAMP: &str = ".built-from";
 
@@ -43,18 +55,28 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 
 /// Builds what is not built; set-up must have run.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    build_flavour(workspace, &RELEASE)
+}
+
+/// Builds the runtime that the conformance suite drives.
+pub(crate) fn build_conformance(workspace: &Workspace) -> Result<()> {
+    build_flavour(workspace, &CONFORMANCE)
+}
+
+fn build_flavour(workspace: &Workspace, flavour: &Flavour) -> Result<()> {
     let start = Instant::now();
     command::run(
         workspace
             .cargo("build")
-            .args(["--package", PACKAGE, "--target", target::TRIPLE, "--profile", "web"]),
+            .args(["--package", PACKAGE, "--target", target::TRIPLE, "--profile", "web"])
+            .args(flavour.features.iter().flat_map(|feature| ["--features", feature])),
     )?;
     let module = workspace.target_directory()?.join(target::TRIPLE).join("web").join(format!("{STEM}.wasm"));
     if !module.is_file() {
         bail!("{} was not built: is `{PACKAGE}` still a cdylib?", module.display());
     }
     let statics = workspace.root.join("web-runtime/static");
-    let dist = workspace.root.join("web-runtime/dist");
+    let dist = workspace.root.join("web-runtime").join(flavour.folder);
     let stamp = fingerprint(&module, &statics)?;
     let unchanged = fs::read_to_string(dist.join(STAMP)).is_ok_and(|found| found == stamp);
     if !unchanged {
@@ -68,7 +90,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
 
 /// Fills a fresh folder and swaps it in, so that a page never sees half a build.
 fn assemble(workspace: &Workspace, module: &Path, statics: &Path, dist: &Path, stamp: &str) -> Result<()> {
-    let fresh = dist.with_file_name("dist.new");
+    let fresh = dist.with_extension("new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).with_context(|| format!("cannot empty {}", fresh.display()))?;
     }

@@ -1,5 +1,6 @@
 //! A program on the device: its buffers, its bind groups, and how it runs.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -165,6 +166,8 @@ pub struct WebGpuExecutable {
     ring: Rc<Ring>,
     graph: Graph,
     outputs: Vec<Output>,
+    /// The end of the run that was submitted last.
+    last: RefCell<Option<oneshot::Receiver<()>>>,
     /// Kept so that other programs may share them.
     _weights: Vec<Rc<WeightBuffer>>,
 }
@@ -196,6 +199,7 @@ impl WebGpuExecutable {
             _weights: (0..).zip(weights).filter(|(i, _)| kept(*i)).map(|(_, w)| w.clone()).collect(),
             graph: graph.clone(),
             outputs,
+            last: RefCell::default(),
             gpu,
             buffers,
             run,
@@ -281,8 +285,16 @@ impl Executable for WebGpuExecutable {
         self.gpu.health.alive()?;
         let started = Instant::now();
         self.submit(inputs, &staging);
+        // The device works in order, but a browser may resolve maps in another one (Firefox does), and runs promise to
+        // finish as they were started. The sender goes with this future, however that ends.
+        let (_finished, end) = oneshot::channel();
+        let before = self.last.replace(Some(end));
         self.mapped(&mut staging).await?;
         let compute: Duration = started.elapsed();
+        if let Some(before) = before {
+            // It never sends; its drop is the news.
+            let _ = before.await;
+        }
         let started = Instant::now();
         let tensors = self.read(&staging)?;
         Ok(RunOutput { tensors, compute, readback: started.elapsed() })
