@@ -79,11 +79,7 @@ impl Watch {
 ///
 /// # Errors
 /// Where it does not in time; `what` says what was waited for.
-pub async fn eventually<T>(
-    what: &str,
-    limit: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> Result<T, Fault> {
+pub async fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Result<T, Fault> {
     let deadline = Instant::now() + limit;
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     loop {

@@ -98,11 +98,29 @@ async fn weights_cut_within_their_header_are_refused() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_header_that_lies_about_offsets_is_refused_by_tensor() -> Outcome {
+async fn a_header_whose_offsets_leave_a_hole_is_refused_by_tensor() -> Outcome {
     let copy = Copy::new()?;
-    let tensor = "encoder.layer.1.output.dense.weight";
-    copy.change_header(|header| header[tensor]["data_offsets"] = json!([FAR, FAR + 65536]))?;
-    refused(&copy, &["model.safetensors", tensor]).await
+    copy.change_header(|header| {
+        header["encoder.layer.1.output.dense.weight"]["data_offsets"] = json!([FAR, FAR + 65536]);
+    })?;
+    // What lies behind the hole is what the file says; the tensor itself may be anywhere.
+    refused(&copy, &["model.safetensors", "encoder.layer.2.attention.output.LayerNorm.bias", "belong to no tensor"])
+        .await
+}
+
+#[tokio::test]
+async fn a_header_whose_offsets_reach_beyond_the_file_is_refused_by_tensor() -> Outcome {
+    let copy = Copy::new()?;
+    let mut last = String::new();
+    copy.change_header(|header| {
+        let end = |entry: &Value| entry["data_offsets"][1].as_u64();
+        let tensors = header.iter_mut().filter(|(name, _)| *name != "__metadata__");
+        if let Some((name, entry)) = tensors.max_by_key(|(_, entry)| end(entry)) {
+            last.clone_from(name);
+            entry["data_offsets"][1] = FAR.into();
+        }
+    })?;
+    refused(&copy, &["model.safetensors", &last]).await
 }
 
 #[tokio::test]

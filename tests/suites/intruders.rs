@@ -32,12 +32,16 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Result<Self, Fault> {
-        let folder = tempfile::tempdir()?;
-        let limits = Limits { frame: FRAME_LIMIT, ..Limits::default() };
-        let bridge = BridgeConfig { limits, grace: Duration::from_millis(100), ..BridgeConfig::default() };
         // Long enough to be seen, short enough to try a worker again that was caught three times.
         let mut config = Config::default();
         config.circuit.cool_down = Duration::from_millis(200);
+        Self::with(config).await
+    }
+
+    async fn with(config: Config) -> Result<Self, Fault> {
+        let folder = tempfile::tempdir()?;
+        let limits = Limits { frame: FRAME_LIMIT, ..Limits::default() };
+        let bridge = BridgeConfig { limits, grace: Duration::from_millis(100), ..BridgeConfig::default() };
         let builder = ResourcePool::builder().data_dir(folder.path()).bridge(bridge).scheduler(config);
         let pool = scene::ready(builder.worker(WorkerSpec::native().apis(&[ApiKind::Cpu]))).await?;
         let (watch, door) = (Watch::on(&pool), Door::of(&pool)?);
@@ -195,12 +199,14 @@ async fn answers_that_nobody_asked_for_are_ignored() -> Outcome {
 }
 
 /// What a worker answers that claims to have loaded whatever it was given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
     TooFew,
     TooMany,
     Shape,
     DType,
+    /// No answer at all.
+    Silence,
 }
 
 impl Lie {
@@ -214,6 +220,7 @@ impl Lie {
             Lie::TooFew => vec![hidden],
             Lie::TooMany => vec![hidden, pooled.clone(), pooled],
             Lie::Shape => vec![zeros(vec![batch, sequence, 63])?, pooled],
+            Lie::Silence => Vec::new(),
             Lie::DType => vec![Tensor::from_i32([batch, sequence, 64], vec![0; batch * sequence * 64])?, pooled],
         })
     }
@@ -224,11 +231,12 @@ async fn lie(mut intruder: Intruder, lie: Lie) -> Result<usize, Fault> {
     let mut runs = 0;
     while let Ok(Some(frame)) = intruder.hear().await {
         let answer: Frame = match frame.message {
-            Message::Load { program, api, .. } => {
-                Message::Loaded { program, api, stats: LoadStats::default() }.into()
-            }
+            Message::Load { program, api, .. } => Message::Loaded { program, api, stats: LoadStats::default() }.into(),
             Message::Run { attempt, .. } => {
                 runs += 1;
+                if lie == Lie::Silence {
+                    continue;
+                }
                 let message = Message::Finished { attempt, stats: RunStats::default() };
                 Frame { id: frame.id, message, tensors: lie.outputs(&frame.tensors)? }
             }
@@ -297,6 +305,28 @@ async fn an_answer_of_a_wrong_shape_is_not_believed() -> Outcome {
 #[tokio::test]
 async fn an_answer_of_a_wrong_dtype_is_not_believed() -> Outcome {
     believed_by_nobody(Lie::DType, "i32").await
+}
+
+/// A worker that takes requests and answers none is waited for, given up, and sent away; its requests are answered.
+#[tokio::test]
+async fn a_worker_that_never_answers_holds_nothing_up() -> Outcome {
+    let mut config = Config::default();
+    config.attempt_timeout = Duration::from_millis(300);
+    config.max_attempts = 6;
+    let mut stage = Stage::with(config).await?;
+    let intruder = stage.door.join().await?;
+    let silent = tokio::spawn(lie(intruder, Lie::Silence));
+    let golden = Golden::read("bert")?;
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    let runs = (0..24).map(|_| golden.check(&model));
+    for outcome in futures::future::join_all(runs).await {
+        outcome?;
+    }
+    stage.loss().await?;
+    let figures = stage.pool.metrics();
+    require((figures.finished, figures.failed) == (24, 0), || format!("{figures:?}"))?;
+    require(figures.replayed > 0 && silent.await?? > 0, || "it was given nothing to be silent about".to_owned())?;
+    stage.ends_well("closed", "").await
 }
 
 #[tokio::test]
