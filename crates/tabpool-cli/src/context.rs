@@ -9,13 +9,14 @@ use tabpool::{AddProgress, Library, Resolved};
 use crate::arguments::Arguments;
 use crate::failure::Hinted;
 use crate::interrupt::Interrupt;
-use crate::progress::Bar;
+use crate::progress::Bars;
 use crate::terminal::Terminal;
 
 /// What every command is given.
 pub(crate) struct Context {
     pub(crate) data_dir: PathBuf,
     pub(crate) terminal: Terminal,
+    pub(crate) bars: Bars,
     pub(crate) interrupt: Interrupt,
 }
 
@@ -31,7 +32,8 @@ impl Context {
                 })?
             }
         };
-        Ok(Self { data_dir, terminal: Terminal::look(), interrupt: Interrupt::watch()? })
+        let terminal = Terminal::look();
+        Ok(Self { data_dir, terminal, bars: Bars::new(&terminal), interrupt: Interrupt::watch()? })
     }
 
     /// The models of the data folder.
@@ -47,7 +49,7 @@ impl Context {
     /// Finds the model a person means; a folder is stored on the way, with a bar.
     pub(crate) async fn resolve(&self, library: &Library, name: &str) -> Result<Resolved> {
         let (library, name) = (library.clone(), name.to_owned());
-        let bar = Bar::bytes(&self.terminal, "storing");
+        let bar = self.bars.bytes("storing");
         self.interrupt
             .guard(async move {
                 let found = tokio::task::spawn_blocking(move || {

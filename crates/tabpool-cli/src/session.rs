@@ -10,8 +10,7 @@ use tabpool_metrics::OpenError;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
-use crate::progress::{Bar, Bars};
-use crate::terminal::Terminal;
+use crate::progress::Bar;
 
 /// How long the pool may take to close: browsers get seconds, a native worker ends its run first.
 const CLOSING: Duration = Duration::from_secs(20);
@@ -47,13 +46,13 @@ pub(crate) async fn with_accelerator<T>(
     builder: impl Fn() -> AcceleratorBuilder,
     work: impl AsyncFnOnce(&Accelerator) -> Result<T>,
 ) -> Result<T> {
-    let spinner = Bar::spinner(&context.terminal, "starting workers");
+    let spinner = context.bars.spinner("starting workers");
     let starting = async {
         match builder().build().await {
             Err(tabpool::Error::Pool(PoolError::Metrics(locked)))
                 if measuring == Measuring::Wanted && matches!(*locked, OpenError::Locked { .. }) =>
             {
-                spinner.aside(|| context.terminal.warn(&format!("measurements are not kept: {locked}")));
+                context.bars.aside(|| context.terminal.warn(&format!("measurements are not kept: {locked}")));
                 Ok(builder().metrics_in_memory().build().await?)
             }
             built => Ok(built?),
@@ -66,14 +65,14 @@ pub(crate) async fn with_accelerator<T>(
         context.terminal.warn(&format!("{} did not start: {reason}", worker.kind));
     }
 
-    let watching = watch(&accelerator, &context.terminal);
+    let watching = watch(&accelerator, context);
     let working = context.interrupt.guard(work(&accelerator));
     let result = tokio::select! {
         result = working => result,
         never = watching => match never {},
     };
 
-    let spinner = Bar::spinner(&context.terminal, "closing workers");
+    let spinner = context.bars.spinner("closing workers");
     let closed = tokio::time::timeout(CLOSING, accelerator.close()).await;
     spinner.clear();
     let value = result?;
@@ -85,9 +84,9 @@ pub(crate) async fn with_accelerator<T>(
 }
 
 /// Shows loads as bars and tells of workers that are lost, until it is dropped.
-async fn watch(accelerator: &Accelerator, terminal: &Terminal) -> Infallible {
+async fn watch(accelerator: &Accelerator, context: &Context) -> Infallible {
+    let Context { terminal, bars, .. } = context;
     let mut events = accelerator.pool().events();
-    let bars = Bars::new(terminal);
     let mut loading: HashMap<(WorkerId, ApiKind), Bar> = HashMap::new();
     let name = |worker: WorkerId| {
         let workers = accelerator.pool().workers();
@@ -106,10 +105,10 @@ async fn watch(accelerator: &Accelerator, terminal: &Terminal) -> Infallible {
         match event {
             PoolEvent::Loading { worker, model, api, done, total } => {
                 if !loading.contains_key(&(worker, api)) && loading.len() < MOST_BARS {
-                    loading.insert((worker, api), bars.bytes(terminal, "loading"));
+                    loading.insert((worker, api), bars.bytes("loading"));
                 }
                 if let Some(bar) = loading.get(&(worker, api)) {
-                    bar.at(done, total, &format!("{model} on {}:{api}", name(worker)));
+                    bar.at(done, total, &format!("{}:{api} {model}", name(worker)));
                 }
             }
             PoolEvent::Loaded { worker, api, .. } => drop(loading.remove(&(worker, api))),

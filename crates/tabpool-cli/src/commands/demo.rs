@@ -17,7 +17,6 @@ use self::reference::{Reference, Source};
 use self::show::Shown;
 use crate::context::Context;
 use crate::failure::{Hinted, Verdict};
-use crate::progress::Bar;
 use crate::session::{Measuring, with_accelerator, worker_name};
 
 mod measure;
@@ -118,7 +117,7 @@ async fn work(
 
     let mut expected = known.then(|| (Source::Published, reference.embeddings()));
     let mut measured: Vec<Measured> = Vec::new();
-    let spinner = Bar::spinner(&context.terminal, "");
+    let spinner = context.bars.spinner("");
     for (number, (id, worker, api)) in places.iter().enumerate() {
         let name = format!("{} {api}", worker_name(worker));
         spinner.say(format!("measuring {name} ({} of {})", number + 1, places.len()));

@@ -13,7 +13,6 @@ use tabpool_browser::{Machine, RenderNode, Severity, diagnose_on};
 
 use crate::context::Context;
 use crate::failure::Verdict;
-use crate::progress::Bar;
 use crate::quantity::milliseconds;
 use crate::session::{Measuring, with_accelerator};
 
@@ -102,7 +101,7 @@ struct ApiFound {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verdict> {
-    let spinner = Bar::spinner(&context.terminal, "looking for browsers");
+    let spinner = context.bars.spinner("looking for browsers");
     let folder = context.data_dir.clone();
     let looking = async {
         let looked = tokio::task::spawn_blocking(move || {

@@ -9,7 +9,6 @@ use tabpool::{AddProgress, Added, Freed, HubClient, HubModel, Listed, Stage};
 
 use crate::context::Context;
 use crate::failure::Verdict;
-use crate::progress::Bar;
 use crate::quantity::{bytes, count};
 use crate::table::{Mark, Side, Table};
 use crate::terminal::{Terminal, shortened};
@@ -91,15 +90,12 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Verdict> 
 
 async fn add(arguments: Add, context: &Context) -> Result<Verdict> {
     let library = context.library()?;
-    let (storing, fetching) = (Bar::bytes(&context.terminal, "storing"), Bar::bytes(&context.terminal, "downloading"));
+    let bar = context.bars.bytes("storing");
     let progress = move |at: AddProgress<'_>| {
-        let bar = match at.stage {
-            Stage::Downloading => &fetching,
-            Stage::Storing => {
-                fetching.clear();
-                &storing
-            }
-        };
+        bar.turn_to(match at.stage {
+            Stage::Downloading => "downloading",
+            Stage::Storing => "storing",
+        });
         bar.at(at.done, at.total, at.file);
     };
     let json = arguments.json;
@@ -205,7 +201,7 @@ async fn remove(arguments: Rm, context: &Context) -> Result<Verdict> {
 
 async fn collect(context: &Context) -> Result<Freed> {
     let library = context.library()?;
-    let spinner = Bar::spinner(&context.terminal, "freeing blocks that no model needs");
+    let spinner = context.bars.spinner("freeing blocks that no model needs");
     let freed =
         context.interrupt.guard(async { Ok(tokio::task::spawn_blocking(move || library.collect()).await??) }).await?;
     spinner.clear();

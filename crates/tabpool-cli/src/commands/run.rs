@@ -190,7 +190,7 @@ impl Said<'_> {
             if let Some((_, one)) = compared.iter().find(|(of, _)| of == name) {
                 let mark =
                     if one.beyond == 0 { terminal.styled("within", "32") } else { terminal.styled("BEYOND", "1;31") };
-                text.push_str(&format!("  largest difference {:.2e}, {mark} tolerance", one.worst));
+                text.push_str(&format!("  worst {:.2e}, {mark} tolerance", one.worst));
                 if one.beyond > 0 {
                     text.push_str(&format!(" in {} of {} values", one.beyond, one.values));
                 }
@@ -200,7 +200,7 @@ impl Said<'_> {
         let Timing { queue_wait, transfer, compute, readback, total } = answer.timing;
         let parts = [("waiting", queue_wait), ("transfer", transfer), ("compute", compute), ("readback", readback)];
         let parts = parts.map(|(name, time)| format!("{name} {}", duration(time))).join(", ");
-        text.push_str(&terminal.dim(&format!("{} in all: {parts}", duration(total))));
+        text.push_str(&terminal.dim(&format!("{}: {parts}", duration(total))));
         text.push('\n');
         text
     }
