@@ -87,16 +87,17 @@ async fn load(
     Ok((address, loads))
 }
 
-/// Bytes that pages have stored in a profile: the files below the folders which Chromium and Firefox have for that.
+/// Bytes of the files that pages have stored in a profile: what lies in the folders which Firefox (`fs`) and Chromium (`t`)
+/// have for that, without their own databases, whose names have an extension.
 fn stored(folder: &Path, counts: bool) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let size = |entry: DirEntry| {
         let (path, name) = (entry.path(), entry.file_name());
         if path.is_dir() {
-            return stored(&path, counts || name == "File System" || name == "storage");
+            return stored(&path, counts || name == "t" || name == "fs");
         }
         // A file may go while it is looked at.
-        if counts { entry.metadata().map_or(0, |data| data.len()) } else { 0 }
+        if counts && path.extension().is_none() { entry.metadata().map_or(0, |data| data.len()) } else { 0 }
     };
     entries.flatten().map(size).sum()
 }
