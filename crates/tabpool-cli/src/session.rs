@@ -102,6 +102,7 @@ async fn watch(accelerator: &Accelerator, context: &Context) -> Infallible {
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => std::future::pending().await,
         };
+        tracing::debug!(?event, "pool");
         match event {
             PoolEvent::Loading { worker, model, api, done, total } => {
                 if !loading.contains_key(&(worker, api)) && loading.len() < MOST_BARS {
