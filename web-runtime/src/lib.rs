@@ -4,7 +4,7 @@
 //! works happens there, because browsers throttle the timers of hidden pages and not those of their workers:
 //!
 //! - `link` keeps the WebSocket to the host and opens it again when it breaks;
-//! - `tab` is the [`Environment`](tabpool_worker::Environment) of a [`Worker`](tabpool_worker::Worker);
+//! - `tab` is the `Environment` of a `tabpool_worker::Worker`;
 //! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
 //! - `gateway` fetches blocks of weights, `opfs` keeps them, `shelf` decides which ones go when there is no room;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.

@@ -1,10 +1,18 @@
-//! Who makes callbacks of the device happen. Natively nothing happens unless somebody polls the device, and polling
-//! blocks; a thread does that while something is pending, so that futures never block the runtime they are polled on. The
-//! thread sleeps while nothing is pending and ends with the [`Pump`].
+//! Who makes callbacks of the device happen. Natively nothing happens unless somebody polls the device; a thread does that
+//! while something is pending, so that futures never block the runtime they are polled on. The thread sleeps while
+//! nothing is pending and ends with the [`Pump`].
+//!
+//! It asks again and again instead of waiting for the last submission: wgpu-core 30 panics where another thread submits
+//! between its look at the last index and its look at the queue.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// Between two looks at the device: short at first, for runs that take less than a millisecond, then longer, so that long
+/// ones cost no processor time.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// The thread that polls.
 pub(crate) struct Pump {
@@ -47,14 +55,16 @@ impl Pump {
         let shared = Arc::new(Shared::default());
         let (theirs, device) = (shared.clone(), device.clone());
         let thread = std::thread::Builder::new().name("webgpu-poll".to_owned()).spawn(move || {
+            let mut pause = SHORTEST_PAUSE;
             while theirs.wait() {
-                // The time-out lets the thread see that it should end; the device reports its own loss.
-                let timeout = Some(Duration::from_millis(100));
-                let polled = device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
-                let idle = polled.is_ok_and(|p| p.is_queue_empty());
-                if idle && theirs.state().pending > 0 {
-                    // Between a submit and the request for its callback there is nothing to wait for.
-                    std::thread::sleep(Duration::from_micros(200));
+                // A lost device is told to those who wait by its own callback.
+                let _ = device.poll(wgpu::PollType::Poll);
+                let pending = theirs.state().pending;
+                if pending == 0 {
+                    pause = SHORTEST_PAUSE;
+                } else {
+                    std::thread::sleep(pause);
+                    pause = (pause * 5 / 4).min(LONGEST_PAUSE);
                 }
             }
         })?;
@@ -73,8 +83,7 @@ impl Pump {
     /// only matters to a device that has failed.
     pub(crate) fn settle(&self, device: &wgpu::Device, announced: impl Fn() -> bool) {
         for _ in 0..20 {
-            let timeout = Some(Duration::from_millis(10));
-            let _ = device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+            let _ = device.poll(wgpu::PollType::Poll);
             if announced() {
                 return;
             }
