@@ -17,6 +17,8 @@ pub mod processes;
 pub mod records;
 pub mod scene;
 
+use std::io::Write as _;
+
 /// How a case ends.
 pub type Outcome = Result<(), Fault>;
 
@@ -30,4 +32,11 @@ pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 /// The text, where the condition does not hold.
 pub fn require(condition: bool, what: impl FnOnce() -> String) -> Outcome {
     if condition { Ok(()) } else { Err(what().into()) }
+}
+
+/// Shows figures of a case. Unlike what is printed by macros, they are seen of a case that passes, too: that is what they
+/// are for.
+pub fn show(figures: &str) {
+    // A run whose error output is closed has nobody to show them to.
+    let _ = writeln!(std::io::stderr(), "{figures}");
 }

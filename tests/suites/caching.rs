@@ -35,7 +35,11 @@ async fn a_kept_profile_loads_a_model_again_without_fetching_a_byte() -> Outcome
         let again = second.fetched == (0, 0) && second.cached == (blocks, bytes);
         require(again, || format!("{kind}, second load: {second:?} after {first:?}"))?;
         let ms = |stats: &LoadStats| stats.total_us / 1000;
-        eprintln!("{kind}: {blocks} blocks, {bytes} bytes; loaded in {} ms, then in {} ms", ms(first), ms(second));
+        tabpool_tests::show(&format!(
+            "{kind}: {blocks} blocks, {bytes} bytes; loaded in {} ms, then in {} ms",
+            ms(first),
+            ms(second)
+        ));
     }
     let records = Records::open(folder.path())?;
     for kind in kinds {

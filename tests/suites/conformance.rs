@@ -115,16 +115,17 @@ fn judge(report: &Value) -> Outcome {
         .collect();
     let share = |case: &Value| Some(case["worstError"].as_f64()? / case["tolerance"].as_f64()?);
     let worst = cases.iter().filter_map(share).fold(0.0, f64::max);
-    eprintln!(
+    let text = |key: &str| report[key].as_str().unwrap_or("?").to_owned();
+    tabpool_tests::show(&format!(
         "{} {} {} ({}): {} cases, {} not passed, worst error {worst:.3} of the tolerance, {:.1} s",
-        report["browser"],
-        report["version"],
-        report["api"],
-        report["device"],
+        text("browser"),
+        text("version"),
+        text("api"),
+        text("device"),
         cases.len(),
         failed.len(),
         report["seconds"].as_f64().unwrap_or_default()
-    );
+    ));
     require(failed.is_empty(), || format!("{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n")))?;
     require(cases.len() >= LEAST_CASES, || format!("only {} cases ran", cases.len()))
 }

@@ -75,7 +75,11 @@ async fn ended(case: &str, end: End) -> Outcome {
     }
     none_left(data, CLEAN_WITHIN).await?;
     let clean = begun.elapsed();
-    eprintln!("{case}: {running} processes; ended after {:.2} s, clean after {:.2} s", secs(gone), secs(clean));
+    tabpool_tests::show(&format!(
+        "{case}: {running} processes; ended after {:.2} s, clean after {:.2} s",
+        secs(gone),
+        secs(clean)
+    ));
     Ok(())
 }
 

@@ -102,5 +102,5 @@ fn show(errors: &Errors, targets: &[Target]) {
             text.push_str(&format!("{cell:>20}"));
         }
     }
-    eprintln!("{text}\n");
+    tabpool_tests::show(&format!("{text}\n"));
 }

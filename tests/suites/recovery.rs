@@ -44,12 +44,12 @@ async fn one_killed(case: &str, victim: usize) -> Outcome {
     let folder = tempfile::tempdir()?;
     let begun = Instant::now();
     let (busy, attempts) = serve(folder.path(), &path, &kinds, kinds[victim], &texts, &wanted).await?;
-    eprintln!(
+    tabpool_tests::show(&format!(
         "{}: {REQUESTS} answers in {:.1} s, {} attempts, killed after {busy:?} answers",
         kinds[victim],
         begun.elapsed().as_secs_f64(),
         attempts
-    );
+    ));
     recorded(folder.path(), kinds[victim], kinds[1 - victim])
 }
 
