@@ -1,6 +1,5 @@
 //! A browser that has loaded a model once finds its weights again: the second load moves no weight byte.
 
-use std::fs::{self, DirEntry};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -80,28 +79,8 @@ async fn load(
         };
         loads.push((*kind, watch.until("the load", Duration::from_secs(5), loaded).await?));
     }
-    // Browsers write what they keep in the background.
-    for kind in kinds {
-        let profile = data.join("profiles").join(format!("keep-{kind}-0"));
-        let kept = || (stored(&profile, false) >= WEIGHT_BYTES).then_some(());
-        scene::eventually(&format!("{kind} keeping the weights"), Duration::from_secs(20), kept).await?;
-    }
+    // Closed right after the first answers: what a load fetched is kept by then.
     let address = Door::of(&pool)?.address.parse()?;
     pool.close().await?;
     Ok((address, loads))
-}
-
-/// Bytes of the files that pages have stored in a profile: what lies in the folders which Firefox (`fs`) and Chromium (`t`)
-/// have for that, without their own databases, whose names have an extension.
-fn stored(folder: &Path, counts: bool) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let size = |entry: DirEntry| {
-        let (path, name) = (entry.path(), entry.file_name());
-        if path.is_dir() {
-            return stored(&path, counts || name == "t" || name == "fs");
-        }
-        // A file may go while it is looked at.
-        if counts && path.extension().is_none() { entry.metadata().map_or(0, |data| data.len()) } else { 0 }
-    };
-    entries.flatten().map(size).sum()
 }

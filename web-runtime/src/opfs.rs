@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt, StreamExt};
 use js_sys::{Date, Object, Promise, Reflect};
 use tabpool_content::{Cid, MAX_BLOCK_BYTES};
@@ -58,7 +58,15 @@ extern "C" {
 /// The blocks of this origin.
 pub(crate) struct Opfs {
     files: Rc<Files>,
-    writes: mpsc::Sender<Cid>,
+    writes: mpsc::Sender<Write>,
+}
+
+/// What the queue of writes holds, done in order.
+enum Write {
+    /// This block, whose bytes wait.
+    Block(Cid),
+    /// Everything before it is kept.
+    Settled(oneshot::Sender<()>),
 }
 
 /// The files, and what waits to become one.
@@ -144,8 +152,16 @@ impl Opfs {
 
 impl Files {
     /// Writes what is asked for, until nobody can ask any more.
-    async fn write_all(self: Rc<Self>, mut queue: mpsc::Receiver<Cid>) {
-        while let Some(cid) = queue.next().await {
+    async fn write_all(self: Rc<Self>, mut queue: mpsc::Receiver<Write>) {
+        while let Some(write) = queue.next().await {
+            let cid = match write {
+                Write::Block(cid) => cid,
+                Write::Settled(done) => {
+                    // Whoever waited may have given up.
+                    let _ = done.send(());
+                    continue;
+                }
+            };
             let bytes = self.waiting.borrow().get(&cid).cloned();
             if let Some(bytes) = bytes {
                 self.keep(&cid.to_string(), &bytes).await;
@@ -235,12 +251,20 @@ impl BlockCache for Opfs {
     async fn put(&self, cid: &Cid, bytes: &Bytes) {
         if self.files.waiting.borrow_mut().insert(*cid, bytes.clone()).is_none() {
             // The queue ends with this cache, so it takes what is sent.
-            let _ = self.writes.clone().send(*cid).await;
+            let _ = self.writes.clone().send(Write::Block(*cid)).await;
         }
     }
 
     async fn remove(&self, cid: &Cid) {
         self.files.delete(&cid.to_string()).await;
+    }
+
+    async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        // Writes are done in order and each is bounded in time, so the answer comes; without a queue nothing is written.
+        if self.writes.clone().send(Write::Settled(done)).await.is_ok() {
+            let _ = settled.await;
+        }
     }
 }
 

@@ -103,7 +103,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 /// Built and downloaded folders are passed over, as are fixtures' contents: those belong to who made them.
 fn read(root: &Path) -> Result<(Vec<Source>, Vec<String>)> {
     const TEXTS: &[&str] = &["rs", "wgsl", "md", "toml", "js", "html", "css", "sql", "sh", "yml", "py"];
-    const PASSED_OVER: &[&str] = &["target", ".git", ".tools", "node_modules", "dist", "dist.new"];
+    const PASSED_OVER: &[&str] =
+        &["target", ".git", ".tools", "node_modules", "dist", "dist.new", "dist-conformance", "dist-conformance.new"];
     let mut sources = Vec::new();
     let mut paths = Vec::new();
     for path in workspace::files_below_except(root, PASSED_OVER)? {

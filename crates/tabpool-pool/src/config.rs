@@ -32,7 +32,8 @@ pub enum Profile {
     #[default]
     Fresh,
     /// One that stays in the pool's data directory, so that weights cached by the browser are found again. The slot's
-    /// kind and its number among slots of that kind name it.
+    /// kind and its number among slots of that kind name it. Browsers keep things by origin, port included: give the pool
+    /// the same address to [listen](PoolBuilder::listen) on each time.
     Kept,
 }
 

@@ -28,6 +28,9 @@ pub trait BlockCache {
     async fn put(&self, cid: &Cid, bytes: &Bytes);
     /// Forgets a block that turned out to be corrupt.
     async fn remove(&self, cid: &Cid);
+    /// Waits until what was put is kept. Awaited before a load is reported, so that a pool that closes right after the
+    /// first answer finds everything here the next time.
+    async fn settle(&self) {}
 }
 
 /// The place a worker runs in.

@@ -95,6 +95,11 @@ impl Worker {
             (fault(&e), format!("{name}: {e}"))
         })?;
         let (counts, report) = (blocks.counts(), loaded.report);
+        if counts.fetched.0 > 0
+            && let Some(cache) = self.env.cache()
+        {
+            cache.settle().await;
+        }
         let stats = LoadStats {
             total_us: micros(start.elapsed()),
             fetch_us: micros(counts.waited),
