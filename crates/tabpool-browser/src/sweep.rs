@@ -167,8 +167,16 @@ mod tests {
         fs::create_dir(&stale)?;
         let owned = Profile::acquire(&base, &ProfileKind::Ephemeral)?;
         let option = |folder: &Path| format!("--user-data-dir={}", folder.display());
-        // The shell stays beside its sleep, so its arguments stay on the command line.
-        let start = |argument: String| Command::new("/bin/sh").args(["-c", "sleep 60; :", "sh", &argument]).spawn();
+        // The shell stays beside its sleep, so its arguments stay on the command line; it says when the sleep is there.
+        let start = |argument: String| -> std::io::Result<std::process::Child> {
+            let script = "sleep 60 >&2 & echo; wait";
+            let mut shell = Command::new("/bin/sh");
+            let mut child = shell.args(["-c", script, "sh", &argument]).stdout(std::process::Stdio::piped()).spawn()?;
+            if let Some(output) = &mut child.stdout {
+                std::io::Read::read_exact(output, &mut [0])?;
+            }
+            Ok(child)
+        };
         let mut user = start(option(&stale))?;
         let mut bystander = start(stale.display().to_string())?;
         let mut other = start(option(owned.folder()))?;
