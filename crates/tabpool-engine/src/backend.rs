@@ -8,6 +8,8 @@ use bytes::Bytes;
 use tabpool_graph::{BlockRef, Graph, Program};
 use tabpool_tensor::Tensor;
 
+use crate::tuning::{Tuning, Winner};
+
 /// Which of a worker's ways to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -184,6 +186,14 @@ pub trait Backend {
     /// # Errors
     /// [`EngineError`]; nothing stays behind on the device.
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError>;
+
+    /// Says how to tune at the loads to come, and what is known of this device. A backend without variants ignores it.
+    fn tune(&self, _tuning: Tuning) {}
+
+    /// The winners found since this was last asked.
+    fn take_winners(&self) -> Vec<Winner> {
+        Vec::new()
+    }
 }
 
 /// Checks the inputs of a run against a graph: their number, dtypes and shapes. Every backend calls this first.

@@ -11,8 +11,10 @@ pub mod conformance;
 pub mod cpu;
 pub mod memory;
 pub mod oracle;
+pub mod tuning;
 
 pub use backend::{
     Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, MemoryUse, RunOutput, WeightError,
     WeightSource, check_inputs,
 };
+pub use tuning::{Timing, Tuning, Winner};
