@@ -54,7 +54,7 @@ impl Gpu {
             buffer: limits.max_buffer_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             groups: limits.max_compute_workgroups_per_dimension,
-            software: report.is_fallback,
+            kind: report.kind(),
             gemm: options.gemm,
         };
         let uniform_alignment = u64::from(limits.min_uniform_buffer_offset_alignment);

@@ -31,4 +31,4 @@ pub use backend::WebGpuBackend;
 pub use executable::WebGpuExecutable;
 pub use kernels::gemm::GemmVariant;
 pub use options::{AdapterChoice, Options, Power};
-pub use report::AdapterReport;
+pub use report::{AdapterKind, AdapterReport};

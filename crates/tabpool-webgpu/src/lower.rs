@@ -9,6 +9,7 @@ use tabpool_graph::{Graph, ValueId};
 
 use crate::kernels::Variant;
 use crate::kernels::gemm::GemmVariant;
+use crate::report::AdapterKind;
 
 /// What lowering needs to know of the device.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,8 @@ pub(crate) struct Capabilities {
     pub(crate) alignment: u64,
     /// The most workgroups in one dimension.
     pub(crate) groups: u32,
-    /// Whether the adapter computes on the processor.
-    pub(crate) software: bool,
+    /// What computes.
+    pub(crate) kind: AdapterKind,
     /// The GEMM variant to use for every linear node, where one is forced.
     pub(crate) gemm: Option<GemmVariant>,
 }
@@ -32,8 +33,8 @@ pub(crate) struct Capabilities {
 pub(crate) enum Layout {
     /// As stored: row-major.
     Natural,
-    /// A matrix `[n, k]` transposed and padded for GEMMs; see [`crate::kernels::gemm::padded`].
-    Transposed,
+    /// A matrix `[n, k]` transposed, in panels and padded for GEMMs; see [`crate::kernels::gemm::padded`].
+    Panels,
 }
 
 /// A weight in one layout.

@@ -1,5 +1,25 @@
 //! What an adapter says of itself, for handshakes, databases and people.
 
+/// What computes, as far as the choice of kernels goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AdapterKind {
+    /// A GPU.
+    Hardware,
+    /// Google's software adapter, which Chromium falls back to.
+    SwiftShader,
+    /// Another software adapter, as Mesa's lavapipe.
+    Software,
+}
+
+impl AdapterKind {
+    /// Whether the processor computes.
+    #[must_use]
+    pub fn is_software(self) -> bool {
+        self != AdapterKind::Hardware
+    }
+}
+
 /// What an adapter says of itself. Natively and in browsers different parts are known; what is not is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AdapterReport {
@@ -71,6 +91,18 @@ impl AdapterReport {
             self.architecture = info.architecture();
             self.device = info.device();
             self.description = info.description();
+        }
+    }
+
+    /// What computes.
+    #[must_use]
+    pub fn kind(&self) -> AdapterKind {
+        let names = [&self.architecture, &self.description, &self.driver];
+        let swiftshader = names.into_iter().any(|n| n.to_ascii_lowercase().contains("swiftshader"));
+        match (self.is_fallback, swiftshader) {
+            (_, true) => AdapterKind::SwiftShader,
+            (true, false) => AdapterKind::Software,
+            (false, false) => AdapterKind::Hardware,
         }
     }
 

@@ -73,9 +73,9 @@ struct Missing {
 /// The size of a weight's buffer.
 fn size(shape: &[usize], layout: Layout) -> u64 {
     let elements = match (layout, shape) {
-        (Layout::Transposed, &[n, k]) => {
-            let (rows, pitch) = padded(k, n);
-            rows * pitch
+        (Layout::Panels, &[n, k]) => {
+            let (rows, columns) = padded(k, n);
+            rows * columns
         }
         _ => shape.iter().product(),
     };
@@ -84,7 +84,7 @@ fn size(shape: &[usize], layout: Layout) -> u64 {
 
 /// The variants that loading these weights dispatches.
 pub(crate) fn variants(graph: &Graph, uses: &[WeightUse]) -> Vec<Variant> {
-    let of = |u: &WeightUse| unpack::variant(graph.weights()[u.weight].stored, u.layout == Layout::Transposed);
+    let of = |u: &WeightUse| unpack::variant(graph.weights()[u.weight].stored, u.layout == Layout::Panels);
     uses.iter().map(of).collect()
 }
 
@@ -215,19 +215,19 @@ impl Uploader {
 
     fn unpack(&self, gpu: &Gpu, piece: &[u8], first: usize, stored: DType, key: &Key, to: &wgpu::Buffer) {
         let count = piece.len() / stored.size();
-        let transposed = match (key.layout, key.shape.dims()) {
-            (Layout::Transposed, &[n, k]) => Some((k, padded(k, n).1)),
+        let panels = match (key.layout, key.shape.dims()) {
+            (Layout::Panels, &[n, k]) => Some((k, padded(k, n).0)),
             _ => None,
         };
         // A table may be larger than a binding: only the elements of this piece are bound, from an aligned offset on.
         let unit = (gpu.capabilities.alignment / 4).max(1);
-        let aligned = if transposed.is_some() { 0 } else { first as u64 / unit * unit };
+        let aligned = if panels.is_some() { 0 } else { first as u64 / unit * unit };
         let first = first - usize::try_from(aligned).unwrap_or(first);
-        let end = if transposed.is_some() { to.size() } else { ((first + count) as u64 + aligned) * 4 };
+        let end = if panels.is_some() { to.size() } else { ((first + count) as u64 + aligned) * 4 };
         let bound =
             wgpu::BufferBinding { buffer: to, offset: aligned * 4, size: std::num::NonZeroU64::new(end - aligned * 4) };
         write_padded(gpu, &self.words, piece);
-        let Launch { variant, params, groups } = unpack::launch(Piece { stored, first, count, transposed });
+        let Launch { variant, params, groups } = unpack::launch(Piece { stored, first, count, panels });
         gpu.queue.write_buffer(&self.params, 0, bytemuck::cast_slice(&params));
         let pipeline = gpu.pipelines.get(&gpu.device, &variant);
         let resources =

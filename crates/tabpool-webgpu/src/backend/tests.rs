@@ -185,7 +185,7 @@ fn a_second_bucket_shares_weights_and_compiles_nothing() {
 fn the_kernels_for_hardware_conform_too() {
     with(
         "kernels for hardware",
-        |gpu| gpu.capabilities.software = false,
+        |gpu| gpu.capabilities.kind = crate::AdapterKind::Hardware,
         async |backend| {
             let results = tabpool_engine::conformance::run(&backend).await;
             let failed: Vec<String> = results.iter().filter(|r| !r.passed()).map(ToString::to_string).collect();

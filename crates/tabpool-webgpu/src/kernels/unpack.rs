@@ -12,24 +12,24 @@ pub(crate) struct Piece {
     pub(crate) stored: DType,
     pub(crate) first: usize,
     pub(crate) count: usize,
-    /// For the transposed layout: the weight's row length and the length of the rows that are written.
-    pub(crate) transposed: Option<(usize, usize)>,
+    /// For panels: the weight's row length and how many rows a panel has.
+    pub(crate) panels: Option<(usize, usize)>,
 }
 
-pub(crate) fn variant(stored: DType, transposed: bool) -> Variant {
+pub(crate) fn variant(stored: DType, panels: bool) -> Variant {
     let stored = match stored {
         DType::F16 => 1,
         DType::BF16 => 2,
         _ => 0,
     };
-    Variant::new(&KERNEL, &[("STORED", stored), ("TRANSPOSED", u32::from(transposed))])
+    Variant::new(&KERNEL, &[("STORED", stored), ("PANELS", u32::from(panels))])
 }
 
 pub(crate) fn launch(piece: Piece) -> Launch {
-    let (columns, pitch) = piece.transposed.unwrap_or_default();
+    let (columns, panel) = piece.panels.unwrap_or_default();
     Launch {
-        variant: variant(piece.stored, piece.transposed.is_some()),
-        params: [piece.count, piece.first, columns, pitch].map(word).to_vec(),
+        variant: variant(piece.stored, piece.panels.is_some()),
+        params: [piece.count, piece.first, columns, panel].map(word).to_vec(),
         groups: Groups::of_64(piece.count),
     }
 }

@@ -1,13 +1,13 @@
-// Brings a piece of a stored weight into its buffer as f32: as it lies, or transposed for GEMMs. A piece may begin and
+// Brings a piece of a stored weight into its buffer as f32: as it lies, or in panels for GEMMs. A piece may begin and
 // end anywhere between two elements. f16 is decoded by its bits, because the built-in may flush small numbers to zero.
 
 struct Params {
     // The number of elements in the piece, and the position of its first element in the weight.
     count: u32,
     first: u32,
-    // For the transposed layout: the weight's row length, and the length of the rows that are written.
+    // For panels: the weight's row length, and how many rows of 16 elements a panel has.
     columns: u32,
-    pitch: u32,
+    panel: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -16,7 +16,7 @@ struct Params {
 
 // 0 f32, 1 f16, 2 bf16.
 override STORED: u32 = 0u;
-override TRANSPOSED: bool = false;
+override PANELS: bool = false;
 
 fn from_f16(bits: u32) -> f32 {
     let exponent = (bits >> 10u) & 31u;
@@ -47,8 +47,9 @@ fn main(
         if (STORED == 1u) { value = from_f16(half); } else { value = bitcast<f32>(half << 16u); }
     }
     let at = p.first + i;
-    if (TRANSPOSED) {
-        y[at % p.columns * p.pitch + at / p.columns] = value;
+    if (PANELS) {
+        let n = at / p.columns;
+        y[(n / 16u * p.panel + at % p.columns) * 16u + n % 16u] = value;
     } else {
         y[at] = value;
     }

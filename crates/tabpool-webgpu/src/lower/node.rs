@@ -81,9 +81,9 @@ impl Lowering<'_> {
             Op::Attention { heads, scale } => return Ok(vec![self.attention(node, *heads, *scale)]),
             Op::LayerNorm { epsilon } => {
                 let reads = vec![self.bound(x), Source::Absent.into(), self.bound(inputs[1]), self.bound(inputs[2])];
-                return Ok(vec![(layer_norm::launch(rows, n, *epsilon, false, self.device.software), reads)]);
+                return Ok(vec![(layer_norm::launch(rows, n, *epsilon, false, self.device.kind.is_software()), reads)]);
             }
-            Op::AddLayerNorm { epsilon } => layer_norm::launch(rows, n, *epsilon, true, self.device.software),
+            Op::AddLayerNorm { epsilon } => layer_norm::launch(rows, n, *epsilon, true, self.device.kind.is_software()),
             Op::Softmax => softmax::launch(rows, n),
             Op::L2Normalize { epsilon } => l2_normalize::launch(rows, n, *epsilon),
             Op::Reduce { reduction, axis, .. } => {
@@ -152,15 +152,15 @@ impl Lowering<'_> {
         let n = self.dims(w)[0];
         let bias = node.inputs.get(2).copied();
         let (launch, weight) = if let Some(weight) = self.weight_of(w) {
-            let (rows, pitch) = padded(k, n);
-            let (bytes, limit) = (rows as u64 * pitch as u64 * 4, self.device.binding.min(self.device.buffer));
+            let (rows, columns) = padded(k, n);
+            let (bytes, limit) = (rows as u64 * columns as u64 * 4, self.device.binding.min(self.device.buffer));
             if bytes > limit {
                 let reason = format!("needs {bytes} bytes for its weight, the device binds at most {limit}");
                 return Err(unsupported(node, reason));
             }
             let variant = self.gemm_variant(m);
             let launch = gemm::launch(variant, Gemm { m, n, k, bias: bias.is_some(), function });
-            (launch, self.weight(weight, Layout::Transposed))
+            (launch, self.weight(weight, Layout::Panels))
         } else {
             let batch = Joined::new(&[], &[Vec::new(), Vec::new()]);
             let of = MatMul { m, n, k, transpose_b: true, batch: &batch, bias: bias.is_some(), function };
@@ -171,7 +171,7 @@ impl Lowering<'_> {
     }
 
     fn gemm_variant(&self, m: usize) -> GemmVariant {
-        let best = || GemmVariant::candidates(m, self.device.software)[0];
+        let best = || GemmVariant::candidates(m, self.device.kind)[0];
         self.device.gemm.unwrap_or_else(best)
     }
 
@@ -221,7 +221,7 @@ impl Lowering<'_> {
                 scale,
                 biases: &biases,
             },
-            self.device.software,
+            self.device.kind.is_software(),
         );
         let mut reads: Vec<Bound> = node.inputs.iter().map(|&id| self.bound(id)).collect();
         reads.resize(launch.variant.kernel.reads as usize, Source::Absent.into());

@@ -7,9 +7,16 @@ use tabpool_tensor::DType;
 
 use super::{Capabilities, Layout, Lowered, Source, lower};
 use crate::kernels::gemm::GemmVariant;
+use crate::report::AdapterKind;
 
-const DEVICE: Capabilities =
-    Capabilities { binding: 128 << 20, buffer: 256 << 20, alignment: 256, groups: 65_535, software: true, gemm: None };
+const DEVICE: Capabilities = Capabilities {
+    binding: 128 << 20,
+    buffer: 256 << 20,
+    alignment: 256,
+    groups: 65_535,
+    kind: AdapterKind::Software,
+    gemm: None,
+};
 
 fn lowered(graph: &Graph, device: Capabilities) -> Result<Lowered, EngineError> {
     lower(graph, &memory::plan(graph), device)
@@ -29,7 +36,7 @@ fn minilm(layers: usize) -> Lowered {
 fn a_fused_bert_layer_takes_nine_dispatches() {
     let (one, two) = (minilm(1), minilm(2));
     assert_eq!(two.run.len() - one.run.len(), 9, "{:?}", kernels(&two));
-    let gemms = |l: &Lowered| kernels(l).iter().filter(|k| k.starts_with("REGISTER_8X8")).count();
+    let gemms = |l: &Lowered| kernels(l).iter().filter(|k| k.starts_with("register_")).count();
     assert_eq!(gemms(&two) - gemms(&one), 6);
     let others =
         |l: &Lowered| kernels(l).iter().filter(|k| k.starts_with("layer_norm") || k.starts_with("attention")).count();
@@ -58,12 +65,14 @@ fn the_adapter_and_the_rows_choose_the_gemm() {
         let graph = linear(rows, 8, 16).expect("valid");
         kernels(&lowered(&graph, device).expect("lowers"))[0]
     };
-    let hardware = Capabilities { software: false, ..DEVICE };
-    assert_eq!(kernel(64, DEVICE), "REGISTER_8X8_VEC4");
-    assert_eq!(kernel(64, hardware), "TILED_VEC4");
-    assert_eq!(kernel(1, hardware), "ROW_VEC4");
-    let forced = Capabilities { gemm: Some(GemmVariant::Register8x4), ..DEVICE };
-    assert_eq!(kernel(1, forced), "REGISTER_8X4_VEC4");
+    let hardware = Capabilities { kind: AdapterKind::Hardware, ..DEVICE };
+    let swiftshader = Capabilities { kind: AdapterKind::SwiftShader, ..DEVICE };
+    assert_eq!(kernel(64, DEVICE), "register_16x16");
+    assert_eq!(kernel(64, swiftshader), "register_16x8_short");
+    assert_eq!(kernel(64, hardware), "tiled_64x64");
+    assert_eq!(kernel(1, hardware), "split_1x16");
+    let forced = Capabilities { gemm: GemmVariant::named("register_4x8"), ..DEVICE };
+    assert_eq!(kernel(1, forced), "register_4x8");
 }
 
 fn linear(rows: usize, k: usize, n: usize) -> Result<Graph, GraphError> {
@@ -85,7 +94,7 @@ fn a_weight_read_in_two_ways_lies_there_twice() {
     b.output("y", y).expect("valid");
     let layouts = lowered(&b.finish().expect("valid"), DEVICE).expect("lowers").weights;
     let layouts: Vec<Layout> = layouts.iter().map(|w| w.layout).collect();
-    assert_eq!(layouts, [Layout::Natural, Layout::Transposed]);
+    assert_eq!(layouts, [Layout::Natural, Layout::Panels]);
 }
 
 #[test]
