@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use tabpool_engine::memory;
+use tabpool_engine::memory::{self, MemoryPlan};
+use tabpool_engine::tuning::{Tuning, Winner};
 use tabpool_engine::{Api, Backend, BackendInfo, EngineError, LoadReport, Loaded, MemoryUse, WeightSource};
 use tabpool_graph::{Graph, Program};
 use web_time::Instant;
@@ -12,15 +13,19 @@ use web_time::Instant;
 use crate::device::Gpu;
 use crate::executable::{Bindings, Buffers, WebGpuExecutable};
 use crate::kernels::Variant;
+use crate::kernels::gemm::{self, GemmVariant};
 use crate::lower::{Lowered, lower};
 use crate::options::Options;
 use crate::report::AdapterReport;
+use crate::trial::Trial;
+use crate::tuner::Tuner;
 use crate::weights;
 
 /// One adapter through WebGPU, or natively through Vulkan, Metal or Direct3D 12. Lives on one thread.
 pub struct WebGpuBackend {
     gpu: Rc<Gpu>,
     info: BackendInfo,
+    tuner: Tuner,
 }
 
 impl WebGpuBackend {
@@ -31,7 +36,7 @@ impl WebGpuBackend {
     pub async fn new(options: Options) -> Result<Self, EngineError> {
         let gpu = Rc::new(Gpu::open(&options).await?);
         let info = BackendInfo { api: Api::WebGpu, device: gpu.report.title() };
-        Ok(Self { gpu, info })
+        Ok(Self { gpu, info, tuner: Tuner::default() })
     }
 
     /// What the adapter says of itself.
@@ -53,14 +58,17 @@ impl WebGpuBackend {
         gpu.health.alive()?;
         let graph = program.graph();
         let plan = memory::plan(graph);
-        let lowered = lower(graph, &plan, gpu.capabilities)?;
+        let first = lower(graph, &plan, gpu.capabilities, &self.tuner)?;
+        let make = || (weights::allocate(gpu, graph, &first.weights), Buffers::new(gpu, graph, &plan));
+        let (mut weights, buffers) = gpu.scoped("making a program's buffers", make).await?;
+        // Blocks are on their way while kernels are tried and compiled.
+        weights.expect(graph, source);
         let started = Instant::now();
+        let lowered = self.tuned(graph, &plan, first).await?;
         self.compile(graph, &lowered).await?;
         let compile = started.elapsed();
 
         let started = Instant::now();
-        let make = || (weights::allocate(gpu, graph, &lowered.weights), Buffers::new(gpu, graph, &plan));
-        let (mut weights, buffers) = gpu.scoped("making a program's buffers", make).await?;
         weights.fill(gpu, graph, source).await?;
         buffers.write_constants(gpu, graph);
         let bind = |steps| Bindings::new(gpu, &buffers, &weights.buffers, steps);
@@ -74,6 +82,23 @@ impl WebGpuBackend {
         let memory = MemoryUse { weights: weights.bytes, shared: weights.shared, scratch: buffers.bytes() };
         let executable = WebGpuExecutable::new(gpu.clone(), graph, buffers, &weights.buffers, run, &lowered);
         Ok((Rc::new(executable), LoadReport { compile, upload, memory }))
+    }
+
+    /// Finds out which variants win on this device where that is unknown, and lowers the graph again with them. Weights lie
+    /// the same for all variants, so the buffers of the first lowering fit.
+    async fn tuned(&self, graph: &Graph, plan: &MemoryPlan, first: Lowered) -> Result<Lowered, EngineError> {
+        let (gpu, tuner) = (&self.gpu, &self.tuner);
+        if gpu.capabilities.gemm.is_some() {
+            return Ok(first);
+        }
+        let trials = first.products.iter().map(|(&(m, n, k), &nodes)| {
+            let candidates = GemmVariant::candidates(m, gpu.capabilities.kind);
+            Trial { nodes, ..gemm::trial::trial(m, n, k, candidates) }
+        });
+        tuner.learn(gpu, trials.collect()).await?;
+        let lowered = lower(graph, plan, gpu.capabilities, tuner)?;
+        debug_assert_eq!(lowered.weights, first.weights);
+        Ok(lowered)
     }
 
     /// Compiles every kernel the program needs.
@@ -100,6 +125,14 @@ impl Backend for WebGpuBackend {
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError> {
         let (executable, report) = self.load_program(program, weights).await?;
         Ok(Loaded { executable, report })
+    }
+
+    fn tune(&self, tuning: Tuning) {
+        self.tuner.set(tuning);
+    }
+
+    fn take_winners(&self) -> Vec<Winner> {
+        self.tuner.take()
     }
 }
 

@@ -8,8 +8,10 @@
 //! Kernels are `.wgsl` files with `override` constants; shapes are parameters, so programs for other shapes reuse the
 //! pipelines that earlier ones compiled. Nothing here knows a model.
 //!
-//! *Not here yet:* timing the GEMM variants on the adapter ([`GemmVariant::candidates`] lists them), and cutting
-//! the work of a run into several submits: Chrome ends GPU work that takes about 10 s, so on a slow software adapter
+//! Which variant of a kernel serves a node is decided by timing them on the device ([`Backend::tune`](tabpool_engine::Backend::tune)),
+//! or by a prior for the kind of adapter.
+//!
+//! *Not here yet:* cutting the work of a run into several submits: Chrome ends GPU work that takes about 10 s, so on a slow software adapter
 //! programs have to stay below that (at 4 GFLOP/s, 40 GFLOP).
 
 mod backend;
@@ -25,6 +27,8 @@ mod pump;
 mod report;
 mod staging;
 mod strides;
+mod trial;
+mod tuner;
 mod weights;
 
 pub use backend::WebGpuBackend;

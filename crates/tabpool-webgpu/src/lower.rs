@@ -3,6 +3,8 @@
 
 mod node;
 
+use std::collections::BTreeMap;
+
 use tabpool_engine::EngineError;
 use tabpool_engine::memory::{MemoryPlan, Place};
 use tabpool_graph::{Graph, ValueId};
@@ -10,6 +12,7 @@ use tabpool_graph::{Graph, ValueId};
 use crate::kernels::Variant;
 use crate::kernels::gemm::GemmVariant;
 use crate::report::AdapterKind;
+use crate::tuner::Tuner;
 
 /// What lowering needs to know of the device.
 #[derive(Clone, Copy, Debug)]
@@ -103,18 +106,26 @@ pub(crate) struct Lowered {
     pub(crate) run: Vec<Step>,
     /// Where each output of the graph lies.
     pub(crate) outputs: Vec<Source>,
+    /// The products in it, by their rows, columns and the length of what is summed, with how many nodes compute such.
+    pub(crate) products: BTreeMap<(usize, usize, usize), u64>,
 }
 
 /// Lowers a graph.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] where the device's limits or these kernels do not suffice, with the numbers.
-pub(crate) fn lower(graph: &Graph, plan: &MemoryPlan, device: Capabilities) -> Result<Lowered, EngineError> {
-    let mut lowering = Lowering { graph, plan, device, origins: origins(graph), weights: Vec::new() };
+pub(crate) fn lower(
+    graph: &Graph,
+    plan: &MemoryPlan,
+    device: Capabilities,
+    tuner: &Tuner,
+) -> Result<Lowered, EngineError> {
+    let (origins, weights, products) = (origins(graph), Vec::new(), BTreeMap::new());
+    let mut lowering = Lowering { graph, plan, device, tuner, origins, weights, products };
     let load = lowering.steps(&plan.load_nodes)?;
     let run = lowering.steps(&plan.run_nodes)?;
     let outputs = graph.outputs().iter().map(|o| lowering.source(o.value)).collect();
-    Ok(Lowered { weights: lowering.weights, load, run, outputs })
+    Ok(Lowered { weights: lowering.weights, load, run, outputs, products: lowering.products })
 }
 
 /// What a leaf is, with its position in the graph's list of its kind.
@@ -143,8 +154,10 @@ struct Lowering<'a> {
     graph: &'a Graph,
     plan: &'a MemoryPlan,
     device: Capabilities,
+    tuner: &'a Tuner,
     origins: Vec<Option<Leaf>>,
     weights: Vec<WeightUse>,
+    products: BTreeMap<(usize, usize, usize), u64>,
 }
 
 impl Lowering<'_> {

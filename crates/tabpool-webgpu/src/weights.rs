@@ -126,6 +126,12 @@ impl Weights {
         }
     }
 
+    /// Says which blocks [`fill`](Self::fill) will ask for.
+    pub(crate) fn expect(&self, graph: &Graph, source: &dyn WeightSource) {
+        let blocks: Vec<_> = self.missing.iter().flat_map(|m| &graph.weights()[m.weight].blocks).cloned().collect();
+        source.expect(&blocks);
+    }
+
     /// Fetches the blocks and fills the buffers, then shares them.
     pub(crate) async fn fill(
         &mut self,
@@ -134,8 +140,6 @@ impl Weights {
         source: &dyn WeightSource,
     ) -> Result<(), EngineError> {
         let missing = std::mem::take(&mut self.missing);
-        let blocks = missing.iter().flat_map(|m| &graph.weights()[m.weight].blocks).cloned().collect::<Vec<_>>();
-        source.expect(&blocks);
         let mut uploader = None;
         let mut undrained = 0;
         for m in &missing {

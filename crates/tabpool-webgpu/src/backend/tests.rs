@@ -11,6 +11,7 @@ use tabpool_tensor::{DType, Tensor};
 use super::WebGpuBackend;
 use crate::Options;
 use crate::device::Gpu;
+use crate::tuner::Tuner;
 
 const SMALL: EncoderSize =
     EncoderSize { batch: 2, sequence: 13, vocabulary: 1000, hidden: 30, intermediate: 70, heads: 5, layers: 2 };
@@ -23,7 +24,7 @@ fn with(name: &str, change: impl FnOnce(&mut Gpu), test: impl AsyncFnOnce(WebGpu
             Ok(mut gpu) => {
                 change(&mut gpu);
                 let info = BackendInfo { api: Api::WebGpu, device: String::new() };
-                test(WebGpuBackend { gpu: Rc::new(gpu), info }).await;
+                test(WebGpuBackend { gpu: Rc::new(gpu), info, tuner: Tuner::default() }).await;
             }
             Err(e) if std::env::var("TABPOOL_REQUIRE_GPU").is_ok_and(|v| v == "1") => {
                 panic!("{name}: TABPOOL_REQUIRE_GPU is set and there is no adapter: {e}")

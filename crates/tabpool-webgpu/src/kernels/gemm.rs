@@ -7,6 +7,7 @@
 pub(crate) mod register;
 mod rows;
 pub(crate) mod tiled;
+pub(crate) mod trial;
 
 use std::sync::OnceLock;
 

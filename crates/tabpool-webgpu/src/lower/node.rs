@@ -158,7 +158,7 @@ impl Lowering<'_> {
                 let reason = format!("needs {bytes} bytes for its weight, the device binds at most {limit}");
                 return Err(unsupported(node, reason));
             }
-            let variant = self.gemm_variant(m);
+            let variant = self.gemm_variant(m, n, k);
             let launch = gemm::launch(variant, Gemm { m, n, k, bias: bias.is_some(), function });
             (launch, self.weight(weight, Layout::Panels))
         } else {
@@ -170,9 +170,12 @@ impl Lowering<'_> {
         Ok((launch, vec![self.bound(x), weight.into(), bias.into()]))
     }
 
-    fn gemm_variant(&self, m: usize) -> GemmVariant {
-        let best = || GemmVariant::candidates(m, self.device.kind)[0];
-        self.device.gemm.unwrap_or_else(best)
+    /// The variant that is forced, the one that won on this device, or the likely best.
+    fn gemm_variant(&mut self, m: usize, n: usize, k: usize) -> GemmVariant {
+        *self.products.entry((m, n, k)).or_default() += 1;
+        let won = || self.tuner.choice(&gemm::trial::class(m, n, k)).and_then(|name| GemmVariant::named(&name));
+        let likely = || GemmVariant::candidates(m, self.device.kind)[0];
+        self.device.gemm.or_else(won).unwrap_or_else(likely)
     }
 
     fn gather(&mut self, node: &Node) -> Result<Vec<Bindings>, EngineError> {

@@ -1,6 +1,7 @@
 //! What programs dispatch, seen without a device.
 
 use tabpool_engine::conformance::{EncoderSize, encoder};
+use tabpool_engine::tuning::{Tuning, Winner};
 use tabpool_engine::{EngineError, memory};
 use tabpool_graph::{Graph, GraphBuilder, GraphError, Op};
 use tabpool_tensor::DType;
@@ -8,6 +9,7 @@ use tabpool_tensor::DType;
 use super::{Capabilities, Layout, Lowered, Source, lower};
 use crate::kernels::gemm::GemmVariant;
 use crate::report::AdapterKind;
+use crate::tuner::Tuner;
 
 const DEVICE: Capabilities = Capabilities {
     binding: 128 << 20,
@@ -19,7 +21,7 @@ const DEVICE: Capabilities = Capabilities {
 };
 
 fn lowered(graph: &Graph, device: Capabilities) -> Result<Lowered, EngineError> {
-    lower(graph, &memory::plan(graph), device)
+    lower(graph, &memory::plan(graph), device, &Tuner::default())
 }
 
 fn kernels(of: &Lowered) -> Vec<&'static str> {
@@ -118,4 +120,16 @@ fn what_a_device_cannot_bind_is_refused_with_the_numbers() {
     let refused = lowered(&graph, DEVICE).expect_err("the weight takes 256 MiB");
     let text = refused.to_string();
     assert!(text.contains("dense") && text.contains("268435456") && text.contains("134217728"), "{text}");
+}
+
+#[test]
+fn what_won_on_a_device_is_taken_and_unknown_variants_are_not() {
+    let tuner = Tuner::default();
+    let won = |variant: &str| Winner { class: "gemm m64 n16 k8".into(), variant: variant.into(), timings: Vec::new() };
+    let graph = linear(64, 8, 16).expect("valid");
+    let kernel = |tuner: &Tuner| kernels(&lower(&graph, &memory::plan(&graph), DEVICE, tuner).expect("lowers"))[0];
+    tuner.set(Tuning { known: vec![won("a kernel of another version")], ..Tuning::default() });
+    assert_eq!(kernel(&tuner), "register_16x16");
+    tuner.set(Tuning { known: vec![won("register_4x16")], ..Tuning::default() });
+    assert_eq!(kernel(&tuner), "register_4x16");
 }

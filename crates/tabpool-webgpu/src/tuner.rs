@@ -1,0 +1,242 @@
+//! Chooses among the variants of a kernel by timing them on the device.
+//!
+//! Before a load compiles its kernels, the classes of work that nothing is known of are tried, those with the most
+//! arithmetic first, for as long as the budget lasts; compiling counts. A variant has to give right numbers here before its
+//! time counts, variants take turns so that a busy moment meets all of them, and the shortest time of each is what is
+//! compared. Where the budget ends before a second variant was timed the class stays unknown, the load takes the
+//! prior's choice, and the next load goes on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tabpool_engine::EngineError;
+use tabpool_engine::tuning::{Timing, Tuning, Winner};
+use web_time::Instant;
+
+use crate::device::Gpu;
+use crate::trial::{Bench, Contender, Trial};
+
+/// How long the launches of one measurement should take together: long beside a clock of a millisecond and beside
+/// submitting, short beside the budget.
+const MEASURE: Duration = Duration::from_millis(12);
+/// The most launches of one measurement.
+const MOST_LAUNCHES: u32 = 64;
+/// How often each variant is measured, in turns.
+const ROUNDS: usize = 4;
+/// A variant this many times slower than the best at its first launch is not measured further.
+const HOPELESS: u32 = 2;
+/// The most classes that are remembered; a device that serves many models keeps the first ones.
+const MOST_CLASSES: usize = 512;
+
+/// What is known of a device, and how to learn more.
+#[derive(Default)]
+pub(crate) struct Tuner {
+    budget: Cell<Duration>,
+    /// The winning variant of each class.
+    choices: RefCell<HashMap<String, String>>,
+    fresh: RefCell<Vec<Winner>>,
+    /// One load tunes at a time: two would measure each other.
+    busy: Cell<bool>,
+}
+
+impl Tuner {
+    /// Takes over how to tune and what is known.
+    pub(crate) fn set(&self, tuning: Tuning) {
+        self.budget.set(tuning.budget);
+        for winner in tuning.known {
+            self.remember(winner.class, winner.variant);
+        }
+    }
+
+    fn remember(&self, class: String, variant: String) {
+        let mut choices = self.choices.borrow_mut();
+        if choices.len() < MOST_CLASSES || choices.contains_key(&class) {
+            choices.insert(class, variant);
+        }
+    }
+
+    /// The winners found since this was last asked.
+    pub(crate) fn take(&self) -> Vec<Winner> {
+        self.fresh.take()
+    }
+
+    /// The variant that won a class.
+    pub(crate) fn choice(&self, class: &str) -> Option<String> {
+        self.choices.borrow().get(class).cloned()
+    }
+
+    /// Tries the classes that nothing is known of, within the budget.
+    ///
+    /// # Errors
+    /// Where the device is lost. A variant that fails is passed over.
+    pub(crate) async fn learn(&self, gpu: &Gpu, mut trials: Vec<Trial>) -> Result<(), EngineError> {
+        let unknown = |t: &Trial| t.candidates.len() > 1 && self.choice(&t.class).is_none();
+        trials.retain(unknown);
+        if self.budget.get().is_zero() || trials.is_empty() || self.busy.get() {
+            return Ok(());
+        }
+        self.busy.set(true);
+        let _free = Free(&self.busy);
+        trials.sort_by_key(|t| std::cmp::Reverse(t.operations.saturating_mul(t.nodes)));
+        let deadline = Instant::now() + self.budget.get();
+        for trial in &trials {
+            if Instant::now() >= deadline || self.choices.borrow().len() >= MOST_CLASSES {
+                break;
+            }
+            // Sizes that differ may be of one class.
+            if self.choice(&trial.class).is_some() {
+                continue;
+            }
+            let timings = contest(gpu, trial, deadline).await?;
+            let timed = timings.iter().filter(|t| t.time.is_some()).count();
+            let Some(best) = timings.first().filter(|_| timed > 1) else { continue };
+            self.remember(trial.class.clone(), best.variant.clone());
+            let winner = Winner { class: trial.class.clone(), variant: best.variant.clone(), timings };
+            self.fresh.borrow_mut().push(winner);
+        }
+        Ok(())
+    }
+}
+
+/// Clears the mark of a load that tunes, however that ends.
+struct Free<'a>(&'a Cell<bool>);
+
+impl Drop for Free<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// A variant in a contest.
+struct Entry {
+    name: &'static str,
+    contender: Contender,
+    launches: u32,
+    best: Duration,
+}
+
+/// Times a trial's candidates until the deadline; fastest first, those that failed last.
+///
+/// # Errors
+/// Where the device is lost or does not hold the operands.
+pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, deadline: Instant) -> Result<Vec<Timing>, EngineError> {
+    let bench = Bench::new(gpu, trial.work.clone()).await?;
+    let (mut entries, mut failed) = (Vec::<Entry>::new(), Vec::new());
+    for (name, launch) in &trial.candidates {
+        // What compiled in time is still measured; what did not is not waited for.
+        if Instant::now() >= deadline {
+            break;
+        }
+        match enter(&bench, name, launch).await {
+            Ok(Some(entry)) => entries.push(entry),
+            Ok(None) => failed.push(Timing { variant: (*name).to_owned(), time: None }),
+            Err(lost @ EngineError::DeviceLost { .. }) => return Err(lost),
+            Err(_) => failed.push(Timing { variant: (*name).to_owned(), time: None }),
+        }
+    }
+    let first = entries.iter().map(|e| e.best).min().unwrap_or_default();
+    for round in 0..ROUNDS {
+        for entry in entries.iter_mut().filter(|e| e.best <= first * HOPELESS) {
+            // Everybody gets one proper measurement, so that what is compared was measured alike.
+            if round > 0 && Instant::now() >= deadline {
+                break;
+            }
+            entry.best = entry.best.min(bench.time(&entry.contender, entry.launches).await? / entry.launches);
+        }
+    }
+    entries.sort_by_key(|e| e.best);
+    let timed = entries.into_iter().map(|e| Timing { variant: e.name.to_owned(), time: Some(e.best) });
+    Ok(timed.chain(failed).collect())
+}
+
+/// Compiles a candidate, looks at its numbers and launches it once for a first idea of its time; `None` where the
+/// numbers are wrong.
+async fn enter(
+    bench: &Bench<'_>,
+    name: &'static str,
+    launch: &crate::kernels::Launch,
+) -> Result<Option<Entry>, EngineError> {
+    let contender = bench.contender(launch).await?;
+    if bench.wrong(&contender).await?.is_some() {
+        return Ok(None);
+    }
+    let best = bench.time(&contender, 1).await?;
+    let launches = MEASURE.as_micros().checked_div(best.as_micros()).unwrap_or(u128::from(MOST_LAUNCHES));
+    let launches = u32::try_from(launches).unwrap_or(MOST_LAUNCHES).clamp(1, MOST_LAUNCHES);
+    Ok(Some(Entry { name, contender, launches, best }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Instant, Tuner, Tuning, Winner, contest};
+    use crate::Options;
+    use crate::device::Gpu;
+    use crate::kernels::gemm::{GemmVariant, trial::trial};
+
+    /// Runs a test on the machine's adapter, if it has one; required where `TABPOOL_REQUIRE_GPU=1`.
+    fn with_gpu(name: &str, test: impl AsyncFnOnce(&Gpu)) {
+        pollster::block_on(async {
+            match Gpu::open(&Options::default()).await {
+                Ok(gpu) => test(&gpu).await,
+                Err(e) if std::env::var("TABPOOL_REQUIRE_GPU").is_ok_and(|v| v == "1") => panic!("{name}: {e}"),
+                Err(e) => eprintln!("left out: {name}: {e}"),
+            }
+        });
+    }
+
+    fn variants(names: &[&str]) -> Vec<GemmVariant> {
+        names.iter().map(|n| GemmVariant::named(n).expect("a variant")).collect()
+    }
+
+    #[test]
+    fn what_gives_wrong_numbers_is_not_timed() {
+        with_gpu("wrong numbers", async |gpu| {
+            let mut trial = trial(20, 30, 50, &variants(&["register_4x8", "register_8x8"]));
+            // A kernel that takes the product to be shorter than it is leaves the last elements out.
+            trial.candidates[0].1.params[2] -= 5;
+            let timings =
+                contest(gpu, &trial, Instant::now() + Duration::from_secs(60)).await.expect("the device lives");
+            let timed: Vec<_> = timings.iter().map(|t| (&*t.variant, t.time.is_some())).collect();
+            assert_eq!(timed, [("register_8x8", true), ("register_4x8", false)]);
+        });
+    }
+
+    #[test]
+    fn a_class_is_tried_once_and_the_fastest_is_chosen() {
+        with_gpu("tried once", async |gpu| {
+            let tuner = Tuner::default();
+            tuner.set(Tuning { budget: Duration::from_secs(60), known: Vec::new() });
+            let trials = || vec![trial(33, 48, 64, &variants(&["register_1x4", "register_4x8", "register_8x8"]))];
+            tuner.learn(gpu, trials()).await.expect("the device lives");
+            let winners = tuner.take();
+            assert_eq!(winners.len(), 1);
+            assert_eq!((&*winners[0].class, winners[0].timings.len()), ("gemm m64 n48 k64", 3));
+            assert!(
+                winners[0].timings.is_sorted_by_key(|t| t.time) && winners[0].timings[0].variant == winners[0].variant
+            );
+            assert_eq!(tuner.choice("gemm m64 n48 k64").as_ref(), Some(&winners[0].variant));
+            tuner.learn(gpu, trials()).await.expect("the device lives");
+            assert!(tuner.take().is_empty());
+        });
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_tried() {
+        with_gpu("no budget", async |gpu| {
+            let tuner = Tuner::default();
+            tuner.set(Tuning { budget: Duration::ZERO, known: Vec::new() });
+            tuner.learn(gpu, vec![trial(4, 4, 4, &GemmVariant::ALL)]).await.expect("the device lives");
+            assert!(tuner.take().is_empty() && tuner.choice("gemm m4 n4 k4").is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let tuner = Tuner::default();
+        let known = |class: String| Winner { class, variant: "register_8x8".to_owned(), timings: Vec::new() };
+        let known = (0..super::MOST_CLASSES + 5).map(|i| known(i.to_string())).collect();
+        tuner.set(Tuning { known, ..Tuning::default() });
+        assert_eq!(tuner.choices.borrow().len(), super::MOST_CLASSES);
+    }
+}
