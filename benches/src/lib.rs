@@ -2,7 +2,13 @@
 //! `src/bin`. `cargo xtask bench` lists them. Here is what they share: rounds that interleave the contenders, so that a
 //! noisy machine is unfair to all alike, and quartiles instead of single figures.
 
+pub mod onnx;
+pub mod peers;
+
 use std::time::{Duration, Instant};
+
+/// Whatever made a benchmark fail.
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// A contender's times.
 #[derive(Clone, Debug, Default)]

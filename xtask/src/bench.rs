@@ -12,6 +12,8 @@ use crate::setup::{self, Needs};
 use crate::workspace::Workspace;
 
 const PACKAGE: &str = "tabpool-benches";
+/// The benchmark that needs programs of others.
+const WITH_PEERS: &str = "peers";
 
 /// The verb. Arguments after the name go to the benchmark.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -30,6 +32,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     }
     setup::ensure(workspace, Needs::Tests)?;
     build_web::build(workspace)?;
+    if name == WITH_PEERS {
+        setup::ensure_peers(workspace)?;
+    }
     let mut bench = workspace.cargo("run");
     bench.args(["--release", "--package", PACKAGE, "--bin", name, "--"]).args(rest);
     command::run(bench.env("TABPOOL_TEST_MODEL", workspace.test_model()))

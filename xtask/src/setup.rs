@@ -8,6 +8,7 @@ mod browsers;
 mod download;
 mod model;
 mod packages;
+mod peers;
 mod system;
 pub(crate) mod target;
 
@@ -76,6 +77,18 @@ pub(crate) fn ensure(workspace: &Workspace, needs: Needs) -> Result<()> {
         }
     }
     println!("setup: {} ({:.1} s)", if installed == 0 { "all there" } else { "done" }, start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Makes sure that what benchmarks measure us beside is there, as far as this machine allows: a peer that is missing is
+/// shown as failed, and the others are measured.
+pub(crate) fn ensure_peers(workspace: &Workspace) -> Result<()> {
+    let _lock = lock(workspace)?;
+    for item in peers::all() {
+        if let Err(error) = ensure_item(workspace, item.as_ref()) {
+            eprintln!("warning: {error:#}\n         The benchmark goes on without it.");
+        }
+    }
     Ok(())
 }
 

@@ -10,20 +10,20 @@ use crate::command;
 use crate::workspace::Workspace;
 
 /// One package, pinned to a version and to the hash of its archive.
-struct Pin {
-    package: &'static str,
-    version: &'static str,
-    sha256: &'static str,
+pub(super) struct Pin {
+    pub(super) package: &'static str,
+    pub(super) version: &'static str,
+    pub(super) sha256: &'static str,
 }
 
 /// Members of one npm package, unpacked into a folder of the tools.
 pub(crate) struct NpmTool {
-    name: &'static str,
-    folder: &'static str,
+    pub(super) name: &'static str,
+    pub(super) folder: &'static str,
     /// None where the package does not exist for this system.
-    pin: Option<Pin>,
-    members: &'static [&'static str],
-    remedy: &'static str,
+    pub(super) pin: Option<Pin>,
+    pub(super) members: &'static [&'static str],
+    pub(super) remedy: &'static str,
 }
 
 /// DuckDB's shared library, as the bindings for Node ship it.

@@ -1,0 +1,231 @@
+//! tabpool beside its named peers, on the same machine and in the same run.
+//!
+//! Contenders run the same model on the same tokens and give the same output, back in memory as 32-bit floats. In a browser
+//! each side has a browser of its own, the same program with the same flags, and its pages are isolated from other
+//! origins, so that both have threads. Weights are loaded before the timed part. Rounds interleave the sides; what is
+//! shown are medians and quartiles, and the largest error against the scalar oracle.
+//!
+//! Nothing here is a constant of an earlier run: ratios come from this run's figures, and what failed is shown as failed.
+
+mod case;
+mod contender;
+mod machine;
+mod measure;
+mod onnxruntime;
+mod options;
+mod ours;
+mod page;
+mod report;
+mod server;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tabpool::{ApiKind, SearchPaths};
+use tabpool_browser::{GpuMode, Installed};
+
+pub use options::{Options, Part};
+
+use crate::Fault;
+use crate::onnx::export_bert;
+use case::{Case, Reference, Subject};
+use contender::{Entrant, Place, Surroundings};
+use machine::Machine;
+use measure::interleaved;
+use onnxruntime::WebSetup;
+use ours::Host;
+use page::Starter;
+use report::{Report, Row};
+use server::{PeerServer, Root};
+
+/// Where the peers are, our model, and where results go.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// The repository.
+    pub root: PathBuf,
+    /// The unpacked packages: `onnxruntime-web`, `transformers`, `python` and so on.
+    pub peers: PathBuf,
+    /// all-MiniLM-L6-v2.
+    pub model: PathBuf,
+    /// What the benchmark writes.
+    pub out: PathBuf,
+}
+
+/// Measures what the options name, prints it, and keeps it.
+///
+/// # Errors
+/// Where nothing can be measured at all. A contender that fails is part of the result.
+pub async fn run(options: &Options, folders: &Folders) -> Result<(), Fault> {
+    let browsers = browsers(options).await?;
+    let machine = Machine::read(&browsers);
+    println!("{machine}\n");
+    let mut report = Report::new(machine, options);
+    let subjects = subjects(options, folders)?;
+    let models = folders.out.join("models");
+    for subject in &subjects {
+        lay_out(subject, &models.join(&subject.name))?;
+    }
+    let scratch = tempfile::Builder::new().prefix("tabpool-bench-").tempdir()?;
+    let here = Surroundings {
+        server: PeerServer::start(roots(folders, &models)).await?,
+        starter: Starter { profiles: scratch.path().join("profiles"), gpu: GpuMode::detect() },
+        host: Host::start(&folders.out.join("data"), &options.threads).await?,
+        packages: folders.peers.join("python"),
+        models,
+    };
+    let bench = Bench { options, folders, here: &here, subjects: &subjects };
+    if options.wants(Part::Runs) {
+        bench.runs(&browsers, &mut report).await?;
+    }
+    report.finish(options, folders)?;
+    Ok(here.host.accelerator.close().await?)
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    folders: &'a Folders,
+    here: &'a Surroundings,
+    subjects: &'a [Subject],
+}
+
+impl Bench<'_> {
+    async fn runs(&self, browsers: &[Installed], report: &mut Report) -> Result<(), Fault> {
+        let mut references = References::default();
+        for on in browsers {
+            for (api, threads) in self.settings(on) {
+                let ours = Entrant::Tab { on: on.clone(), api, threads };
+                let peer = Entrant::Page { on: on.clone(), setup: WebSetup::of(api, threads.unwrap_or(1)) };
+                let heading = Heading { browser: on.kind.name().to_owned(), api, threads };
+                self.pair(&heading, [ours, peer], &mut references, report).await?;
+            }
+        }
+        if self.options.wants_browser("native") && self.options.wants_api("cpu") {
+            for (at, &threads) in self.options.threads.iter().enumerate() {
+                let heading = Heading { browser: "native".to_owned(), api: ApiKind::Cpu, threads: Some(threads) };
+                let entrants = [Entrant::Worker { at }, Entrant::Process { threads }];
+                self.pair(&heading, entrants, &mut references, report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The APIs of a browser, and with how many threads.
+    fn settings(&self, on: &Installed) -> Vec<(ApiKind, Option<usize>)> {
+        let mut all = Vec::new();
+        if self.options.wants_api("cpu") {
+            all.extend(self.options.threads.iter().map(|threads| (ApiKind::Cpu, Some(*threads))));
+        }
+        for api in [ApiKind::WebGpu, ApiKind::WebNn] {
+            let there = api != ApiKind::WebNn || machine::has_webnn(on);
+            if there && self.options.wants_api(&api.to_string()) {
+                all.push((api, None));
+            }
+        }
+        all
+    }
+
+    async fn pair(
+        &self,
+        heading: &Heading,
+        [ours, peer]: [Entrant; 2],
+        references: &mut References,
+        report: &mut Report,
+    ) -> Result<(), Fault> {
+        let (mut ours, mut peer) = (Place::new(self.here, ours), Place::new(self.here, peer));
+        for case in self.cases() {
+            let reference = references.of(&case, self.here, &self.folders.out.join("references")).await?;
+            let outcomes = interleaved(&mut [&mut ours, &mut peer], &case, &reference, self.options.rounds()).await;
+            report.row(Row::new(heading, &case, outcomes, &ours.device), self.folders)?;
+        }
+        ours.empty().await;
+        peer.empty().await;
+        Ok(())
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let mut all = Vec::new();
+        for subject in self.subjects {
+            for &batch in &self.options.batch {
+                let most = subject.sizes.positions;
+                // A fixture that takes fewer tokens is measured at the most it takes.
+                let mut sequences: Vec<_> = self.options.sequences().iter().map(|s| *s.min(&most)).collect();
+                sequences.dedup();
+                all.extend(sequences.into_iter().map(|sequence| Case { subject: subject.clone(), batch, sequence }));
+            }
+        }
+        all
+    }
+}
+
+/// What the rows of one pair have in common.
+#[derive(Clone, Debug)]
+struct Heading {
+    browser: String,
+    api: ApiKind,
+    threads: Option<usize>,
+}
+
+/// References that were needed so far.
+#[derive(Debug, Default)]
+struct References(HashMap<(String, usize, usize), Reference>);
+
+impl References {
+    async fn of(&mut self, case: &Case, here: &Surroundings, kept: &Path) -> Result<Reference, Fault> {
+        let key = (case.subject.name.clone(), case.batch.min(2), case.sequence);
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known.clone());
+        }
+        let opened = here.host.accelerator.accelerate_model(case.subject.folder.display().to_string()).await?;
+        let (case, kept) = (case.clone(), kept.to_owned());
+        let handle = opened.handle().clone();
+        let work = move || Reference::of(&case, handle.model(), handle.root(), &kept);
+        let reference = tokio::task::spawn_blocking(work).await??;
+        self.0.insert(key, reference.clone());
+        Ok(reference)
+    }
+}
+
+async fn browsers(options: &Options) -> Result<Vec<Installed>, Fault> {
+    let found = tokio::task::spawn_blocking(|| tabpool::discover(&SearchPaths::from_env())).await?;
+    let wanted = found.installed.into_iter().filter(|b| options.wants_browser(b.kind.name()));
+    Ok(wanted.collect())
+}
+
+fn subjects(options: &Options, folders: &Folders) -> Result<Vec<Subject>, Fault> {
+    let fixtures = folders.root.join("tests/fixtures");
+    let all = [("minilm", folders.model.clone()), ("bert_odd", fixtures.join("bert_odd"))];
+    let chosen = all.iter().filter(|(name, _)| options.wants_model(name));
+    chosen.map(|(name, folder)| Subject::read(name, folder)).collect()
+}
+
+/// A subject as the peers expect it: the ONNX file in `onnx/`, the tokenizer's files beside that folder.
+fn lay_out(subject: &Subject, folder: &Path) -> Result<(), Fault> {
+    fs::create_dir_all(folder.join("onnx"))?;
+    let model = folder.join("onnx/model.onnx");
+    let newer = |path: &Path| fs::metadata(path).and_then(|m| m.modified());
+    let program = std::env::current_exe()?;
+    // The exporter is part of this program: what an older one wrote is written again.
+    let stale = newer(&model).ok().is_none_or(|made| newer(&program).is_ok_and(|built| built > made));
+    if stale {
+        export_bert(&subject.folder, &model)?;
+    }
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        let from = subject.folder.join(file);
+        if from.is_file() {
+            fs::copy(&from, folder.join(file)).map_err(|e| format!("{}: {e}", from.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn roots(folders: &Folders, models: &Path) -> Vec<Root> {
+    let root = |segment: &str, folder: PathBuf, runtime| Root { segment: segment.to_owned(), folder, runtime };
+    vec![
+        root("pages", Path::new(env!("CARGO_MANIFEST_DIR")).join("pages"), true),
+        root("models", models.to_owned(), false),
+        root("onnxruntime-web", folders.peers.join("onnxruntime-web/dist"), true),
+        root("transformers", folders.peers.join("transformers/dist"), true),
+        root("transformers-onnxruntime-web", folders.peers.join("transformers-onnxruntime-web/dist"), true),
+    ]
+}

@@ -1,0 +1,123 @@
+//! Rounds that interleave two contenders, and what comes of them.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::case::{Case, Reference};
+use super::contender::Place;
+
+/// Runs of each before the first that counts.
+const WARM_UP: usize = 2;
+/// A warm-up run this long is the only one: a second would cost minutes and change little.
+const LONG: f64 = 5e3;
+/// Rounds are over when this much time is, but not before [`FEWEST`].
+const BUDGET: Duration = Duration::from_secs(60);
+const FEWEST: usize = 3;
+/// Between two turns, so that what one left running (threads that spin, buffers that are freed) has ended.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// Times of one contender, in milliseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Measured {
+    /// The first run after the model was loaded, compilation and the like included.
+    pub(super) first_ms: f64,
+    /// Each run that counts.
+    pub(super) runs_ms: Vec<f64>,
+    /// The same by the caller's clock, for contenders behind a link.
+    pub(super) caller_ms: Vec<f64>,
+    /// The largest absolute difference from the reference.
+    pub(super) error: f32,
+}
+
+/// What became of a contender in a case.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Measured(Measured),
+    Failed(String),
+}
+
+impl Outcome {
+    pub(super) fn measured(&self) -> Option<&Measured> {
+        match self {
+            Self::Measured(measured) => Some(measured),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+impl Measured {
+    pub(super) fn median(&self) -> f64 {
+        percentile(&self.runs_ms, 50)
+    }
+}
+
+/// The value below which a share of the values lies, in per cent; not a number where there are none.
+pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) * percent.min(100) / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// Warms both up and runs them in turn, each in every round. One that fails is out; the other goes on, so that its figures
+/// are had all the same.
+pub(super) async fn interleaved<const N: usize>(
+    places: &mut [&mut Place<'_>; N],
+    case: &Case,
+    reference: &Reference,
+    rounds: usize,
+) -> [Outcome; N] {
+    let mut outcomes = [const { Outcome::Failed(String::new()) }; N];
+    for (place, outcome) in places.iter_mut().zip(&mut outcomes) {
+        *outcome = warm_up(place, case, reference).await;
+    }
+    let begin = Instant::now();
+    for round in 0..rounds {
+        if round >= FEWEST && begin.elapsed() > BUDGET {
+            break;
+        }
+        for (place, outcome) in places.iter_mut().zip(&mut outcomes) {
+            let Outcome::Measured(measured) = outcome else { continue };
+            tokio::time::sleep(PAUSE).await;
+            match place.run(case, false).await {
+                Ok(run) => {
+                    measured.runs_ms.push(run.ms);
+                    measured.caller_ms.extend(run.caller_ms);
+                }
+                Err(e) => *outcome = Outcome::Failed(e.to_string()),
+            }
+        }
+    }
+    outcomes
+}
+
+async fn warm_up(place: &mut Place<'_>, case: &Case, reference: &Reference) -> Outcome {
+    let mut measured = Measured::default();
+    for at in 0..WARM_UP {
+        let run = match place.run(case, at == 0).await {
+            Ok(run) => run,
+            Err(e) => return Outcome::Failed(e.to_string()),
+        };
+        if at == 0 {
+            measured.first_ms = run.ms;
+            measured.error = run.output.map_or(f32::INFINITY, |output| reference.error_of(case, &output));
+        }
+        if run.ms > LONG {
+            break;
+        }
+    }
+    Outcome::Measured(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn quartiles_are_values_that_were_measured() {
+        let values = [4.0, 1.0, 3.0, 2.0, 5.0];
+        assert_eq!([25, 50, 75].map(|p| percentile(&values, p)), [2.0, 3.0, 4.0]);
+        assert!(percentile(&[], 50).is_nan());
+    }
+}
