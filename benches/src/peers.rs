@@ -9,14 +9,19 @@
 
 mod case;
 mod contender;
+mod goals;
 mod machine;
 mod measure;
 mod onnxruntime;
 mod options;
 mod ours;
 mod page;
+mod peaks;
+mod pipeline;
 mod report;
 mod server;
+mod start;
+mod wasm;
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,8 +41,13 @@ use measure::interleaved;
 use onnxruntime::WebSetup;
 use ours::Host;
 use page::Starter;
-use report::{Report, Row};
+use pipeline::{Pipeline, Texts};
+use report::{PipelineRow, Report, Row, StartRow};
 use server::{PeerServer, Root};
+use start::Start;
+
+/// Tokens of the case by which openings are measured.
+const START_TOKENS: usize = 128;
 
 /// Where the peers are, our model, and where results go.
 #[derive(Clone, Debug)]
@@ -60,7 +70,7 @@ pub async fn run(options: &Options, folders: &Folders) -> Result<(), Fault> {
     let browsers = browsers(options).await?;
     let machine = Machine::read(&browsers);
     println!("{machine}\n");
-    let mut report = Report::new(machine, options);
+    let mut report = Report::new(machine);
     let subjects = subjects(options, folders)?;
     let models = folders.out.join("models");
     for subject in &subjects {
@@ -75,8 +85,22 @@ pub async fn run(options: &Options, folders: &Folders) -> Result<(), Fault> {
         models,
     };
     let bench = Bench { options, folders, here: &here, subjects: &subjects };
+    if options.wants(Part::Peaks) {
+        for on in &browsers {
+            match peaks::measure(&here, on, &options.threads).await {
+                Ok(peaks) => report.peaks(peaks, folders)?,
+                Err(e) => println!("{}: peaks: {e}", on.kind),
+            }
+        }
+    }
     if options.wants(Part::Runs) {
         bench.runs(&browsers, &mut report).await?;
+    }
+    if options.wants(Part::Start) {
+        bench.starts(&browsers, &mut report).await?;
+    }
+    if options.wants(Part::Pipeline) {
+        bench.pipelines(&browsers, &mut report).await?;
     }
     report.finish(options, folders)?;
     Ok(here.host.accelerator.close().await?)
@@ -110,19 +134,59 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The APIs of a browser, and with how many threads.
+    /// The APIs of a browser that are wanted.
+    fn apis(&self, on: &Installed) -> Vec<ApiKind> {
+        let there = |api: &ApiKind| *api != ApiKind::WebNn || machine::has_webnn(on);
+        let wanted = |api: &ApiKind| self.options.wants_api(&api.to_string());
+        [ApiKind::Cpu, ApiKind::WebGpu, ApiKind::WebNn].into_iter().filter(there).filter(wanted).collect()
+    }
+
+    /// The same, on the processor with each number of threads.
     fn settings(&self, on: &Installed) -> Vec<(ApiKind, Option<usize>)> {
-        let mut all = Vec::new();
-        if self.options.wants_api("cpu") {
-            all.extend(self.options.threads.iter().map(|threads| (ApiKind::Cpu, Some(*threads))));
-        }
-        for api in [ApiKind::WebGpu, ApiKind::WebNn] {
-            let there = api != ApiKind::WebNn || machine::has_webnn(on);
-            if there && self.options.wants_api(&api.to_string()) {
-                all.push((api, None));
+        let threads = |api| match api {
+            ApiKind::Cpu => self.options.threads.iter().map(|threads| Some(*threads)).collect(),
+            _ => vec![None],
+        };
+        self.apis(on).into_iter().flat_map(|api| threads(api).into_iter().map(move |t| (api, t))).collect()
+    }
+
+    /// How long a page takes to its first result, with every API.
+    async fn starts(&self, browsers: &[Installed], report: &mut Report) -> Result<(), Fault> {
+        let Some(subject) = self.subjects.first() else { return Ok(()) };
+        let case = Case { subject: subject.clone(), batch: 1, sequence: START_TOKENS.min(subject.sizes.positions) };
+        let reference = References::default().of(&case, self.here, &self.folders.out.join("references")).await?;
+        let threads = self.most_threads();
+        for on in browsers {
+            for api in self.apis(on) {
+                let start = Start { here: self.here, on, api, threads, case: &case, reference: &reference };
+                let [ours, peer] = start.measure(if self.options.quick { 1 } else { 3 }).await;
+                let browser = on.kind.name().to_owned();
+                report.start(StartRow { browser, api, ours, peer }, self.folders)?;
             }
         }
-        all
+        Ok(())
+    }
+
+    /// Texts to embeddings, with every API.
+    async fn pipelines(&self, browsers: &[Installed], report: &mut Report) -> Result<(), Fault> {
+        // The texts' embeddings are known for this model.
+        let Some(subject) = self.subjects.iter().find(|subject| subject.name == "minilm") else { return Ok(()) };
+        let texts = Texts::read(&self.folders.root)?;
+        let threads = self.most_threads();
+        for on in browsers {
+            for api in self.apis(on) {
+                let pipeline = Pipeline { here: self.here, on, api, threads, subject, texts: &texts };
+                for embedded in pipeline.measure(&self.options.batch, self.options.rounds()).await {
+                    let browser = on.kind.name().to_owned();
+                    report.pipeline(PipelineRow { browser, api, embedded }, self.folders)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn most_threads(&self) -> usize {
+        self.options.threads.iter().copied().max().unwrap_or(1)
     }
 
     async fn pair(

@@ -6,9 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use tabpool::ApiKind;
+
 use super::case::Case;
+use super::goals;
 use super::machine::Machine;
 use super::measure::{Measured, Outcome, percentile};
+use super::peaks::Peak;
+use super::pipeline::Embedded;
+use super::start::{Opening, Openings};
 use super::{Folders, Heading, Options};
 use crate::Fault;
 
@@ -26,7 +32,7 @@ pub(super) struct Row {
     pub(super) sequence: usize,
     /// What our side computed on, as it says itself.
     device: String,
-    gigaflops: f64,
+    pub(super) gigaflops: f64,
     pub(super) ours: Outcome,
     pub(super) peer: Outcome,
 }
@@ -102,6 +108,33 @@ fn error(outcome: &Outcome) -> String {
     outcome.measured().map_or_else(|| "–".to_owned(), |m| format!("{:.0e}", m.error))
 }
 
+/// From opening a page to the first result.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct StartRow {
+    pub(super) browser: String,
+    pub(super) api: ApiKind,
+    pub(super) ours: Openings,
+    pub(super) peer: Openings,
+}
+
+/// From texts to embeddings.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct PipelineRow {
+    pub(super) browser: String,
+    pub(super) api: ApiKind,
+    pub(super) embedded: Embedded,
+}
+
+/// Answers a second with two of our contexts at work, and with one of the peer's.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct TwoContexts {
+    pub(super) browser: String,
+    pub(super) batch: usize,
+    pub(super) ours_hz: Option<f64>,
+    pub(super) peer_hz: Option<f64>,
+    pub(super) failed: Vec<String>,
+}
+
 /// Everything of one run of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
@@ -109,25 +142,157 @@ pub(super) struct Report {
     command: String,
     /// Seconds since 1970.
     at: u64,
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
+    pub(super) two_contexts: Vec<TwoContexts>,
+    pub(super) starts: Vec<StartRow>,
+    pub(super) pipelines: Vec<PipelineRow>,
+    pub(super) peaks: Vec<Peak>,
 }
 
 const HEAD: &str = "| where | model | batch x tokens | ours, ms (quartiles) | onnxruntime, ms (quartiles) | ours to the caller, ms | times as fast | our error | its error |
 |---|---|---|---|---|---|---|---|---|";
+const START_HEAD: &str =
+    "| page open to first result | ours, s | onnxruntime-web, s | times as fast | our runtime, MB | its runtime, MB |
+|---|---|---|---|---|---|";
+const PIPELINE_HEAD: &str = "| text to embedding | texts | ours to the caller, ms (quartiles) | transformers.js, ms (quartiles) | times as fast | our error | its error |
+|---|---|---|---|---|---|---|";
+const PEAK_HEAD: &str = "| peak | threads | |\n|---|---|---|";
+
+impl StartRow {
+    pub(super) fn api_name(&self) -> String {
+        web_name(self.api)
+    }
+
+    fn markdown(&self) -> String {
+        let lines = [("cold", 0), ("warm", 1)].map(|(what, which)| {
+            let of = |openings: &Openings| if which == 0 { openings.cold.clone() } else { openings.warm.clone() };
+            let (ours, peer) = (of(&self.ours), of(&self.peer));
+            let ratio = match (median_of(&ours), median_of(&peer)) {
+                (Some(ours), Some(peer)) => format!("**{:.2}**", peer / ours),
+                _ => "–".to_owned(),
+            };
+            format!(
+                "| {} {}, {what} | {} | {} | {ratio} | {} | {} |",
+                self.browser,
+                self.api_name(),
+                seconds(&self.ours, &ours),
+                seconds(&self.peer, &peer),
+                megabytes(&ours),
+                megabytes(&peer),
+            )
+        });
+        lines.join("\n")
+    }
+}
+
+impl PipelineRow {
+    fn markdown(&self) -> String {
+        let Embedded { texts, ours, peer } = &self.embedded;
+        let ratio = match (ours.measured(), peer.measured()) {
+            (Some(ours), Some(peer)) => format!("**{:.2}**", peer.median() / ours.median()),
+            _ => "–".to_owned(),
+        };
+        let (mine, its) = (times(ours), times(peer));
+        let what = format!("{} {}", self.browser, web_name(self.api));
+        format!("| {what} | {texts} | {mine} | {its} | {ratio} | {} | {} |", error(ours), error(peer))
+    }
+}
+
+impl TwoContexts {
+    fn markdown(&self) -> String {
+        let hz = |hz: Option<f64>| hz.map_or_else(|| "failed".to_owned(), |hz| format!("{hz:.1}"));
+        let failed = self.failed.join("; ").replace(['|', '\n'], " ");
+        let ratio = self.ratio().map_or(failed, |ratio| format!("{ratio:.2} times as many"));
+        format!(
+            "{}, batch {}: {} answers a second from two of our contexts, {} from the peer's one: {ratio}",
+            self.browser,
+            self.batch,
+            hz(self.ours_hz),
+            hz(self.peer_hz)
+        )
+    }
+}
+
+impl Peak {
+    fn markdown(&self) -> String {
+        let threads = self.threads.map_or_else(|| "–".to_owned(), |threads| threads.to_string());
+        let value = match (&self.giga, &self.failed) {
+            (Some(giga), _) => format!("{giga:.1} {}", self.unit),
+            (None, failed) => format!("failed: {}", failed.as_deref().unwrap_or_default().replace(['|', '\n'], " ")),
+        };
+        format!("| {} {} | {threads} | {value} |", self.browser, self.what)
+    }
+}
+
+/// What an API is called where it is a page that computes.
+fn web_name(api: ApiKind) -> String {
+    if api == ApiKind::Cpu { "wasm".to_owned() } else { api.to_string() }
+}
+
+fn median_of(openings: &[Opening]) -> Option<f64> {
+    let all: Vec<f64> = openings.iter().map(|opening| opening.ms).collect();
+    Some(percentile(&all, 50)).filter(|ms| !ms.is_nan())
+}
+
+fn seconds(all: &Openings, these: &[Opening]) -> String {
+    let failed = all.failed.as_ref().map(|reason| format!("failed: {}", reason.replace(['|', '\n'], " ")));
+    match median_of(these) {
+        None => failed.unwrap_or_else(|| "–".to_owned()),
+        // One of several that failed does not hide the others, nor they it.
+        Some(ms) => format!("{:.2}{}", ms / 1e3, failed.map_or_else(String::new, |f| format!(" (one {f})"))),
+    }
+}
+
+fn megabytes(openings: &[Opening]) -> String {
+    let most = openings.iter().map(|opening| opening.runtime_bytes).max();
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    most.map_or_else(|| "–".to_owned(), |bytes| format!("{:.2}", bytes as f64 / 1e6))
+}
 
 impl Report {
-    pub(super) fn new(machine: Machine, _options: &Options) -> Self {
+    pub(super) fn new(machine: Machine) -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let command = format!("cargo xtask bench peers {}", arguments.join(" ")).trim_end().to_owned();
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        println!("{HEAD}");
-        Self { machine, command, at, rows: Vec::new() }
+        let (rows, two_contexts, starts, pipelines, peaks) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { machine, command, at, rows, two_contexts, starts, pipelines, peaks }
     }
 
     /// Adds a row, shows it, and keeps what is known so far: a run that is cut short has measured something.
     pub(super) fn row(&mut self, row: Row, folders: &Folders) -> Result<(), Fault> {
         println!("{}", row.markdown());
         self.rows.push(row);
+        self.keep(folders)
+    }
+
+    /// Adds what two contexts gave.
+    pub(super) fn two(&mut self, two: TwoContexts, folders: &Folders) -> Result<(), Fault> {
+        println!("{}", two.markdown());
+        self.two_contexts.push(two);
+        self.keep(folders)
+    }
+
+    /// Adds openings of a page.
+    pub(super) fn start(&mut self, row: StartRow, folders: &Folders) -> Result<(), Fault> {
+        println!("{}", row.markdown());
+        self.starts.push(row);
+        self.keep(folders)
+    }
+
+    /// Adds embeddings of texts.
+    pub(super) fn pipeline(&mut self, row: PipelineRow, folders: &Folders) -> Result<(), Fault> {
+        println!("{}", row.markdown());
+        self.pipelines.push(row);
+        self.keep(folders)
+    }
+
+    /// Adds a browser's peaks.
+    pub(super) fn peaks(&mut self, peaks: Vec<Peak>, folders: &Folders) -> Result<(), Fault> {
+        for peak in &peaks {
+            println!("{}", peak.markdown());
+        }
+        self.peaks.extend(peaks);
         self.keep(folders)
     }
 
@@ -140,6 +305,7 @@ impl Report {
     /// Writes the tables where a whole run or `--write` asks for it.
     pub(super) fn finish(&self, options: &Options, folders: &Folders) -> Result<(), Fault> {
         self.keep(folders)?;
+        println!("\n{}", goals::table(self));
         if !options.whole() && !options.write {
             return Ok(());
         }
@@ -153,12 +319,25 @@ impl Report {
     }
 
     fn markdown(&self) -> String {
-        let mut text = format!("\n`{}` on {}.\n\n{HEAD}\n", self.command, self.machine);
-        for row in &self.rows {
+        let mut text = format!("\n`{}` on {}.\n\n", self.command, self.machine);
+        let rows = self.rows.iter().map(Row::markdown).collect();
+        table(&mut text, HEAD, rows);
+        for two in &self.two_contexts {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}", row.markdown());
+            let _ = writeln!(text, "{}\n", two.markdown());
         }
-        text.push('\n');
+        table(&mut text, START_HEAD, self.starts.iter().map(StartRow::markdown).collect());
+        table(&mut text, PIPELINE_HEAD, self.pipelines.iter().map(PipelineRow::markdown).collect());
+        table(&mut text, PEAK_HEAD, self.peaks.iter().map(Peak::markdown).collect());
+        let _ = writeln!(text, "{}", goals::table(self));
         text
+    }
+}
+
+/// A table, where it has rows.
+fn table(text: &mut String, head: &str, rows: Vec<String>) {
+    if !rows.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{head}\n{}\n", rows.join("\n"));
     }
 }

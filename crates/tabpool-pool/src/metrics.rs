@@ -31,6 +31,8 @@ pub struct PoolMetrics {
     pub bytes_fetched: u64,
     /// Bytes of weights that browsers still had.
     pub bytes_cached: u64,
+    /// Bytes of the page and the runtime that tabs got from this host.
+    pub runtime_bytes: u64,
     /// Results by worker kind and API, as in `chromium:webgpu`.
     pub platforms: BTreeMap<String, u64>,
 }
@@ -50,6 +52,10 @@ impl Counters {
         self.figures.load_time += took;
         self.figures.bytes_fetched += fetched;
         self.figures.bytes_cached += cached;
+    }
+
+    pub(crate) fn served_runtime(&mut self, bytes: usize) {
+        self.figures.runtime_bytes += bytes as u64;
     }
 
     pub(crate) fn finished(&mut self, platform: String, total: Duration, compute: Duration) {

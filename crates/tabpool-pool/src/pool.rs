@@ -106,7 +106,8 @@ impl ResourcePool {
         let mut config = builder.bridge.clone();
         config.most_workers = config.most_workers.min(builder.max_connections);
         let (bridge, bridge_events) = Bridge::new(config);
-        let router = server::router(&bridge, Arc::clone(&store), address);
+        let counters = Arc::new(Mutex::new(Counters::default()));
+        let router = server::router(&bridge, Arc::clone(&store), Arc::clone(&counters), address);
         let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
         let server = tokio::spawn(async move {
             if let Err(e) = axum::serve(listener, service).await {
@@ -117,7 +118,6 @@ impl ResourcePool {
         let (commands, inbox) = mpsc::channel(INBOX);
         let (events, _) = broadcast::channel(WATCHERS_BEHIND);
         let (publish, views) = watch::channel(Vec::new());
-        let counters = Arc::new(Mutex::new(Counters::default()));
         let url = format!("http://{address}");
         let actor = Actor::new(Setup {
             config: builder.scheduler.clone(),

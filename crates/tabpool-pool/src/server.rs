@@ -1,7 +1,7 @@
 //! The HTTP side of a pool: the page and runtime that tabs load, the blocks of weights, the link.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -13,14 +13,20 @@ use tabpool_bridge::Bridge;
 use tabpool_content::{BlockStore, Cid};
 
 use crate::assets;
+use crate::metrics::Counters;
 
 /// Everything a pool serves. Only pages of the same origin can read it: browsers of other sites' pages are told so by
 /// the headers, and names other than the one listened on are refused, so that no foreign name can be pointed here.
-pub(crate) fn router(bridge: &Bridge, store: Arc<dyn BlockStore>, address: SocketAddr) -> Router {
+pub(crate) fn router(
+    bridge: &Bridge,
+    store: Arc<dyn BlockStore>,
+    counters: Arc<Mutex<Counters>>,
+    address: SocketAddr,
+) -> Router {
     Router::new()
         .route("/ipfs/{cid}", get(block))
         .with_state(store)
-        .fallback(get(asset))
+        .fallback(get(asset).with_state(counters))
         .merge(bridge.router())
         .layer(middleware::from_fn_with_state(address, guard))
 }
@@ -47,9 +53,10 @@ async fn guard(State(address): State<SocketAddr>, request: Request, next: Next) 
 }
 
 /// A file of the runtime. Browsers check with every load whether it changed, because the host may be a newer one.
-async fn asset(uri: Uri) -> Response {
+async fn asset(State(counters): State<Arc<Mutex<Counters>>>, uri: Uri) -> Response {
     match assets::find(uri.path()) {
         Some((bytes, media)) => {
+            counters.lock().unwrap_or_else(PoisonError::into_inner).served_runtime(bytes.len());
             ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache")], bytes).into_response()
         }
         None => (StatusCode::NOT_FOUND, "no such file\n").into_response(),

@@ -1,0 +1,152 @@
+//! What was to be reached, and what this run says of it.
+
+use std::fmt::Write as _;
+
+use super::measure::percentile;
+use super::peaks::Peak;
+use super::report::{Report, Row, StartRow, TwoContexts, figure};
+
+/// The goals are for one case: this model, so many tokens.
+const MODEL: &str = "minilm";
+const TOKENS: usize = 128;
+
+/// A ratio to be reached.
+struct Goal {
+    what: &'static str,
+    browsers: &'static [&'static str],
+    api: &'static str,
+    threads: Option<usize>,
+    batch: usize,
+    at_least: f64,
+}
+
+const GOALS: &[Goal] = &[
+    Goal { what: "Chromium WebGPU", browsers: &["chromium"], api: "webgpu", threads: None, batch: 1, at_least: 10.0 },
+    Goal { what: "Firefox WebGPU", browsers: &["firefox"], api: "webgpu", threads: None, batch: 1, at_least: 5.0 },
+    Goal {
+        what: "wasm, one thread",
+        browsers: &["chromium", "firefox"],
+        api: "cpu",
+        threads: Some(1),
+        batch: 1,
+        at_least: 2.0,
+    },
+    Goal {
+        what: "wasm, two threads",
+        browsers: &["chromium", "firefox"],
+        api: "cpu",
+        threads: Some(2),
+        batch: 1,
+        at_least: 2.0,
+    },
+    Goal { what: "WebNN", browsers: &["webnn-shell"], api: "webnn", threads: None, batch: 1, at_least: 1.5 },
+    Goal { what: "WebNN, batch 8", browsers: &["webnn-shell"], api: "webnn", threads: None, batch: 8, at_least: 1.3 },
+    Goal {
+        what: "native CPU, one thread",
+        browsers: &["native"],
+        api: "cpu",
+        threads: Some(1),
+        batch: 1,
+        at_least: 1.0,
+    },
+    Goal {
+        what: "native CPU, two threads",
+        browsers: &["native"],
+        api: "cpu",
+        threads: Some(2),
+        batch: 1,
+        at_least: 1.0,
+    },
+];
+
+/// Two contexts on two cores are to answer twice as often as one context that already is ahead by this.
+const TWO_CONTEXTS_AT_LEAST: f64 = 3.0;
+/// From opening a page to its first result, the peer's time over ours.
+const START_AT_LEAST: f64 = 2.0;
+
+/// The table of goals, from the rows of a run. What was not measured says so.
+pub(super) fn table(report: &Report) -> String {
+    let mut text = format!(
+        "| goal ({MODEL}, {TOKENS} tokens, batch 1 where not said) | times as fast, at least | measured | |\n|---|---|---|---|\n"
+    );
+    for goal in GOALS {
+        for browser in goal.browsers {
+            let row = report.rows.iter().find(|row| goal.is_of(row, browser));
+            let what = if goal.browsers.len() > 1 { format!("{}, {browser}", goal.what) } else { goal.what.to_owned() };
+            line(&mut text, &what, goal.at_least, row.map(|row| row.ratio()), &limit(report, row, goal.at_least));
+        }
+    }
+    for two in &report.two_contexts {
+        let what = format!("{}, two contexts, answers a second", two.browser);
+        line(&mut text, &what, TWO_CONTEXTS_AT_LEAST, Some(two.ratio()), "");
+    }
+    for start in &report.starts {
+        for (what, ratio) in [("cold", start.ratio(|o| &o.cold)), ("warm", start.ratio(|o| &o.warm))] {
+            let what = format!("page open to first result, {what}, {} {}", start.browser, start.api_name());
+            line(&mut text, &what, START_AT_LEAST, Some(ratio), "");
+        }
+    }
+    text
+}
+
+impl Goal {
+    fn is_of(&self, row: &Row, browser: &str) -> bool {
+        (&*row.browser, &*row.api, row.threads) == (browser, self.api, self.threads)
+            && (&*row.model, row.batch, row.sequence) == (MODEL, self.batch, TOKENS)
+    }
+}
+
+/// `measured` is none where the case was not measured, and holds none where a side failed.
+fn line(text: &mut String, what: &str, at_least: f64, measured: Option<Option<f64>>, limit: &str) {
+    let (measured, verdict) = match measured {
+        None => ("not measured".to_owned(), String::new()),
+        Some(None) => ("failed".to_owned(), "**not met**".to_owned()),
+        Some(Some(ratio)) if ratio >= at_least => (format!("{ratio:.2}"), "met".to_owned()),
+        Some(Some(ratio)) => (format!("{ratio:.2}"), format!("**not met**{limit}")),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "| {what} | {at_least} | {measured} | {verdict} |");
+}
+
+/// Beside a goal that was not reached: what the goal would take, and what the machine's arithmetic gives at best.
+fn limit(report: &Report, row: Option<&Row>, at_least: f64) -> String {
+    let Some((row, ours, peer)) = row.and_then(|row| Some((row, row.ours.measured()?, row.peer.measured()?))) else {
+        return String::new();
+    };
+    let wanted = row.gigaflops / (peer.median() / at_least) * 1e3;
+    let reached = row.gigaflops / ours.median() * 1e3;
+    let fits = |peak: &&Peak| {
+        peak.browser == row.browser
+            && peak.unit == "GF/s"
+            && peak.threads == row.threads
+            && peak.what.starts_with("wasm") == (row.api == "cpu")
+    };
+    let best = report.peaks.iter().filter(fits).filter_map(|peak| peak.giga).fold(0.0, f64::max);
+    let of_peak = if best > 0.0 {
+        format!("; the peak measured in this run is {best:.0}, of which we reach {:.0} %", reached / best * 100.0)
+    } else {
+        String::new()
+    };
+    let fastest = percentile(&peer.runs_ms, 0) / percentile(&ours.runs_ms, 0);
+    format!(
+        ": it would take {} ms, {wanted:.0} GF/s, and we do {reached:.0}{of_peak}; by each side's fastest run {fastest:.2}",
+        figure(peer.median() / at_least)
+    )
+}
+
+impl StartRow {
+    fn ratio(&self, which: impl Fn(&super::start::Openings) -> &Vec<super::start::Opening>) -> Option<f64> {
+        let median = |openings: &super::start::Openings| {
+            let all: Vec<f64> = which(openings).iter().map(|opening| opening.ms).collect();
+            Some(percentile(&all, 50)).filter(|ms| !ms.is_nan())
+        };
+        Some(median(&self.peer)? / median(&self.ours)?)
+    }
+}
+
+impl TwoContexts {
+    /// Answers a second of two contexts over those of the peer's one.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        Some(self.ours_hz? / self.peer_hz?)
+    }
+}

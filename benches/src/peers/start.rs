@@ -1,0 +1,140 @@
+//! From opening a page to the first result: cold, with an empty browser and a pool that knows nothing, and warm, with what
+//! the first opening left in the profile.
+//!
+//! The clock starts when the browser asks for the address (which sends it on to the page that is measured), and stops when
+//! the first output is in the host's memory. Starting the browser itself is not counted. Weights come over loopback.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tabpool::{ApiKind, ModelRequest, ResourcePool};
+use tabpool_browser::Installed;
+
+use super::case::{Case, OUTPUT, Reference};
+use super::contender::Surroundings;
+use super::onnxruntime::{OPENING, WebSetup, running};
+use super::ours::{joined, milliseconds};
+use super::page::Page;
+use crate::Fault;
+
+/// From the start of a browser to the first result at most.
+const LIMIT: Duration = Duration::from_secs(180);
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One opening.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Opening {
+    pub(super) ms: f64,
+    /// Bytes of page and runtime, not of weights, that the server sent for it.
+    pub(super) runtime_bytes: u64,
+    pub(super) error: f32,
+}
+
+/// Openings of one contender, cold and warm.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Openings {
+    pub(super) cold: Vec<Opening>,
+    pub(super) warm: Vec<Opening>,
+    /// What went wrong, where something did.
+    pub(super) failed: Option<String>,
+}
+
+/// What is opened where.
+pub(super) struct Start<'a> {
+    pub(super) here: &'a Surroundings,
+    pub(super) on: &'a Installed,
+    pub(super) api: ApiKind,
+    /// Threads of the peer where it computes on the processor; ours decides by itself.
+    pub(super) threads: usize,
+    pub(super) case: &'a Case,
+    pub(super) reference: &'a Reference,
+}
+
+impl Start<'_> {
+    /// Opens ours and the peer's page in turn.
+    pub(super) async fn measure(&self, rounds: usize) -> [Openings; 2] {
+        let mut both = [Openings::default(), Openings::default()];
+        for _ in 0..rounds {
+            let results = [self.ours().await, self.peer().await];
+            for (openings, result) in both.iter_mut().zip(results) {
+                match result {
+                    Ok([cold, warm]) => {
+                        openings.cold.push(cold);
+                        openings.warm.push(warm);
+                    }
+                    Err(e) => openings.failed = Some(e.to_string()),
+                }
+            }
+        }
+        both
+    }
+
+    /// A pool that knows nothing, and a tab that is opened twice with the same profile.
+    async fn ours(&self) -> Result<[Opening; 2], Fault> {
+        let profile = "start-ours";
+        self.here.starter.forget(profile)?;
+        let pool = ResourcePool::builder().metrics_in_memory().build().await?;
+        // The host has the model before anybody asks for it; reading it is no part of opening a page.
+        let folder = self.case.subject.folder.display().to_string();
+        let root = *pool.model(ModelRequest::new(folder)).await?.root();
+        let mut openings = Vec::new();
+        for _ in 0..2 {
+            openings.push(tokio::time::timeout(LIMIT, self.open_ours(&pool, root, profile)).await.map_err(late)??);
+        }
+        pool.close().await?;
+        self.here.starter.forget(profile)?;
+        openings.try_into().map_err(|_| "two openings are two".into())
+    }
+
+    async fn open_ours(&self, pool: &ResourcePool, root: tabpool::Cid, profile: &str) -> Result<Opening, Fault> {
+        let server = &self.here.server;
+        let stamp = server.fresh_id();
+        let url = server.stamped(stamp, &format!("{}&apis={}", pool.join_url(), self.api));
+        let inputs = self.case.inputs()?;
+        let bytes_before = pool.metrics().runtime_bytes;
+        let mut events = pool.events();
+        let browser = self.here.starter.start(self.on, &url, Some(profile)).await?;
+        let worker = joined(&mut events).await?;
+        let request = ModelRequest::new(&*self.case.subject.name).root(root).hardware([self.api]).pinned(worker);
+        let answer = pool.model(request.timeout(LIMIT)).await?.run_for(inputs, &[OUTPUT]).await?;
+        let end = Instant::now();
+        let runtime_bytes = pool.metrics().runtime_bytes - bytes_before;
+        browser.close(GRACE).await;
+        let (_, output) = answer.outputs.first().ok_or("the answer is empty")?;
+        self.opening(stamp, end, runtime_bytes, &output.to_f32()?)
+    }
+
+    async fn peer(&self) -> Result<[Opening; 2], Fault> {
+        let profile = "start-peer";
+        self.here.starter.forget(profile)?;
+        let openings = [self.open_peer(profile).await?, self.open_peer(profile).await?];
+        self.here.starter.forget(profile)?;
+        Ok(openings)
+    }
+
+    async fn open_peer(&self, profile: &str) -> Result<Opening, Fault> {
+        let server = &self.here.server;
+        let (stamp, line) = (server.fresh_id(), server.line());
+        let page = server.url(&format!("pages/onnxruntime-web.html?page={}", line.id));
+        let bytes_before = server.runtime_bytes();
+        let url = server.stamped(stamp, &page);
+        let browser = self.here.starter.start(self.on, &url, Some(profile)).await?;
+        let mut page = Page::of(browser, line);
+        let setup = WebSetup::of(self.api, self.threads);
+        page.ask(&setup.opening(self.case), OPENING).await?;
+        let answer = page.ask(&running(self.case, true), LIMIT).await?;
+        let runtime_bytes = server.runtime_bytes() - bytes_before;
+        page.close(server).await;
+        self.opening(stamp, answer.at, runtime_bytes, &answer.output)
+    }
+
+    fn opening(&self, stamp: u64, end: Instant, runtime_bytes: u64, output: &[f32]) -> Result<Opening, Fault> {
+        let begin = self.here.server.opened_at(stamp).ok_or("the page was never opened")?;
+        let error = self.reference.error_of(self.case, output);
+        Ok(Opening { ms: milliseconds(end.duration_since(begin)), runtime_bytes, error })
+    }
+}
+
+fn late(_: tokio::time::error::Elapsed) -> Fault {
+    format!("no result within {} s", LIMIT.as_secs()).into()
+}
