@@ -37,7 +37,7 @@ use crate::onnx::export_bert;
 use case::{Case, Reference, Subject};
 use contender::{Entrant, Place, Surroundings};
 use machine::Machine;
-use measure::interleaved;
+use measure::{interleaved, two_at_once};
 use onnxruntime::WebSetup;
 use ours::Host;
 use page::Starter;
@@ -119,7 +119,10 @@ impl Bench<'_> {
         for on in browsers {
             for (api, threads) in self.settings(on) {
                 let ours = Entrant::Tab { on: on.clone(), api, threads };
-                let peer = Entrant::Page { on: on.clone(), setup: WebSetup::of(api, threads.unwrap_or(1)) };
+                let peer = Entrant::Page {
+                    on: on.clone(),
+                    setup: WebSetup::of(api, threads.unwrap_or(1)).build(&self.options.onnxruntime_build)?,
+                };
                 let heading = Heading { browser: on.kind.name().to_owned(), api, threads };
                 self.pair(&heading, [ours, peer], &mut references, report).await?;
             }
@@ -136,7 +139,11 @@ impl Bench<'_> {
 
     /// The APIs of a browser that are wanted.
     fn apis(&self, on: &Installed) -> Vec<ApiKind> {
-        let there = |api: &ApiKind| *api != ApiKind::WebNn || machine::has_webnn(on);
+        // The browser that has WebNN is there for that; with --api it is measured with the others, too.
+        let there = |api: &ApiKind| match machine::has_webnn(on) {
+            true => *api == ApiKind::WebNn || !self.options.api.is_empty(),
+            false => *api != ApiKind::WebNn,
+        };
         let wanted = |api: &ApiKind| self.options.wants_api(&api.to_string());
         [ApiKind::Cpu, ApiKind::WebGpu, ApiKind::WebNn].into_iter().filter(there).filter(wanted).collect()
     }
@@ -201,6 +208,13 @@ impl Bench<'_> {
             let reference = references.of(&case, self.here, &self.folders.out.join("references")).await?;
             let outcomes = interleaved(&mut [&mut ours, &mut peer], &case, &reference, self.options.rounds()).await;
             report.row(Row::new(heading, &case, outcomes, &ours.device), self.folders)?;
+        }
+        if heading.api == ApiKind::WebNn {
+            for case in self.cases().iter().filter(|case| case.sequence == START_TOKENS) {
+                let rounds = if self.options.quick { 2 } else { 5 };
+                let two = two_at_once(&heading.browser, [&mut ours, &mut peer], case, rounds).await;
+                report.two(two, self.folders)?;
+            }
         }
         ours.empty().await;
         peer.empty().await;

@@ -1,12 +1,13 @@
 //! One who is measured: ours or a peer's, in a browser or native, behind one call.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use tabpool::ApiKind;
 use tabpool_browser::Installed;
 
-use super::case::Case;
+use super::case::{Case, OUTPUT};
 use super::onnxruntime::{Native, Web, WebSetup};
 use super::ours::{Host, Worker};
 use super::page::{Page, Starter};
@@ -131,6 +132,38 @@ impl<'a> Place<'a> {
             self.empty().await;
         }
         result
+    }
+
+    /// Answers a second to a case, with so many requests of ours under way at once; a peer's page and process do one thing
+    /// at a time, and are asked again as soon as they have answered.
+    ///
+    /// # Errors
+    /// As [`Place::run`].
+    pub(super) async fn throughput(&mut self, case: &Case, at_once: usize, time: Duration) -> Result<f64, Fault> {
+        self.fill().await?;
+        let begin = Instant::now();
+        let mut answers = 0_u32;
+        if let Some(Contender::Ours(worker)) = &mut self.contender {
+            let model = self.here.host.model(&case.subject, worker).await?;
+            let inputs = case.inputs()?;
+            let runs = (0..at_once).map(async |_| {
+                let mut answers = 0_u32;
+                while begin.elapsed() < time {
+                    model.run_for(inputs.clone(), &[OUTPUT]).await?;
+                    answers += 1;
+                }
+                Ok::<_, Fault>(answers)
+            });
+            for of_one in join_all(runs).await {
+                answers += of_one?;
+            }
+        } else {
+            while begin.elapsed() < time {
+                self.run(case, false).await?;
+                answers += 1;
+            }
+        }
+        Ok(f64::from(answers) / begin.elapsed().as_secs_f64())
     }
 
     /// Ends the contender.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::case::{Case, Reference};
 use super::contender::Place;
+use super::report::TwoContexts;
 
 /// Runs of each before the first that counts.
 const WARM_UP: usize = 2;
@@ -16,6 +17,8 @@ const BUDGET: Duration = Duration::from_secs(60);
 const FEWEST: usize = 3;
 /// Between two turns, so that what one left running (threads that spin, buffers that are freed) has ended.
 const PAUSE: Duration = Duration::from_millis(30);
+/// One turn of those whose answers a second are counted.
+const SLICE: Duration = Duration::from_secs(2);
 
 /// Times of one contender, in milliseconds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -90,6 +93,38 @@ pub(super) async fn interleaved<const N: usize>(
         }
     }
     outcomes
+}
+
+/// Answers a second of two of our requests at once and of the peer's one, in slices that take turns. The median slice counts.
+pub(super) async fn two_at_once(
+    browser: &str,
+    [ours, peer]: [&mut Place<'_>; 2],
+    case: &Case,
+    rounds: usize,
+) -> TwoContexts {
+    let (mut ours_hz, mut peer_hz, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        for (place, at_once, hz) in [(&mut *ours, 2, &mut ours_hz), (&mut *peer, 1, &mut peer_hz)] {
+            tokio::time::sleep(PAUSE).await;
+            match place.throughput(case, at_once, SLICE).await {
+                // The first slice loads the model into both contexts.
+                Ok(_) if round == 0 => {}
+                Ok(rate) => hz.push(rate),
+                Err(e) => failed.push(e.to_string()),
+            }
+        }
+        if !failed.is_empty() {
+            break;
+        }
+    }
+    let median = |rates: &[f64]| Some(percentile(rates, 50)).filter(|rate| !rate.is_nan());
+    TwoContexts {
+        browser: browser.to_owned(),
+        batch: case.batch,
+        ours_hz: median(&ours_hz),
+        peer_hz: median(&peer_hz),
+        failed,
+    }
 }
 
 async fn warm_up(place: &mut Place<'_>, case: &Case, reference: &Reference) -> Outcome {

@@ -38,10 +38,19 @@ impl WebSetup {
         Self { api, threads, library, fixed }
     }
 
-    /// Another build of the library, for comparing.
-    pub(super) fn library(mut self, library: &'static str) -> Self {
-        self.library = library;
-        self
+    /// Another build of the library than the one that is best for the API, for showing that it is; empty for that one.
+    pub(super) fn build(mut self, name: &str) -> Result<Self, Fault> {
+        self.library = match name {
+            "" => self.library,
+            "wasm" => "ort.wasm.bundle.min.mjs",
+            "webgpu" => "ort.webgpu.bundle.min.mjs",
+            "jspi" => "ort.jspi.bundle.min.mjs",
+            "all" => "ort.all.bundle.min.mjs",
+            other => {
+                return Err(format!("onnxruntime-web has no build {other:?}, but wasm, webgpu, jspi and all").into());
+            }
+        };
+        Ok(self)
     }
 
     /// The command that makes a page open a session.

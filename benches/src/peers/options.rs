@@ -33,6 +33,9 @@ pub struct Options {
     /// Only these parts; all by default.
     #[arg(long, value_delimiter = ',')]
     pub part: Vec<Part>,
+    /// Another build of onnxruntime-web than the one taken for the API: wasm, webgpu, jspi or all.
+    #[arg(long, default_value = "")]
+    pub onnxruntime_build: String,
     /// Write the table into benches/README.md, which a run of everything does by itself.
     #[arg(long)]
     pub write: bool,
@@ -56,7 +59,11 @@ impl Options {
     #[must_use]
     pub fn whole(&self) -> bool {
         let filters = [&self.browser, &self.api, &self.model];
-        !self.quick && filters.iter().all(|f| f.is_empty()) && self.seq.is_empty() && self.part.is_empty()
+        !self.quick
+            && self.onnxruntime_build.is_empty()
+            && filters.iter().all(|f| f.is_empty())
+            && self.seq.is_empty()
+            && self.part.is_empty()
     }
 
     /// Whether a part is wanted.

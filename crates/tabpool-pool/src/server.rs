@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tabpool_bridge::Bridge;
 use tabpool_content::{BlockStore, Cid};
 
-use crate::assets;
+use crate::assets::{self, Asset};
 use crate::metrics::Counters;
 
 /// Everything a pool serves. Only pages of the same origin can read it: browsers of other sites' pages are told so by
@@ -52,15 +52,18 @@ async fn guard(State(address): State<SocketAddr>, request: Request, next: Next) 
     response
 }
 
-/// A file of the runtime. Browsers check with every load whether it changed, because the host may be a newer one.
-async fn asset(State(counters): State<Arc<Mutex<Counters>>>, uri: Uri) -> Response {
-    match assets::find(uri.path()) {
-        Some((bytes, media)) => {
-            counters.lock().unwrap_or_else(PoisonError::into_inner).served_runtime(bytes.len());
-            ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache")], bytes).into_response()
-        }
-        None => (StatusCode::NOT_FOUND, "no such file\n").into_response(),
+/// A file of the runtime. Browsers check with every load whether it changed, because the host may be a newer one; where it
+/// did not, they keep what they have, and with it the code they compiled from it.
+async fn asset(State(counters): State<Arc<Mutex<Counters>>>, uri: Uri, request: HeaderMap) -> Response {
+    let Some(Asset { bytes, media, tag }) = assets::find(uri.path()) else {
+        return (StatusCode::NOT_FOUND, "no such file\n").into_response();
+    };
+    let headers = [(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-cache"), (header::ETAG, tag)];
+    if request.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag) {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
+    counters.lock().unwrap_or_else(PoisonError::into_inner).served_runtime(bytes.len());
+    (headers, bytes).into_response()
 }
 
 #[derive(serde::Deserialize)]
