@@ -9,6 +9,7 @@ mod download;
 mod model;
 mod packages;
 mod peers;
+mod shell;
 mod system;
 pub(crate) mod target;
 
@@ -25,6 +26,8 @@ pub(crate) enum State {
     Present(String),
     /// It has to be installed.
     Missing(String),
+    /// It does not exist for this system, and everything works without it.
+    Unavailable(String),
 }
 
 /// One thing that set-up looks after.
@@ -108,8 +111,13 @@ fn required(needs: Needs) -> Vec<Box<dyn Item>> {
 
 /// Installs the item unless it is there; tells whether anything was done.
 fn ensure_item(workspace: &Workspace, item: &dyn Item) -> Result<bool> {
-    let State::Missing(what) = item.state(workspace).with_context(|| format!("looking for {}", item.name()))? else {
-        return Ok(false);
+    let what = match item.state(workspace).with_context(|| format!("looking for {}", item.name()))? {
+        State::Missing(what) => what,
+        State::Present(_) => return Ok(false),
+        State::Unavailable(why) => {
+            println!("setup: {}: not available here, left out: {why}", item.name());
+            return Ok(false);
+        }
     };
     println!("setup: {}: {what}", item.name());
     let start = Instant::now();
@@ -119,7 +127,7 @@ fn ensure_item(workspace: &Workspace, item: &dyn Item) -> Result<bool> {
             println!("setup: {}: {found} ({:.1} s)", item.name(), start.elapsed().as_secs_f64());
             Ok(true)
         }
-        State::Missing(what) => bail!("{} was installed and still: {what}", item.name()),
+        State::Missing(what) | State::Unavailable(what) => bail!("{} was installed and still: {what}", item.name()),
     }
 }
 
@@ -130,6 +138,7 @@ fn status(workspace: &Workspace) -> Result<()> {
         let (mark, text) = match item.state(workspace)? {
             State::Present(text) => ("there", text),
             State::Missing(text) => ("MISSING", text),
+            State::Unavailable(text) => ("none", text),
         };
         println!("{:<20} {mark:<8} {text}", item.name());
     }

@@ -3,11 +3,12 @@
 //! Each flag is here because a browser was measured without it: WebGPU was absent, the network was asked, a dialog
 //! stood in the way, or a hidden page was slowed down.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
 use crate::gpu::GpuMode;
-use crate::kind::EngineFamily;
+use crate::kind::{BrowserKind, EngineFamily};
 use crate::options::{LaunchOptions, WindowMode};
 
 /// What the command line depends on beside the options.
@@ -110,7 +111,8 @@ fn chromium_arguments(options: &LaunchOptions, profile: &Path, surroundings: Sur
         arguments.push("--disable-dev-shm-usage".to_owned());
     }
     arguments.extend(CHROMIUM_FLAGS.map(str::to_owned));
-    let mut enabled = Vec::new();
+    // Chrome offers WebNN behind this feature where it has it at all; elsewhere the name is unknown and ignored.
+    let mut enabled = vec!["WebMachineLearningNeuralNetwork"];
     let mut disabled = vec!["Translate", "MediaRouter"];
     match options.gpu {
         GpuMode::Software => arguments.push("--use-webgpu-adapter=swiftshader".to_owned()),
@@ -119,16 +121,18 @@ fn chromium_arguments(options: &LaunchOptions, profile: &Path, surroundings: Sur
     }
     for argument in &options.extra_arguments {
         if let Some(features) = argument.strip_prefix("--enable-features=") {
-            enabled.extend(features.split(',').filter(|feature| !feature.is_empty()));
+            for feature in features.split(',').filter(|feature| !feature.is_empty()) {
+                if !enabled.contains(&feature) {
+                    enabled.push(feature);
+                }
+            }
         } else if let Some(features) = argument.strip_prefix("--disable-features=") {
             disabled.extend(features.split(',').filter(|feature| !feature.is_empty()));
         } else {
             arguments.push(argument.clone());
         }
     }
-    if !enabled.is_empty() {
-        arguments.push(format!("--enable-features={}", enabled.join(",")));
-    }
+    arguments.push(format!("--enable-features={}", enabled.join(",")));
     arguments.push(format!("--disable-features={}", disabled.join(",")));
     arguments.push(format!("--user-data-dir={}", profile.display()));
     arguments.push(options.url.clone());
@@ -155,6 +159,17 @@ pub(crate) fn environment(engine: EngineFamily, profile: &Path) -> Vec<(&'static
             vec![("MOZ_CRASHREPORTER_DISABLE", "1".into()), ("MOZ_DISABLE_AUTO_SAFE_MODE", "1".into())]
         }
     }
+}
+
+/// The library path of a program that brings libraries of its own, before whatever path there is already.
+pub(crate) fn library_path(kind: BrowserKind, program: &Path) -> Option<(&'static str, OsString)> {
+    const VARIABLE: &str = "LD_LIBRARY_PATH";
+    let mut path = kind.library_folder(program)?.into_os_string();
+    if let Some(rest) = env::var_os(VARIABLE).filter(|rest| !rest.is_empty()) {
+        path.push(":");
+        path.push(rest);
+    }
+    Some((VARIABLE, path))
 }
 
 /// Firefox preferences as name and value, the value as written in JavaScript.
@@ -280,19 +295,19 @@ mod tests {
     fn hardware_asks_for_vulkan_on_linux_and_for_no_adapter() {
         let options = LaunchOptions::new(URL, "/p", GpuMode::Hardware);
         let linux = chromium(&options, LINUX_USER);
-        assert!(has(&linux, "--enable-features=Vulkan"));
+        assert!(has(&linux, "--enable-features=WebMachineLearningNeuralNetwork,Vulkan"));
         assert!(!linux.iter().any(|argument| argument.starts_with("--use-webgpu-adapter")));
         let mac = chromium(&options, Surroundings { linux: false, ..LINUX_USER });
-        assert!(!mac.iter().any(|argument| argument.starts_with("--enable-features")));
+        assert!(has(&mac, "--enable-features=WebMachineLearningNeuralNetwork"));
     }
 
     #[test]
-    fn features_of_the_caller_are_joined_with_our_own() {
+    fn features_of_the_caller_are_joined_with_our_own_and_named_once() {
         let options = LaunchOptions::new(URL, "/p", GpuMode::Hardware)
-            .argument("--enable-features=WebMachineLearningNeuralNetwork,Other")
+            .argument("--enable-features=WebMachineLearningNeuralNetwork,Other,Vulkan")
             .argument("--disable-features=Noise");
         let line = chromium(&options, LINUX_USER);
-        assert!(has(&line, "--enable-features=Vulkan,WebMachineLearningNeuralNetwork,Other"), "{line:?}");
+        assert!(has(&line, "--enable-features=WebMachineLearningNeuralNetwork,Vulkan,Other"), "{line:?}");
         assert!(has(&line, "--disable-features=Translate,MediaRouter,Noise"), "{line:?}");
     }
 

@@ -419,6 +419,7 @@ fn spawn(
     command
         .args(arguments::arguments(kind.engine(), options, profile, Surroundings::here()))
         .envs(arguments::environment(kind.engine(), profile))
+        .envs(arguments::library_path(kind, program))
         .envs(options.environment.iter().map(|(name, value)| (name, value)))
         .env(PROFILE_VARIABLE, profile)
         .stdin(Stdio::null())

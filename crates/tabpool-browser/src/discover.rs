@@ -16,6 +16,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::arguments;
 use crate::kind::{BrowserKind, EngineFamily};
 use crate::signal::{self, Signal};
 
@@ -98,7 +99,7 @@ const VERSION_LIMIT: Duration = Duration::from_secs(10);
 const VERSION_OUTPUT_LIMIT: u64 = 4096;
 
 /// Program names in folders of `PATH`, in the order of preference within a kind.
-const PROGRAM_NAMES: [(BrowserKind, &str); 9] = [
+const PROGRAM_NAMES: [(BrowserKind, &str); 10] = [
     (BrowserKind::Chromium, "chromium"),
     (BrowserKind::Chromium, "chromium-browser"),
     (BrowserKind::Chrome, "google-chrome"),
@@ -108,7 +109,12 @@ const PROGRAM_NAMES: [(BrowserKind, &str); 9] = [
     (BrowserKind::Edge, "microsoft-edge-stable"),
     (BrowserKind::Firefox, "firefox"),
     (BrowserKind::Firefox, "firefox-esr"),
+    (BrowserKind::WebNnShell, "webnn-shell"),
 ];
+
+/// Where `cargo xtask setup` of the workspace that built this program puts the WebNN shell. Programs built elsewhere
+/// find it by `PATH` or by its variable.
+const SHELL_OF_WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/webnn-shell/webnn-shell");
 
 impl SearchPaths {
     /// Nowhere.
@@ -118,7 +124,7 @@ impl SearchPaths {
     }
 
     /// `PATH`, the well-known places of this platform, and the overrides `TABPOOL_CHROMIUM`, `TABPOOL_CHROME`,
-    /// `TABPOOL_EDGE` and `TABPOOL_FIREFOX`.
+    /// `TABPOOL_EDGE`, `TABPOOL_FIREFOX` and `TABPOOL_WEBNN_SHELL`.
     #[must_use]
     pub fn from_env() -> Self {
         let mut paths = Self::none();
@@ -132,6 +138,7 @@ impl SearchPaths {
         }
         let variable = |name: &str| env::var_os(name).map(PathBuf::from);
         paths.well_known = well_known(env::consts::OS, &variable);
+        paths.well_known.push((BrowserKind::WebNnShell, PathBuf::from(SHELL_OF_WORKSPACE)));
         paths
     }
 
@@ -268,6 +275,7 @@ fn version_of(kind: BrowserKind, path: &Path, limit: Duration) -> Result<String,
 fn version_from_output(kind: BrowserKind, path: &Path, limit: Duration) -> Result<String, String> {
     let mut command = Command::new(path);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.envs(arguments::library_path(kind, path));
     // A group of its own, so that what a wrapper script started can be ended with it.
     signal::in_own_session(&mut command);
     let mut child = command.spawn().map_err(|error| format!("it does not start: {error}"))?;

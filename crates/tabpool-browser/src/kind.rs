@@ -1,9 +1,10 @@
 //! The browsers this crate knows, and the two engine families that decide how one is started.
 //!
 //! A kind is a product as a person installs it. Everything about flags and preferences hangs on the family
-//! instead: Chromium, Chrome and Edge take the same command line, Firefox takes a `user.js`.
+//! instead: Chromium, Chrome, Edge and the WebNN shell take the same command line, Firefox takes a `user.js`.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A browser product.
@@ -17,12 +18,15 @@ pub enum BrowserKind {
     Edge,
     /// Mozilla Firefox, extended support releases included.
     Firefox,
+    /// Chromium's headless shell with WebNN compiled in, which Linux packages of Chromium lack; see
+    /// [`library_folder`](Self::library_folder) for what it needs beside itself.
+    WebNnShell,
 }
 
 /// The engine a browser is built on, which decides how it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EngineFamily {
-    /// Chromium, Chrome and Edge.
+    /// Chromium, Chrome, Edge and the WebNN shell.
     Chromium,
     /// Firefox.
     Gecko,
@@ -30,13 +34,13 @@ pub enum EngineFamily {
 
 impl BrowserKind {
     /// Every kind, in the order in which discovery lists them.
-    pub const ALL: [Self; 4] = [Self::Chromium, Self::Chrome, Self::Edge, Self::Firefox];
+    pub const ALL: [Self; 5] = [Self::Chromium, Self::Chrome, Self::Edge, Self::Firefox, Self::WebNnShell];
 
     /// The engine this browser is built on.
     #[must_use]
     pub const fn engine(self) -> EngineFamily {
         match self {
-            Self::Chromium | Self::Chrome | Self::Edge => EngineFamily::Chromium,
+            Self::Chromium | Self::Chrome | Self::Edge | Self::WebNnShell => EngineFamily::Chromium,
             Self::Firefox => EngineFamily::Gecko,
         }
     }
@@ -49,6 +53,7 @@ impl BrowserKind {
             Self::Chrome => "chrome",
             Self::Edge => "edge",
             Self::Firefox => "firefox",
+            Self::WebNnShell => "webnn-shell",
         }
     }
 
@@ -61,7 +66,18 @@ impl BrowserKind {
             Self::Chrome => "TABPOOL_CHROME",
             Self::Edge => "TABPOOL_EDGE",
             Self::Firefox => "TABPOOL_FIREFOX",
+            Self::WebNnShell => "TABPOOL_WEBNN_SHELL",
         }
+    }
+
+    /// The folder beside the program `path` whose libraries the program must find first, where this kind has one.
+    ///
+    /// The shell is built for a system that has none of a desktop's libraries, so they are packed with it. They go to
+    /// the library path of its own processes and nowhere else.
+    #[must_use]
+    pub fn library_folder(self, path: &Path) -> Option<PathBuf> {
+        let folder = path.parent()?.join("lib");
+        (self == Self::WebNnShell && folder.is_dir()).then_some(folder)
     }
 }
 
@@ -73,7 +89,7 @@ impl fmt::Display for BrowserKind {
 
 /// A name that is none of [`BrowserKind::ALL`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown browser {name:?}, expected chromium, chrome, edge or firefox")]
+#[error("unknown browser {name:?}, expected chromium, chrome, edge, firefox or webnn-shell")]
 pub struct UnknownBrowser {
     /// The name as it was given.
     pub name: String,

@@ -95,6 +95,7 @@ impl WorkerSpec {
             Some(BrowserKind::Chrome) => WorkerKind::Chrome,
             Some(BrowserKind::Edge) => WorkerKind::Edge,
             Some(BrowserKind::Firefox) => WorkerKind::Firefox,
+            Some(BrowserKind::WebNnShell) => WorkerKind::WebNnShell,
         }
     }
 }

@@ -93,13 +93,13 @@ mod tests {
 
     #[test]
     fn targets_round_trip_and_errors_name_what_is_known() {
-        for text in ["chromium:webgpu", "firefox", "native:cpu", "any:webnn", "any"] {
+        for text in ["chromium:webgpu", "firefox", "webnn-shell:webnn", "native:cpu", "any:webnn", "any"] {
             assert_eq!(text.parse::<Target>().expect(text).to_string(), text);
         }
         let err = "netscape:cpu".parse::<Target>().expect_err("unknown");
         assert_eq!(
             err.to_string(),
-            "\"netscape:cpu\" names no target: \"netscape\" is not any, chromium, chrome, edge, firefox, native, remote"
+            "\"netscape:cpu\" names no target: \"netscape\" is not any, chromium, chrome, edge, firefox, webnn-shell, native, remote"
         );
         assert!("chromium:cuda".parse::<Target>().is_err());
     }

@@ -87,6 +87,8 @@ pub enum WorkerKind {
     Edge,
     /// Firefox, launched by the pool.
     Firefox,
+    /// The WebNN shell, launched by the pool.
+    WebNnShell,
     /// A native worker of the same protocol.
     Native,
     /// A page that somebody opened somewhere.
@@ -95,7 +97,8 @@ pub enum WorkerKind {
 
 impl WorkerKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 6] = [Self::Chromium, Self::Chrome, Self::Edge, Self::Firefox, Self::Native, Self::Remote];
+    pub const ALL: [Self; 7] =
+        [Self::Chromium, Self::Chrome, Self::Edge, Self::Firefox, Self::WebNnShell, Self::Native, Self::Remote];
 }
 
 impl fmt::Display for WorkerKind {
@@ -105,6 +108,7 @@ impl fmt::Display for WorkerKind {
             Self::Chrome => "chrome",
             Self::Edge => "edge",
             Self::Firefox => "firefox",
+            Self::WebNnShell => "webnn-shell",
             Self::Native => "native",
             Self::Remote => "remote",
         })

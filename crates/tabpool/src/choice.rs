@@ -80,6 +80,7 @@ pub fn workers_for(targets: &[Target], found: &Discovery, profile: Profile) -> R
             WorkerKind::Chrome => BrowserKind::Chrome,
             WorkerKind::Edge => BrowserKind::Edge,
             WorkerKind::Firefox => BrowserKind::Firefox,
+            WorkerKind::WebNnShell => BrowserKind::WebNnShell,
             WorkerKind::Native if target.api == Some(ApiKind::WebNn) => {
                 return Err(ChoiceError::NativeWebNn { target: target.to_string() });
             }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::shell::WebNnShell;
 use super::system::{self, System};
 use super::{Item, State};
 use crate::command;
@@ -16,8 +17,8 @@ use crate::workspace::Workspace;
 pub(crate) const VARIABLE: &str = "TABPOOL_BROWSERS";
 
 /// Goes with the error when a browser cannot be had.
-pub(crate) const HOW_TO_DO_WITHOUT: &str = "TABPOOL_BROWSERS names the browsers that tests use: `chromium,firefox` when unset, \
-     one of them, or `none` for the native worker alone; what is left out is counted and said";
+pub(crate) const HOW_TO_DO_WITHOUT: &str = "TABPOOL_BROWSERS names the browsers that tests use: `chromium,firefox,webnn-shell` when \
+     unset, some of them, or `none` for the native worker alone; what is left out is counted and said";
 
 /// A family of browsers that share an engine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,10 +73,12 @@ impl Family {
 /// The items that the variable asks for: all when it is unset.
 pub(crate) fn wanted() -> Result<Vec<Box<dyn Item>>> {
     let value = std::env::var(VARIABLE).ok();
-    let families = parse_wanted(value.as_deref())?;
     let mut items: Vec<Box<dyn Item>> = Vec::new();
-    for family in &families {
-        items.push(Box::new(Browser(*family)));
+    for choice in parse_wanted(value.as_deref())? {
+        items.push(match choice {
+            Choice::Family(family) => Box::new(Browser(family)),
+            Choice::WebNnShell => Box::new(WebNnShell),
+        });
     }
     if cfg!(target_os = "linux") {
         items.push(Box::new(VulkanDriver));
@@ -85,30 +88,48 @@ pub(crate) fn wanted() -> Result<Vec<Box<dyn Item>>> {
 
 /// Every item, whatever the variable says.
 pub(crate) fn all() -> Vec<Box<dyn Item>> {
-    let mut items: Vec<Box<dyn Item>> = vec![Box::new(Browser(Family::Chromium)), Box::new(Browser(Family::Firefox))];
+    let mut items: Vec<Box<dyn Item>> =
+        vec![Box::new(Browser(Family::Chromium)), Box::new(Browser(Family::Firefox)), Box::new(WebNnShell)];
     if cfg!(target_os = "linux") {
         items.push(Box::new(VulkanDriver));
     }
     items
 }
 
-fn parse_wanted(value: Option<&str>) -> Result<Vec<Family>> {
+/// What the variable can name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Choice {
+    /// A browser that people install.
+    Family(Family),
+    /// The shell that set-up unpacks.
+    WebNnShell,
+}
+
+impl Choice {
+    const ALL: [Self; 3] = [Self::Family(Family::Chromium), Self::Family(Family::Firefox), Self::WebNnShell];
+
+    fn from_name(name: &str) -> Option<Self> {
+        if name == "webnn-shell" { Some(Self::WebNnShell) } else { Family::from_name(name).map(Self::Family) }
+    }
+}
+
+fn parse_wanted(value: Option<&str>) -> Result<Vec<Choice>> {
     match value.map(str::trim) {
-        None | Some("") => Ok(vec![Family::Chromium, Family::Firefox]),
+        None | Some("") => Ok(Choice::ALL.to_vec()),
         Some("none") => Ok(Vec::new()),
         Some(list) => {
-            let mut families = Vec::new();
+            let mut choices = Vec::new();
             for name in list.split(',').map(str::trim) {
-                let Some(family) = Family::from_name(name) else {
+                let Some(choice) = Choice::from_name(name) else {
                     bail!(
-                        "{VARIABLE} has `{name}`: it takes `chromium`, `firefox`, both with a comma between, or `none`"
+                        "{VARIABLE} has `{name}`: it takes `chromium`, `firefox` and `webnn-shell`, with commas between, or `none`"
                     );
                 };
-                if !families.contains(&family) {
-                    families.push(family);
+                if !choices.contains(&choice) {
+                    choices.push(choice);
                 }
             }
-            Ok(families)
+            Ok(choices)
         }
     }
 }
@@ -210,14 +231,13 @@ mod tests {
 
     #[test]
     fn the_variable_chooses_browsers() {
-        let both = vec![Family::Chromium, Family::Firefox];
-        assert_eq!(parse_wanted(None).expect("unset"), both);
-        assert_eq!(parse_wanted(Some("")).expect("empty"), both);
+        assert_eq!(parse_wanted(None).expect("unset"), Choice::ALL);
+        assert_eq!(parse_wanted(Some("")).expect("empty"), Choice::ALL);
         assert_eq!(
-            parse_wanted(Some("firefox, chromium,firefox")).expect("a list"),
-            vec![Family::Firefox, Family::Chromium]
+            parse_wanted(Some("firefox, webnn-shell,firefox")).expect("a list"),
+            vec![Choice::Family(Family::Firefox), Choice::WebNnShell]
         );
-        assert_eq!(parse_wanted(Some("none")).expect("none"), Vec::<Family>::new());
+        assert_eq!(parse_wanted(Some("none")).expect("none"), Vec::new());
         let error = parse_wanted(Some("netscape")).expect_err("unknown");
         assert!(error.to_string().contains("`netscape`"), "{error}");
     }

@@ -73,6 +73,25 @@ fn an_override_comes_first_and_is_reported_when_it_does_not_exist() -> Result<()
 
 #[test]
 #[cfg(unix)]
+fn the_shell_finds_the_libraries_packed_with_it_before_others() -> Result<(), Box<dyn Error>> {
+    let script = "case \"$LD_LIBRARY_PATH\" in \"${0%/*}/lib\"*) echo Chromium 153.0.8010.0 ;; *) exit 7 ;; esac";
+    let (with, without) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    fs::create_dir(with.path().join("lib"))?;
+    for folder in [&with, &without] {
+        program(folder.path(), "webnn-shell", script)?;
+    }
+
+    let found = discover(&SearchPaths::none().folder(with.path()).folder(without.path()));
+
+    let shell = found.of_kind(BrowserKind::WebNnShell).ok_or_else(|| format!("no shell: {:?}", found.unusable))?;
+    assert_eq!(shell.path, with.path().join("webnn-shell"));
+    let reasons: Vec<_> = found.unusable.iter().map(|unusable| unusable.reason.as_str()).collect();
+    assert_eq!(reasons, ["`--version` failed with exit status: 7"]);
+    Ok(())
+}
+
+#[test]
+#[cfg(unix)]
 fn links_and_wrappers_of_one_browser_are_its_aliases() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let real = program(folder.path(), "firefox-esr", "echo Mozilla Firefox 153.7.0esr")?;
