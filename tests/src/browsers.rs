@@ -25,6 +25,16 @@ pub fn each(case: &str) -> Vec<Installed> {
     all
 }
 
+/// The shell that has WebNN, left out by name where set-up has not installed it.
+#[must_use]
+pub fn webnn_shell(case: &str) -> Option<Installed> {
+    let found = discover(&SearchPaths::from_env()).of_kind(BrowserKind::WebNnShell).cloned();
+    if found.is_none() {
+        left_out(&format!("{case} on {}", BrowserKind::WebNnShell), "not installed");
+    }
+    found
+}
+
 /// The kinds of [`each`].
 #[must_use]
 pub fn kinds(case: &str) -> Vec<BrowserKind> {

@@ -33,6 +33,16 @@ async fn browsers_conform_on_the_processor() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_webnn_shell_conforms_on_webnn() -> Outcome {
+    let _alone = scene::machine().await;
+    let case = "conformance on webnn";
+    match browsers::webnn_shell(case) {
+        Some(installed) => on(&[installed], case, "webnn").await,
+        None => Ok(()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_native_adapter_conforms() -> Outcome {
     let _alone = scene::machine().await;
     let backend = match WebGpuBackend::new(Options::default()).await {
@@ -51,12 +61,16 @@ async fn the_native_adapter_conforms() -> Outcome {
 async fn on_each_browser(api: &str) -> Outcome {
     let _alone = scene::machine().await;
     let case = format!("conformance on {api}");
+    on(&browsers::each(&case), &case, api).await
+}
+
+async fn on(all: &[Installed], case: &str, api: &str) -> Outcome {
     if !dist().join("index.html").is_file() {
-        places::left_out(&case, "the browser runtime is not built; `cargo xtask test` builds it");
+        places::left_out(case, "the browser runtime is not built; `cargo xtask test` builds it");
         return Ok(());
     }
-    for installed in browsers::each(&case) {
-        let report = report_of(&installed, api).await.map_err(|e| format!("{} {api}: {e}", installed.kind))?;
+    for installed in all {
+        let report = report_of(installed, api).await.map_err(|e| format!("{} {api}: {e}", installed.kind))?;
         judge(&report).map_err(|e| format!("{} {api}: {e}", installed.kind))?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tabpool_pool::{ModelHandle, ModelRequest, Profile, ResourcePool, Target, WorkerSpec};
 use tabpool_protocol::ApiKind;
+use tabpool_scheduler::WorkerKind;
 use tabpool_tests::golden::{FAMILIES, Golden, error, ids, sentences, tensors};
 use tabpool_tests::{Fault, Outcome, browsers, places, require, scene};
 
@@ -21,6 +22,9 @@ async fn every_family_gives_its_golden_on_every_target() -> Outcome {
     let mut builder = ResourcePool::builder().data_dir(folder.path()).worker(WorkerSpec::native());
     for kind in browsers::kinds(CASE) {
         builder = builder.worker(scene::browser(kind, Profile::Fresh));
+    }
+    if let Some(shell) = browsers::webnn_shell(CASE) {
+        builder = builder.worker(scene::browser(shell.kind, Profile::Fresh));
     }
     let pool = scene::ready(builder).await?;
     let targets = targets(&pool)?;
@@ -51,15 +55,16 @@ async fn every_family_gives_its_golden_on_every_target() -> Outcome {
     Ok(())
 }
 
-/// WebGPU and the processor of every worker. An API that a worker does not have is left out with its reason.
+/// Every API of every worker. One that a worker does not have is left out with its reason, except WebNN, which few have.
 fn targets(pool: &ResourcePool) -> Result<Vec<Target>, Fault> {
     let mut targets = Vec::new();
     for worker in pool.workers() {
-        for api in [ApiKind::WebGpu, ApiKind::Cpu] {
+        for api in [ApiKind::WebGpu, ApiKind::WebNn, ApiKind::Cpu] {
             let target: Target = format!("{}:{api}", worker.kind).parse()?;
             let report = worker.capabilities.apis.iter().find(|r| r.api == api);
             match report.map(|r| &r.adapter) {
                 Some(Ok(_)) => targets.push(target),
+                _ if api == ApiKind::WebNn && worker.kind != WorkerKind::WebNnShell => {}
                 Some(Err(reason)) => places::left_out(&format!("{CASE} on {target}"), reason),
                 None => return Err(format!("{target}: the worker says nothing of {api}").into()),
             }

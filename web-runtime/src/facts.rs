@@ -1,12 +1,16 @@
 //! What this browser, this machine and this adapter are, found out once at the start.
 
+use std::pin::pin;
+
+use futures::future::{Either, select};
 use js_sys::{Array, Object, Reflect};
 use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, DeviceClass};
 use wasm_bindgen::prelude::{JsCast, JsValue};
 
 use crate::identity::{Claims, Identity, identify};
+use crate::lane;
 use crate::navigator::{Adapter, Navigator, Scope, UserAgentData, property, scope, text, thrown};
-use crate::timers::within;
+use crate::timers::{sleep, within};
 
 /// How long the browser has to answer. A GPU process that starts on a loaded machine takes seconds.
 const ADAPTER_TIMEOUT_MS: u32 = 20_000;
@@ -26,26 +30,25 @@ const LIMITS: &[&str] = &[
 pub(crate) async fn gather(only: &[ApiKind]) -> Capabilities {
     let scope = scope();
     let navigator = scope.navigator();
-    let (identity, gpu) = futures::join!(identity(&navigator), webgpu(&scope, &navigator));
+    let cores = navigator.hardware_concurrency().unwrap_or(1);
+    let (identity, gpu, ml) =
+        futures::join!(identity(&navigator), webgpu(&scope, &navigator), webnn(&navigator, cores));
     let cpu = AdapterInfo {
         vendor: "wasm".to_owned(),
         architecture: if cfg!(target_feature = "simd128") { "simd128" } else { "scalar" }.to_owned(),
         description: "1 thread".to_owned(),
         ..AdapterInfo::default()
     };
-    let ml = match navigator.ml() {
-        Some(_) => "the browser has WebNN, this worker does not use it yet",
-        None => "the browser has no WebNN",
-    };
-    let software = gpu.as_ref().is_ok_and(|adapter| adapter.fallback);
+    let hardware = gpu.as_ref().is_ok_and(|adapter| !adapter.fallback);
     let mut apis = vec![
         ApiReport { api: ApiKind::WebGpu, adapter: gpu },
+        ApiReport { api: ApiKind::WebNn, adapter: ml },
         ApiReport { api: ApiKind::Cpu, adapter: Ok(cpu) },
-        ApiReport { api: ApiKind::WebNn, adapter: Err(ml.to_owned()) },
     ];
-    if software {
-        // A GPU that is computed on the processor is slower than the processor.
-        apis.swap(0, 1);
+    if !hardware {
+        // A GPU that is computed on the processor is slower than the processor, and the browser's own kernels for that
+        // are faster than what WebAssembly's vectors allow.
+        apis.rotate_left(1);
     }
     for report in &mut apis {
         if !only.is_empty() && !only.contains(&report.api) {
@@ -60,7 +63,7 @@ pub(crate) async fn gather(only: &[ApiKind]) -> Capabilities {
         device_class: if identity.mobile { DeviceClass::Mobile } else { DeviceClass::Desktop },
         apis,
         wasm_features: if cfg!(target_feature = "simd128") { vec!["simd128".to_owned()] } else { Vec::new() },
-        cores: navigator.hardware_concurrency().unwrap_or(1),
+        cores,
         memory_mib: memory,
         isolated: scope.cross_origin_isolated().unwrap_or(false),
         ..Capabilities::default()
@@ -95,6 +98,33 @@ async fn particulars(data: &UserAgentData, claims: &mut Claims) {
 
 fn brands(list: &Array) -> Vec<(String, String)> {
     list.iter().filter_map(|entry| Some((text(&entry, "brand")?, text(&entry, "version")?))).collect()
+}
+
+/// What WebNN says of itself, with a context opened to see that it does.
+async fn webnn(navigator: &Navigator, cores: u32) -> Result<AdapterInfo, String> {
+    if navigator.ml().is_none() {
+        return Err("the browser has no WebNN".to_owned());
+    }
+    let opened = pin!(tabpool_webnn::probe());
+    let claims = match select(opened, pin!(sleep(ADAPTER_TIMEOUT_MS))).await {
+        Either::Left((claims, _)) => claims?,
+        Either::Right(_) => return Err(format!("WebNN gave no answer within {} s", ADAPTER_TIMEOUT_MS / 1000)),
+    };
+    let (architecture, lanes) = match claims.accelerated {
+        Some(true) => ("accelerator", 1),
+        Some(false) => ("processor", lane::lanes(cores)),
+        // Browsers without the attribute are those that compute on the processor unless asked otherwise.
+        None => ("", lane::lanes(cores)),
+    };
+    let plural = if lanes == 1 { "" } else { "s" };
+    let device = if architecture.is_empty() { ", on a device the browser does not name" } else { "" };
+    Ok(AdapterInfo {
+        vendor: "webnn".to_owned(),
+        architecture: architecture.to_owned(),
+        description: format!("{} operators, up to {lanes} lane{plural}{device}", claims.operators),
+        limits: claims.tensor_bytes.map(|bytes| ("maxTensorByteLength".to_owned(), bytes)).into_iter().collect(),
+        ..AdapterInfo::default()
+    })
 }
 
 async fn webgpu(scope: &Scope, navigator: &Navigator) -> Result<AdapterInfo, String> {

@@ -6,6 +6,7 @@
 //! - `link` keeps the WebSocket to the host and opens it again when it breaks;
 //! - `tab` is the `Environment` of a `tabpool_worker::Worker`;
 //! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
+//! - `lane` spreads WebNN over workers nested in that one (`static/lane.js`);
 //! - `gateway` fetches blocks of weights, `opfs` keeps them, `shelf` decides which ones go when there is no room;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.
 //!
@@ -28,6 +29,8 @@ mod facts;
 #[cfg(target_family = "wasm")]
 mod gateway;
 #[cfg(target_family = "wasm")]
+mod lane;
+#[cfg(target_family = "wasm")]
 mod link;
 #[cfg(target_family = "wasm")]
 mod navigator;
@@ -44,5 +47,7 @@ mod timers;
 
 #[cfg(all(target_family = "wasm", feature = "conformance"))]
 pub use conformance::conformance;
+#[cfg(target_family = "wasm")]
+pub use lane::lane;
 #[cfg(target_family = "wasm")]
 pub use runtime::{Config, Runtime, start};

@@ -10,12 +10,14 @@ use tabpool_engine::cpu::{CpuBackend, CpuOptions};
 use tabpool_engine::{Backend, EngineError};
 use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
 use tabpool_webgpu::{Options, WebGpuBackend};
+use tabpool_webnn::WebNnBackend;
 use tabpool_worker::{BlockCache, BlockFetcher, Environment};
 use wasm_bindgen::prelude::{JsCast, wasm_bindgen};
 use web_sys::WebSocket;
 
 use crate::activity::Activity;
 use crate::gateway::Gateway;
+use crate::lane;
 use crate::opfs::Opfs;
 
 /// Bytes that may wait in the socket. More means that the host takes nothing any more: then answers wait in the worker,
@@ -134,6 +136,7 @@ pub(crate) async fn open_backend(api: ApiKind, facts: &Capabilities) -> Result<R
             let options = Options { nudge_maps: facts.browser == "firefox", ..Options::default() };
             Ok(Rc::new(WebGpuBackend::new(options).await?))
         }
+        ApiKind::WebNn => Ok(Rc::new(WebNnBackend::open(lane::options(facts.cores)).await?)),
         ApiKind::Cpu => Ok(Rc::new(CpuBackend::new(&CpuOptions::new())?)),
         _ => Err(refused("this worker has no backend for it")),
     }

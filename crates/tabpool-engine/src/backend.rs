@@ -187,6 +187,11 @@ pub trait Backend {
     /// [`EngineError`]; nothing stays behind on the device.
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError>;
 
+    /// How many runs it computes at the same time, each as fast as one alone. What is in flight beyond that only waits.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// Says how to tune at the loads to come, and what is known of this device. A backend without variants ignores it.
     fn tune(&self, _tuning: Tuning) {}
 

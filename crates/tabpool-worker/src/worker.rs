@@ -18,6 +18,7 @@ use web_time::{Duration, Instant};
 use crate::Environment;
 use crate::gate::Gate;
 use outbox::Outbox;
+use run::Ends;
 
 /// How a worker behaves.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,8 @@ pub struct WorkerOptions {
     pub limits: Limits,
     /// How long the host has to answer the first frame.
     pub handshake: Duration,
-    /// Runs of one device in flight at once: with two, inputs of the next are written while the last is read back.
+    /// Runs of one device in flight at once: with two, inputs of the next are written while the last is read back. A
+    /// device that computes several at a time gets as many more.
     pub runs_in_flight: usize,
 }
 
@@ -47,8 +49,8 @@ enum Held {
 struct Device {
     backend: Rc<dyn Backend>,
     gate: Rc<Gate>,
-    /// When its last run ended, so that runs that overlap do not count the same time twice.
-    last_end: Rc<Cell<Option<Instant>>>,
+    /// When its last runs ended, so that runs that overlap do not count the same time twice.
+    ends: Rc<Ends>,
 }
 
 /// A request that was not answered yet.

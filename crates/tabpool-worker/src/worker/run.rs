@@ -1,14 +1,39 @@
 //! Running requests.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tabpool_engine::EngineError;
 use tabpool_protocol::{ApiKind, FaultKind, Frame, Message, RunStats};
 use tabpool_tensor::Tensor;
-use web_time::Instant;
+use web_time::{Duration, Instant};
 
 use super::serve::{fault, micros};
 use super::{Held, Pending, Worker};
+
+/// When the last runs of a device ended, as many as it computes at a time.
+pub(super) struct Ends {
+    lanes: usize,
+    ends: RefCell<VecDeque<Instant>>,
+}
+
+impl Ends {
+    pub(super) fn new(lanes: usize) -> Rc<Self> {
+        Rc::new(Self { lanes, ends: RefCell::default() })
+    }
+
+    /// Notes that a run ended, and says how long of its time it only waited: with every lane taken by an earlier run, it
+    /// began when the first of those ended.
+    fn waited(&self, start: Instant, end: Instant) -> Duration {
+        let mut ends = self.ends.borrow_mut();
+        ends.push_back(end);
+        if ends.len() <= self.lanes {
+            return Duration::ZERO;
+        }
+        ends.pop_front().map_or(Duration::ZERO, |freed| freed.saturating_duration_since(start))
+    }
+}
 
 impl Worker {
     pub(super) fn start_run(
@@ -51,10 +76,10 @@ impl Worker {
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, RunStats), (FaultKind, String)> {
         let not_loaded = || (FaultKind::Worker, format!("program {program} is not loaded for {api}"));
-        let (gate, last_end) = {
+        let (gate, ends) = {
             let devices = self.devices.borrow();
             let device = devices.get(&api).ok_or_else(not_loaded)?;
-            (Rc::clone(&device.gate), Rc::clone(&device.last_end))
+            (Rc::clone(&device.gate), Rc::clone(&device.ends))
         };
         let pass = gate.pass().await;
         if self.requests.borrow().get(&request).is_none_or(|p| p.cancelled) {
@@ -72,14 +97,35 @@ impl Worker {
             self.check_device(api, &e);
             (fault(&e), e.to_string())
         })?;
-        // While an earlier run was still on the device this one only waited.
-        let waited =
-            last_end.replace(Some(end)).map_or_else(Default::default, |last| last.saturating_duration_since(start));
+        let waited = ends.waited(start, end);
         let stats = RunStats {
             queue_us: micros(start.duration_since(arrived) + waited),
             compute_us: micros(output.compute.saturating_sub(waited)),
             readback_us: micros(output.readback),
         };
         Ok((output.tensors, stats))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use web_time::{Duration, Instant};
+
+    use super::Ends;
+
+    #[test]
+    fn a_run_waits_for_the_lane_that_is_free_first() {
+        let epoch = Instant::now();
+        let at = |ms: u64| epoch + Duration::from_millis(ms);
+        // One lane: the second run, begun while the first computed, waited for its end.
+        let one = Ends::new(1);
+        assert_eq!(one.waited(at(0), at(40)), Duration::ZERO);
+        assert_eq!(one.waited(at(10), at(80)), Duration::from_millis(30));
+        assert_eq!(one.waited(at(100), at(140)), Duration::ZERO, "nothing was running");
+        // Two lanes: the second run has one of its own, the third waits for the first one's.
+        let two = Ends::new(2);
+        assert_eq!(two.waited(at(0), at(40)), Duration::ZERO);
+        assert_eq!(two.waited(at(10), at(50)), Duration::ZERO);
+        assert_eq!(two.waited(at(20), at(80)), Duration::from_millis(20));
     }
 }

@@ -9,6 +9,7 @@ use tabpool_protocol::{ApiKind, FaultKind, Frame, LoadStats, Message};
 use tabpool_tensor::Tensor;
 use web_time::{Duration, Instant};
 
+use super::run::Ends;
 use super::{Device, Held, Worker};
 use crate::Blocks;
 use crate::gate::Gate;
@@ -120,11 +121,12 @@ impl Worker {
         }
         let backend = self.env.backend(api).await?;
         // A processor computes one run at a time; a GPU takes the next one while the last is read back.
-        let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight };
+        let lanes = backend.lanes().max(1);
+        let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight + lanes - 1 };
         let mut devices = self.devices.borrow_mut();
         // Two first loads may have raced to here; the first one's device is the one both use.
         let device =
-            devices.entry(api).or_insert_with(|| Device { backend, gate: Gate::new(width), last_end: Rc::default() });
+            devices.entry(api).or_insert_with(|| Device { backend, gate: Gate::new(width), ends: Ends::new(lanes) });
         Ok(Rc::clone(&device.backend))
     }
 

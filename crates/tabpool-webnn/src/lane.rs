@@ -1,0 +1,140 @@
+//! A lane's side: what runs in a worker nested in the tab's worker, with a context of its own and graphs on it.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use js_sys::{Array, Object, Uint8Array};
+use tabpool_engine::EngineError;
+use tabpool_graph::{Program, ProgramLimits};
+use wasm_bindgen::closure::Closure;
+use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
+use wasm_bindgen_futures::spawn_local;
+use web_sys::MessageEvent;
+use web_time::Instant;
+
+use crate::context::{Built, Context};
+use crate::lower::lower;
+use crate::message::refusal;
+use crate::ml::{get, object, set, thrown};
+
+#[wasm_bindgen]
+extern "C" {
+    /// The scope of a nested worker.
+    type LaneScope;
+    #[wasm_bindgen(method, setter, js_name = onmessage)]
+    fn set_onmessage(this: &LaneScope, listener: &js_sys::Function);
+    #[wasm_bindgen(method, catch, js_name = postMessage)]
+    fn post(this: &LaneScope, message: &JsValue, transfer: &Array) -> Result<(), JsValue>;
+}
+
+/// Serves the worker that started this one, until it ends this one. Calls that came before are answered first.
+pub fn serve_lane(early: &Array) {
+    let lane = Rc::new(Lane::default());
+    let serving = Rc::clone(&lane);
+    let listener = Closure::<dyn Fn(MessageEvent)>::new(move |event: MessageEvent| serving.serve(event.data()));
+    js_sys::global().unchecked_into::<LaneScope>().set_onmessage(listener.as_ref().unchecked_ref());
+    // It listens for as long as this worker lives.
+    listener.forget();
+    for message in early.iter() {
+        lane.serve(message);
+    }
+}
+
+#[derive(Default)]
+struct Lane {
+    context: RefCell<Option<Rc<Context>>>,
+    graphs: RefCell<HashMap<u32, Rc<Built>>>,
+    /// Graphs that are being made; one that is dropped meanwhile is not kept when it is done.
+    building: RefCell<HashSet<u32>>,
+}
+
+impl Lane {
+    fn serve(self: &Rc<Self>, message: JsValue) {
+        let number = get(&message, "graph").as_f64().unwrap_or_default() as u32;
+        if get(&message, "kind").as_string().as_deref() == Some("drop") {
+            self.graphs.borrow_mut().remove(&number);
+            self.building.borrow_mut().remove(&number);
+            return;
+        }
+        // A run is asked of the context before anything else is awaited, so that runs keep the order of their calls.
+        let run = match get(&message, "kind").as_string().as_deref() {
+            Some("run") => Some(self.run(number, &message)),
+            _ => None,
+        };
+        let this = Rc::clone(self);
+        spawn_local(async move {
+            let call = get(&message, "call");
+            let outcome = match run {
+                Some(run) => run.await,
+                None if get(&message, "kind") == "open" => this.open().await,
+                None => this.build(number, &message).await,
+            };
+            let (answer, transfer) = match outcome {
+                Ok((answer, transfer)) => {
+                    set(&answer, "call", &call);
+                    (answer, transfer)
+                }
+                Err(error) => (refusal(&call, &error), Array::new()),
+            };
+            let scope = js_sys::global().unchecked_into::<LaneScope>();
+            if let Err(e) = scope.post(&answer, &transfer) {
+                let error = EngineError::Device { doing: "answering from a lane".to_owned(), reason: thrown(&e) };
+                // A plain object of texts can always be posted.
+                let _ = scope.post(&refusal(&call, &error), &Array::new());
+            }
+        });
+    }
+
+    async fn open(&self) -> Result<(Object, Array), EngineError> {
+        let context = Context::open().await?;
+        self.context.replace(Some(Rc::new(context)));
+        Ok((Object::new(), Array::new()))
+    }
+
+    async fn build(&self, number: u32, message: &JsValue) -> Result<(Object, Array), EngineError> {
+        self.building.borrow_mut().insert(number);
+        let built = self.make(message).await;
+        let wanted = self.building.borrow_mut().remove(&number);
+        let built = built?;
+        let answer = object([("bytes", JsValue::from_f64(built.bytes as f64))]);
+        if wanted {
+            self.graphs.borrow_mut().insert(number, Rc::new(built));
+        }
+        Ok((answer, Array::new()))
+    }
+
+    async fn make(&self, message: &JsValue) -> Result<Built, EngineError> {
+        let failed = |reason| EngineError::Device { doing: "reading a program in a lane".to_owned(), reason };
+        let context = self.context.borrow().clone().ok_or_else(|| failed("it has no context".to_owned()))?;
+        let program = Uint8Array::new(&get(message, "program")).to_vec();
+        let program = Program::decode(&program, &ProgramLimits::default()).map_err(|e| failed(e.to_string()))?;
+        let recipe = lower(program.graph(), context.limits())?;
+        let weights: Array = get(message, "weights").unchecked_into();
+        let weight = |position: usize| u32::try_from(position).map_or(JsValue::UNDEFINED, |at| weights.get(at));
+        context.build(&recipe, &weight).await
+    }
+
+    fn run(
+        &self,
+        number: u32,
+        message: &JsValue,
+    ) -> impl Future<Output = Result<(Object, Array), EngineError>> + use<> {
+        let begun = Instant::now();
+        let built = self.graphs.borrow().get(&number).cloned();
+        let inputs: Array = get(message, "inputs").unchecked_into();
+        let input = |position: usize| u32::try_from(position).map_or(JsValue::UNDEFINED, |at| inputs.get(at));
+        let asked = built.map(|built| built.run(&input));
+        async move {
+            let unknown = || EngineError::Device {
+                doing: "running in a lane".to_owned(),
+                reason: format!("it has no graph {number}"),
+            };
+            let outputs = asked.ok_or_else(unknown)?.await?;
+            let outputs: Array = outputs.into_iter().collect();
+            let ms = begun.elapsed().as_secs_f64() * 1e3;
+            let answer = object([("outputs", outputs.clone().into()), ("ms", JsValue::from_f64(ms))]);
+            Ok((answer, outputs))
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Lowering against the limits of a real browser: everything the conformance suite asks for fits, and an encoder layer is
+//! as few calls as was measured to be fast.
+
+use std::collections::BTreeMap;
+
+use tabpool_engine::EngineError;
+use tabpool_engine::conformance::{self, EncoderSize};
+use tabpool_graph::{GraphBuilder, Op, Unary};
+use tabpool_tensor::DType;
+
+use super::lower;
+use crate::limits::Limits;
+use crate::limits::tests::of_the_shell;
+use crate::recipe::{Recipe, Source};
+
+fn count(recipe: &Recipe, wanted: &str) -> usize {
+    recipe.steps.iter().filter(|step| matches!(step.source, Source::Call { method, .. } if method == wanted)).count()
+}
+
+#[test]
+fn every_case_of_the_suite_fits_the_shell() {
+    let limits = of_the_shell();
+    let cases = conformance::cases().expect("the suite is sound");
+    assert!(cases.len() > 400, "{} cases are not the suite", cases.len());
+    for case in &cases {
+        let recipe = lower(case.graph(), &limits).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+        assert_eq!(recipe.outputs.len(), case.graph().outputs().len(), "{}", case.name());
+        let mut weights: Vec<_> = recipe.weights().collect();
+        weights.sort_unstable();
+        weights.dedup();
+        assert_eq!(weights.len(), recipe.weights().count(), "{}: a weight is uploaded twice", case.name());
+        for (output, named) in recipe.outputs.iter().zip(case.graph().outputs()) {
+            let (step, value) = (&recipe.steps[output.0], case.graph().value(named.value));
+            assert_eq!(step.dtype, value.dtype, "{}", case.name());
+            assert_eq!(step.shape.iter().product::<usize>(), value.shape.elements(), "{}", case.name());
+            assert!(matches!(step.source, Source::Call { .. }), "{}: an output that is a leaf", case.name());
+        }
+    }
+}
+
+/// How often each operator stands in a recipe.
+fn calls(recipe: &Recipe) -> BTreeMap<&'static str, usize> {
+    let mut calls = BTreeMap::new();
+    for step in &recipe.steps {
+        if let Source::Call { method, .. } = step.source {
+            *calls.entry(method).or_default() += 1;
+        }
+    }
+    calls
+}
+
+#[test]
+fn a_layer_of_an_encoder_is_six_products_of_rows_and_two_of_heads() {
+    let limits = of_the_shell();
+    let of_layers = |layers: usize| {
+        let size =
+            EncoderSize { batch: 2, sequence: 16, vocabulary: 61, hidden: 48, intermediate: 96, heads: 4, layers };
+        let case = conformance::encoder(size, DType::F32).expect("sizes that fit");
+        calls(&lower(case.optimised().expect("the passes keep it valid").graph(), &limits).expect("it fits"))
+    };
+    let (short, long) = (of_layers(1), of_layers(2));
+    let per_layer: Vec<_> = long.iter().map(|(&method, &count)| (method, count - short[method])).collect();
+    let per_layer: Vec<_> = per_layer.into_iter().filter(|(_, count)| *count > 0).collect();
+    let wanted = [
+        // Two residuals and one bias, the sum of two that all layers share.
+        ("add", 3),
+        ("gelu", 1),
+        ("gemm", 6),
+        ("layerNormalization", 2),
+        ("matmul", 2),
+        ("mul", 1),
+        // Heads are taken apart and put together; everything else stays rows.
+        ("reshape", 4),
+        ("softmax", 1),
+        ("transpose", 4),
+    ];
+    assert_eq!(per_layer, wanted);
+}
+
+#[test]
+fn a_browser_without_an_operator_is_refused_by_node_or_served_by_others() {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::F32, [3, 5]).expect("a shape");
+    let y = b.node("layer.activation", Op::Unary(Unary::Gelu), &[x]).expect("valid");
+    b.output("y", y).expect("its only name");
+    let graph = b.finish().expect("valid");
+    let without = |left_out: &[&str]| {
+        let mut limits = Limits::default();
+        let all = ["input", "constant", "output", "mul", "add", "erf"];
+        for operator in all.into_iter().filter(|name| !left_out.contains(name)) {
+            let operands: &[&str] = match operator {
+                "input" | "constant" | "output" => &[""],
+                "erf" => &["input", "output"],
+                _ => &["a", "b", "output"],
+            };
+            for operand in operands {
+                let dtypes = ["float32".to_owned()].into();
+                limits.insert(operator, operand, crate::limits::Support { dtypes, ranks: 0..=5 });
+            }
+        }
+        limits
+    };
+    let recipe = lower(&graph, &without(&[])).expect("by the error function");
+    assert_eq!((count(&recipe, "gelu"), count(&recipe, "erf")), (0, 1));
+    match lower(&graph, &without(&["erf"])) {
+        Err(EngineError::Unsupported { node, op, reason, .. }) => {
+            assert_eq!((node.as_str(), op), ("layer.activation", "gelu"));
+            assert!(reason.contains("needs erf"), "{reason}");
+        }
+        other => panic!("should be refused: {other:?}"),
+    }
+}
+
+#[test]
+fn what_no_output_reads_is_left_out() {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::F32, [4]).expect("a shape");
+    let unread = b.input("unread", DType::I32, [4]).expect("a shape");
+    let _dead = b.node("dead", Op::Cast { to: DType::F32 }, &[unread]).expect("valid");
+    let y = b.node("y", Op::Unary(Unary::Neg), &[x]).expect("valid");
+    b.output("y", y).expect("its only name");
+    let recipe = lower(&b.finish().expect("valid"), &of_the_shell()).expect("it fits");
+    assert_eq!(recipe.inputs().map(|(position, _)| position).collect::<Vec<_>>(), [0]);
+    assert_eq!(count(&recipe, "cast"), 0);
+}
