@@ -5,26 +5,17 @@
 //! executes the steps and copies the outputs; it allocates nothing else. It computes on the calling thread (and on
 //! the backend's own), so it is over when its future is first polled.
 
-mod attention;
-mod elementwise;
-mod gemm;
-mod isa;
-mod layout;
-mod machine;
-mod math;
-mod rows;
-mod step;
-mod threads;
+mod in_process;
+mod lower;
+mod processor;
 mod weights;
-mod words;
 
-use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use tabpool_graph::{Graph, Program};
+use tabpool_kernels::{Isa, Scratch, Span, Step};
 use tabpool_tensor::{DType, Tensor};
 use web_time::Instant;
 
@@ -32,12 +23,14 @@ use crate::backend::{
     Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, RunOutput, WeightSource, check_inputs,
 };
 use crate::memory::{self, MemoryPlan};
-use isa::Isa;
-use machine::Machine;
-use step::{Leaves, Operand, ScratchSize, Source, Step, locate, step};
-use threads::Threads;
+use in_process::InProcess;
+use lower::{Addresses, Lowering};
+use processor::Region;
 use weights::{LoadedWeights, WeightCache};
-use words::Words;
+
+pub use processor::{Placement, Processor};
+/// How kernels expect weights and steps: for those who write a [`Processor`].
+pub use tabpool_kernels;
 
 /// How a [`CpuBackend`] is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,13 +55,12 @@ impl CpuOptions {
 /// The processor as a backend.
 pub struct CpuBackend {
     info: BackendInfo,
-    isa: Isa,
-    threads: Rc<Threads>,
+    processor: Rc<dyn Processor>,
     weights: WeightCache,
 }
 
 impl CpuBackend {
-    /// A backend with threads of its own, which end with it and with its executables.
+    /// A backend in this process, with threads of its own, which end with it and with its executables.
     ///
     /// # Errors
     /// [`EngineError::Device`] where the operating system gives no threads.
@@ -78,11 +70,14 @@ impl CpuBackend {
 
     fn with_isa(options: &CpuOptions, isa: Isa) -> Result<Self, EngineError> {
         let wanted = options.threads.or_else(|| std::thread::available_parallelism().ok());
-        let threads = Threads::new(wanted.map_or(1, NonZeroUsize::get))?;
-        let plural = if threads.count() == 1 { "" } else { "s" };
-        let device = format!("{}, {} thread{plural}", isa.name(), threads.count());
-        let info = BackendInfo { api: Api::Cpu, device };
-        Ok(Self { info, isa, threads: Rc::new(threads), weights: WeightCache::default() })
+        Ok(Self::on(Rc::new(InProcess::new(isa, wanted.map_or(1, NonZeroUsize::get))?)))
+    }
+
+    /// A backend whose kernels run elsewhere.
+    #[must_use]
+    pub fn on(processor: Rc<dyn Processor>) -> Self {
+        let info = BackendInfo { api: Api::Cpu, device: processor.description() };
+        Self { info, processor, weights: WeightCache::default() }
     }
 }
 
@@ -98,96 +93,142 @@ impl Backend for CpuBackend {
         let plan = memory::plan(graph);
         let mut compile = begin.elapsed();
         let begin = Instant::now();
-        let loaded = self.weights.load(self.isa, graph, weights).await?;
+        let loaded = self.weights.load(&self.processor, graph, weights).await?;
         let upload = begin.elapsed();
         let begin = Instant::now();
         let mut memory = loaded.memory;
         let executable = self.compile(graph, &plan, loaded)?;
         compile += begin.elapsed();
-        memory.scratch = executable.machine.borrow().bytes();
+        memory.scratch = executable.regions.iter().map(Region::bytes).sum();
         Ok(Loaded { executable: Rc::new(executable), report: LoadReport { compile, upload, memory } })
     }
 }
 
 impl CpuBackend {
-    fn compile(&self, graph: &Graph, plan: &MemoryPlan, loaded: LoadedWeights) -> Result<CpuExecutable, EngineError> {
-        let (mut leaves, mut fixed, mut packed) = (Leaves::default(), Vec::new(), Vec::new());
-        for (position, &id) in graph.inputs().iter().enumerate() {
-            leaves.sources.insert(id, Source::Input(position));
+    fn compile(&self, graph: &Graph, plan: &MemoryPlan, weights: LoadedWeights) -> Result<CpuExecutable, EngineError> {
+        let mut addresses = Addresses::default();
+        let activations = self.lay_out(graph, plan, &weights, &mut addresses)?;
+        let inputs = graph.inputs().iter().map(|id| addresses.leaves[id]).collect();
+        let (tile, threads) = (self.processor.tile(), self.processor.threads());
+        let lowering = Lowering { graph, plan, addresses: &addresses, tile, threads };
+        let nodes = plan.load_nodes.iter().chain(&plan.run_nodes);
+        let mut steps = nodes.map(|&n| lowering.step(&graph.nodes()[n])).collect::<Result<Vec<_>, _>>()?;
+        let lane_len = steps.iter().map(|step| step.lane_len(tile)).max().unwrap_or(0).next_multiple_of(LINE);
+        let scratch = Region::words(&self.processor, lane_len * threads, "making room for scratch memory")?;
+        for step in &mut steps {
+            step.set_scratch(Scratch { address: scratch.address(), lane_len });
         }
-        for ((weight, plain), own) in graph.weights().iter().zip(loaded.plain).zip(loaded.packed) {
-            if let Some(words) = plain {
-                leaves.sources.insert(weight.value, Source::Fixed(fixed.len()));
-                fixed.push(words);
+        let outputs = graph.outputs().iter().map(|output| {
+            let input = graph.inputs().iter().position(|&id| id == plan.root(output.value));
+            match input {
+                Some(input) => Ok(Output::Input(input)),
+                None => lowering.locate(output.value).map(Output::Memory),
             }
-            if let Some(words) = own {
-                leaves.packed.insert(weight.value, packed.len());
-                packed.push(words);
-            }
-        }
-        for constant in graph.constants() {
-            leaves.sources.insert(constant.value, Source::Fixed(fixed.len()));
-            fixed.push(Arc::new(Words::of_bytes(constant.tensor.data(), "keeping a constant")?));
-        }
-        let steps = |nodes: &[usize]| {
-            nodes.iter().map(|&n| step(graph, plan, &leaves, &graph.nodes()[n])).collect::<Result<Vec<_>, _>>()
-        };
-        let (at_load, steps) = (steps(&plan.load_nodes)?, steps(&plan.run_nodes)?);
-        let every = at_load.iter().chain(&steps).map(|s| s.scratch(self.isa));
-        let scratch = every.fold(ScratchSize::default(), ScratchSize::max);
-        let elements = |bytes: &u64| usize::try_from(bytes / 4).unwrap_or(usize::MAX);
-        let slots: Vec<_> = plan.slots.iter().map(elements).collect();
-        let inputs: Vec<_> = graph.inputs().iter().map(|&id| graph.value(id).shape.elements()).collect();
-        let mut machine = Machine::new(&slots, &inputs, scratch, self.threads.count())?;
-        (machine.fixed, machine.packed) = (fixed, packed);
-        let outputs = graph.outputs().iter().map(|o| locate(graph, plan, &leaves, o.value));
-        let outputs = outputs.collect::<Result<_, _>>()?;
+        });
+        let outputs = outputs.collect::<Result<_, EngineError>>()?;
+        let program = Region::of_steps(&self.processor, &steps)?;
+        let (program_address, at_load) = (program.address(), plan.load_nodes.len());
         let executable = CpuExecutable {
-            isa: self.isa,
-            threads: self.threads.clone(),
+            processor: Rc::clone(&self.processor),
             graph: graph.clone(),
-            steps,
+            steps: (program_address + at_load * size_of::<Step>(), plan.run_nodes.len()),
+            inputs,
             outputs,
-            machine: RefCell::new(machine),
+            regions: vec![activations, scratch, program],
+            _weights: weights,
         };
-        executable.execute(&at_load);
+        // SAFETY: the steps were just written, and all they name is this executable's.
+        unsafe { self.processor.execute(program_address, at_load)? };
         Ok(executable)
     }
+
+    /// Gives slots, inputs and constants their places in one region, fills in the constants, and says where weights are.
+    fn lay_out(
+        &self,
+        graph: &Graph,
+        plan: &MemoryPlan,
+        weights: &LoadedWeights,
+        addresses: &mut Addresses,
+    ) -> Result<Region, EngineError> {
+        let too_large = || EngineError::OutOfMemory {
+            doing: "making room for activations".to_owned(),
+            reason: "they are more than can be addressed".to_owned(),
+        };
+        let mut words = 0usize;
+        let mut place = |len: usize| {
+            let at = words;
+            words = len.checked_next_multiple_of(LINE).and_then(|len| words.checked_add(len)).ok_or_else(too_large)?;
+            Ok::<_, EngineError>(at)
+        };
+        let slot_words = |&bytes: &u64| usize::try_from(bytes.div_ceil(4)).unwrap_or(usize::MAX);
+        let slots = plan.slots.iter().map(|bytes| place(slot_words(bytes))).collect::<Result<Vec<_>, _>>()?;
+        let mut leaf = |id| Ok((id, place(graph.value(id).shape.elements())?));
+        let inputs = graph.inputs().iter().map(|&id| leaf(id)).collect::<Result<Vec<_>, EngineError>>()?;
+        let constants = graph.constants().iter().map(|c| leaf(c.value)).collect::<Result<Vec<_>, EngineError>>()?;
+        let region = Region::words(&self.processor, words, "making room for activations")?;
+        let address = |word: usize| region.address() + word * 4;
+        addresses.slots = slots.into_iter().map(address).collect();
+        addresses.leaves.extend(inputs.iter().chain(&constants).map(|&(id, word)| (id, address(word))));
+        for (constant, (_, word)) in graph.constants().iter().zip(constants) {
+            let bytes = constant.tensor.data();
+            // SAFETY: the place is as long as the constant, and new.
+            unsafe { self.processor.write(address(word), bytes.as_ptr(), bytes.len()) };
+        }
+        for ((weight, plain), packed) in graph.weights().iter().zip(&weights.plain).zip(&weights.packed) {
+            addresses.leaves.extend(plain.iter().map(|region| (weight.value, region.address())));
+            addresses.packed.extend(packed.iter().map(|region| (weight.value, region.address())));
+        }
+        Ok(region)
+    }
+}
+
+/// Words of a cache line: everything begins at one, so that no vector load straddles two.
+const LINE: usize = 16;
+
+/// Where an output is.
+enum Output {
+    /// It is an input, under whatever shape, and shares its bytes.
+    Input(usize),
+    Memory(Span),
 }
 
 /// A program in memory.
 struct CpuExecutable {
-    isa: Isa,
-    threads: Rc<Threads>,
+    processor: Rc<dyn Processor>,
     graph: Graph,
-    steps: Vec<Step>,
-    outputs: Vec<Operand>,
-    machine: RefCell<Machine>,
+    /// Where the steps of a run are, and how many.
+    steps: (usize, usize),
+    /// Where inputs go.
+    inputs: Vec<usize>,
+    outputs: Vec<Output>,
+    regions: Vec<Region>,
+    /// What the steps name.
+    _weights: LoadedWeights,
 }
 
 impl CpuExecutable {
-    fn execute(&self, steps: &[Step]) {
-        let mut machine = self.machine.borrow_mut();
-        let (isa, threads, machine) = (self.isa, &*self.threads, &mut *machine);
-        threads.install(|| steps.iter().for_each(|step| machine.execute((isa, threads), step)));
-    }
-
     fn output(&self, position: usize, inputs: &[Tensor]) -> Result<Tensor, EngineError> {
         let value = self.graph.value(self.graph.outputs()[position].value);
         let shape = value.shape.clone();
-        let tensor = match (self.outputs[position].source, value.dtype) {
-            // An output that is an input, under whatever shape, shares its bytes.
-            (Source::Input(input), _) => inputs[input].clone().reshape(shape),
-            (_, DType::I32) => {
-                let machine = self.machine.borrow();
-                Tensor::from_i32(shape, bytemuck::cast_slice(machine.read(self.outputs[position])).to_vec())
+        let tensor = match (&self.outputs[position], value.dtype) {
+            (Output::Input(input), _) => inputs[*input].clone().reshape(shape),
+            (Output::Memory(span), DType::I32) => {
+                let mut words = vec![0i32; span.len];
+                self.read(*span, bytemuck::cast_slice_mut(&mut words));
+                Tensor::from_i32(shape, words)
             }
-            _ => {
-                let machine = self.machine.borrow();
-                Tensor::from_f32(shape, bytemuck::cast_slice(machine.read(self.outputs[position])).to_vec())
+            (Output::Memory(span), _) => {
+                let mut words = vec![0f32; span.len];
+                self.read(*span, bytemuck::cast_slice_mut(&mut words));
+                Tensor::from_f32(shape, words)
             }
         };
         tensor.map_err(|e| EngineError::Device { doing: format!("reading output {position}"), reason: e.to_string() })
+    }
+
+    fn read(&self, span: Span, bytes: &mut [u8]) {
+        // SAFETY: the span is this executable's, as long as the bytes, and no run is under way: runs end before they return.
+        unsafe { self.processor.read(span.address, bytes) };
     }
 }
 
@@ -196,10 +237,14 @@ impl Executable for CpuExecutable {
     async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
         check_inputs(&self.graph, inputs)?;
         let begin = Instant::now();
-        for (words, tensor) in self.machine.borrow_mut().inputs.iter_mut().zip(inputs) {
-            words.fill(tensor.data());
+        for (&address, tensor) in self.inputs.iter().zip(inputs) {
+            let bytes = tensor.data();
+            // SAFETY: the place was made for this input, whose shape and dtype were just checked.
+            unsafe { self.processor.write(address, bytes.as_ptr(), bytes.len()) };
         }
-        self.execute(&self.steps);
+        let (address, count) = self.steps;
+        // SAFETY: the steps were written at load, and what they name lives as long as this executable.
+        unsafe { self.processor.execute(address, count)? };
         let compute = begin.elapsed();
         let begin = Instant::now();
         let tensors = (0..self.outputs.len()).map(|n| self.output(n, inputs)).collect::<Result<_, _>>()?;

@@ -1,16 +1,16 @@
-//! Weights on their way into memory: each block is widened to `f32` and put where it belongs as it arrives, and what a
-//! living executable holds already is not fetched again.
+//! Weights on their way into the processor's memory: each block is widened to `f32` and put where it belongs as it arrives,
+//! and what a living executable holds already is not fetched again. No copy stays on this side.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::rc::{Rc, Weak};
 
 use tabpool_graph::{BlockRef, Graph, Op, Weight};
+use tabpool_kernels::packed_right_len;
+use tabpool_kernels::weights::Stored;
 use tabpool_tensor::DType;
 
-use super::gemm::{packed_position, packed_right_len, tile_size};
-use super::isa::Isa;
-use super::words::Words;
+use super::processor::{Placement, Processor, Region};
 use crate::backend::{EngineError, MemoryUse, WeightError, WeightSource};
 
 /// How a weight lies in memory.
@@ -34,14 +34,14 @@ struct Key {
 /// The weights of all living executables of one backend.
 #[derive(Default)]
 pub(crate) struct WeightCache {
-    held: RefCell<HashMap<Key, Weak<Words>>>,
+    held: RefCell<HashMap<Key, Weak<Region>>>,
 }
 
 /// The weights of one program: for each weight, in order, its forms where something needs them.
 #[derive(Default)]
 pub(crate) struct LoadedWeights {
-    pub(crate) plain: Vec<Option<Arc<Words>>>,
-    pub(crate) packed: Vec<Option<Arc<Words>>>,
+    pub(crate) plain: Vec<Option<Rc<Region>>>,
+    pub(crate) packed: Vec<Option<Rc<Region>>>,
     pub(crate) memory: MemoryUse,
 }
 
@@ -68,13 +68,13 @@ impl WeightCache {
     /// [`EngineError::Weight`] or [`EngineError::OutOfMemory`]; what was loaded for this graph alone is freed.
     pub(crate) async fn load(
         &self,
-        isa: Isa,
+        processor: &Rc<dyn Processor>,
         graph: &Graph,
         source: &dyn WeightSource,
     ) -> Result<LoadedWeights, EngineError> {
         self.held.borrow_mut().retain(|_, words| words.strong_count() > 0);
         let mut loaded = LoadedWeights::default();
-        let mut own: HashMap<Key, Arc<Words>> = HashMap::new();
+        let mut own: HashMap<Key, Rc<Region>> = HashMap::new();
         let needs = needs(graph);
         let missing = |(weight, forms): &(&Weight, &[bool; 2])| {
             [Form::Plain, Form::Packed].iter().zip(*forms).any(|(&form, &need)| {
@@ -97,14 +97,14 @@ impl WeightCache {
                     own.insert(key, words.clone());
                     forms[form as usize] = Some(words);
                 } else {
-                    fetch.push((form, empty(isa, graph, weight, form)?));
+                    fetch.push((form, empty(processor, graph, weight, form)?));
                 }
             }
             if !fetch.is_empty() {
-                fill(isa, graph, weight, source, &mut fetch).await?;
+                fill(processor, graph, weight, source, &fetch).await?;
             }
             for (form, words) in fetch {
-                let words = Arc::new(words);
+                let words = Rc::new(words);
                 loaded.memory.weights += words.bytes();
                 own.insert(key(graph, weight, form), words.clone());
                 forms[form as usize] = Some(words);
@@ -113,7 +113,7 @@ impl WeightCache {
             loaded.plain.push(plain);
             loaded.packed.push(packed);
         }
-        self.held.borrow_mut().extend(own.iter().map(|(key, words)| (key.clone(), Arc::downgrade(words))));
+        self.held.borrow_mut().extend(own.iter().map(|(key, words)| (key.clone(), Rc::downgrade(words))));
         Ok(loaded)
     }
 }
@@ -124,86 +124,62 @@ fn key(graph: &Graph, weight: &Weight, form: Form) -> Key {
 }
 
 /// Memory for a weight.
-fn empty(isa: Isa, graph: &Graph, weight: &Weight, form: Form) -> Result<Words, EngineError> {
+fn empty(processor: &Rc<dyn Processor>, graph: &Graph, weight: &Weight, form: Form) -> Result<Region, EngineError> {
     let value = graph.value(weight.value);
-    let len = match (form, value.shape.dims()) {
-        (Form::Packed, &[n, k]) => packed_right_len(isa, k, n),
-        _ => value.shape.elements(),
-    };
-    Words::zeroed(len, &format!("loading the weight {:?}", value.name))
+    Region::words(processor, words(processor, graph, weight, form), &format!("loading the weight {:?}", value.name))
+}
+
+/// The words of a weight in a form.
+fn words(processor: &Rc<dyn Processor>, graph: &Graph, weight: &Weight, form: Form) -> usize {
+    let shape = &graph.value(weight.value).shape;
+    match (form, shape.dims()) {
+        (Form::Packed, &[n, k]) => packed_right_len(processor.tile(), k, n),
+        _ => shape.elements(),
+    }
 }
 
 /// Fetches a weight's blocks in order and puts each into every form asked for.
 async fn fill(
-    isa: Isa,
+    processor: &Rc<dyn Processor>,
     graph: &Graph,
     weight: &Weight,
     source: &dyn WeightSource,
-    forms: &mut [(Form, Words)],
+    forms: &[(Form, Region)],
 ) -> Result<(), EngineError> {
     let value = graph.value(weight.value);
     let fail = |source| EngineError::Weight { name: value.name.clone(), source };
-    let (nr, k) = (tile_size(isa).1, value.shape.last().copied().unwrap_or(1));
+    let stored = match weight.stored {
+        DType::F32 => Stored::F32,
+        DType::F16 => Stored::F16,
+        DType::BF16 => Stored::BF16,
+        other => {
+            let cid = weight.blocks.first().map(|b| hexadecimal(&b.cid)).unwrap_or_default();
+            return Err(fail(WeightError { cid, reason: format!("is stored as {other}, which is no weight's dtype") }));
+        }
+    };
     let mut first = 0;
     for block in &weight.blocks {
         let bytes = source.block(block).await.map_err(fail)?;
         if bytes.len() != block.len as usize {
-            let cid = block.cid.iter().map(|b| format!("{b:02x}")).collect();
             let reason = format!("has {} bytes, the program says {}", bytes.len(), block.len);
-            return Err(fail(WeightError { cid, reason }));
+            return Err(fail(WeightError { cid: hexadecimal(&block.cid), reason }));
         }
-        let elements = bytes.len() / weight.stored.size();
-        for (form, words) in forms.iter_mut() {
-            let out = words.floats_mut();
-            match form {
-                Form::Plain => widen(weight.stored, &bytes, &mut out[first..][..elements]),
-                Form::Packed => scatter(weight.stored, &bytes, first, (nr, k), out),
-            }
+        let elements = bytes.len() / stored.size();
+        if elements > value.shape.elements() - first {
+            let reason = format!("has {elements} elements, more than are left of the weight's {}", value.shape);
+            return Err(fail(WeightError { cid: hexadecimal(&block.cid), reason }));
+        }
+        for (form, region) in forms {
+            let packed_rows_of = (*form == Form::Packed).then(|| value.shape.last().copied().unwrap_or(1));
+            let (address, len) = (region.address(), words(processor, graph, weight, *form));
+            // SAFETY: the region was made for this form of this weight, and the part was seen to lie inside it.
+            unsafe { processor.place(Placement { stored, first, packed_rows_of, address, len }, &bytes)? };
         }
         first += elements;
     }
     Ok(())
 }
 
-/// Bytes as stored to `f32`.
-fn widen(stored: DType, bytes: &[u8], out: &mut [f32]) {
-    match stored {
-        DType::F16 => {
-            for (out, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *out = half::f16::from_le_bytes(*b).to_f32();
-            }
-        }
-        DType::BF16 => {
-            for (out, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *out = half::bf16::from_le_bytes(*b).to_f32();
-            }
-        }
-        _ => {
-            for (out, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *out = f32::from_le_bytes(*b);
-            }
-        }
-    }
-}
-
-/// Bytes as stored, which begin at element `first` of a weight with rows of `k`, to their places in its packed form.
-fn scatter(stored: DType, bytes: &[u8], first: usize, (nr, k): (usize, usize), out: &mut [f32]) {
-    let mut buffer = [0.0f32; 256];
-    let size = stored.size();
-    let mut at = first;
-    for chunk in bytes.chunks(buffer.len() * size) {
-        let values = &mut buffer[..chunk.len() / size];
-        widen(stored, chunk, values);
-        let mut values = &*values;
-        while !values.is_empty() {
-            let (row, column) = (at / k, at % k);
-            let run;
-            (run, values) = values.split_at(values.len().min(k - column));
-            let start = packed_position(nr, k, row, column);
-            for (out, &v) in out[start..].iter_mut().step_by(nr).zip(run) {
-                *out = v;
-            }
-            at += run.len();
-        }
-    }
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

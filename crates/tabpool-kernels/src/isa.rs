@@ -2,12 +2,12 @@
 //!
 //! A program is compiled for the oldest processor it may meet. Functions made by `vectorised!` are compiled again with
 //! the features of newer ones, and the level found at start says which copy is called; LLVM vectorises the same source
-//! in each copy. WebAssembly has one level: `simd128` is part of the build.
+//! in each copy. WebAssembly has one level a build: a module is made once with `simd128` and once with relaxed SIMD.
 
 /// A level of vector instructions that this processor was seen to have. Only [`Isa::detect`] makes one above the
 /// baseline, so holding one is proof that its functions may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Isa(Level);
+pub struct Isa(Level);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
@@ -20,46 +20,48 @@ enum Level {
 
 impl Isa {
     /// The best level this processor has.
-    pub(crate) fn detect() -> Self {
+    #[must_use]
+    pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw")
+            if std::is_x86_feature_detected!("avx512f")
+                && std::is_x86_feature_detected!("avx512vl")
+                && std::is_x86_feature_detected!("avx512dq")
+                && std::is_x86_feature_detected!("avx512bw")
             {
                 return Isa(Level::Avx512);
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
                 return Isa(Level::Avx2);
             }
         }
         Isa(Level::Baseline)
     }
 
-    /// Every level this processor has, for tests.
-    #[cfg(test)]
-    pub(crate) fn all() -> Vec<Self> {
+    /// Every level this processor has, the plainest first, for tests and benchmarks.
+    pub fn all() -> impl Iterator<Item = Self> {
         let best = Self::detect();
-        let mut all = vec![Isa(Level::Baseline)];
         #[cfg(target_arch = "x86_64")]
-        if best.0 == Level::Avx512 && is_x86_feature_detected!("fma") {
-            all.push(Isa(Level::Avx2));
-        }
-        if best != all[0] {
-            all.push(best);
-        }
-        all
+        let (middle, top) = (
+            (best.0 == Level::Avx512 && std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"))
+                .then_some(Isa(Level::Avx2)),
+            (best.0 != Level::Baseline).then_some(best),
+        );
+        #[cfg(not(target_arch = "x86_64"))]
+        let (middle, top) = (None, (best.0 != Level::Baseline).then_some(best));
+        [Some(Isa(Level::Baseline)), middle, top].into_iter().flatten()
     }
 
     /// The level's name, for people.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "AVX2",
-            Level::Baseline if cfg!(target_arch = "wasm32") => "simd128",
+            Level::Baseline if cfg!(target_feature = "relaxed-simd") => "relaxed-simd",
+            Level::Baseline if cfg!(target_feature = "simd128") => "simd128",
             Level::Baseline if cfg!(target_arch = "x86_64") => "SSE2",
             Level::Baseline if cfg!(target_arch = "aarch64") => "NEON",
             Level::Baseline => "scalar",
@@ -82,7 +84,7 @@ impl Isa {
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name(isa: $crate::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]

@@ -3,13 +3,22 @@
 //! Sums run in [`LANES`] separate lanes: that is what a vector register does, LLVM may not reorder additions on its own,
 //! and the error of a long sum shrinks on the way.
 
-use tabpool_graph::Reduction;
-
-use super::isa::{Isa, vectorised};
-use super::math::{exp, larger};
-use super::threads::Threads;
+use crate::isa::{Isa, vectorised};
+use crate::math::{exp, larger, square_root};
 
 const LANES: usize = 16;
+
+/// How rows are reduced.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// The sum.
+    Sum,
+    /// The arithmetic mean.
+    Mean,
+    /// The largest element.
+    Max,
+}
 
 /// `sum of f(x)` over a row.
 #[inline(always)]
@@ -70,32 +79,66 @@ vectorised! {
     /// Softmax of one row, in place.
     pub(crate) fn softmax_in_place(row: &mut [f32]) {
         let most = largest(row);
-        for x in row.iter_mut() {
-            *x = exp(*x - most);
-        }
-        let scale = 1.0 / sum(row, #[inline(always)] |x| x);
+        let scale = 1.0 / exponentials(row, most);
         for x in row.iter_mut() {
             *x *= scale;
         }
     }
 }
 
-vectorised! {
-    /// `row * scale + bias`, in place; a bias of one element stretches.
-    pub(crate) fn scale_and_add(row: &mut [f32], scale: f32, bias: &[f32]) {
-        if let [bias] = *bias {
-            row.iter_mut().for_each(|x| *x = *x * scale + bias);
-        } else {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x = *x * scale + bias);
+/// `exp(x - most)` of each element, in place, and their sum, in one pass.
+#[inline(always)]
+fn exponentials(row: &mut [f32], most: f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *x = exp(*x - most);
+            *lane += *x;
         }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *x = exp(*x - most);
+        *lane += *x;
+    }
+    halve(
+        &mut lanes,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+vectorised! {
+    /// `exp` of a row less its largest element, in place, once it is scaled and every bias, where there is one, is added; a
+    /// bias of one element stretches. The result is one over their sum: whoever multiplies with the row multiplies with
+    /// that afterwards, where rows are shorter.
+    pub(crate) fn shares_in_place(row: &mut [f32], scale: f32, biases: [Option<&[f32]>; 2]) -> f32 {
+        let mut scale = scale;
+        for bias in biases.into_iter().flatten() {
+            if let [bias] = *bias {
+                row.iter_mut().for_each(|x| *x = *x * scale + bias);
+            } else {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x = *x * scale + bias);
+            }
+            scale = 1.0;
+        }
+        if biases[0].is_none() {
+            row.iter_mut().for_each(|x| *x *= scale);
+        }
+        let most = largest(row);
+        1.0 / exponentials(row, most)
     }
 }
 
-pub(crate) fn softmax((isa, threads): (Isa, &Threads), width: usize, x: &[f32], out: &mut [f32]) {
-    threads.rows(out, width, |first, out| {
-        out.copy_from_slice(&x[first * width..][..out.len()]);
-        out.chunks_exact_mut(width).for_each(|row| softmax_in_place(isa, row));
-    });
+vectorised! {
+    pub(crate) fn scale_in_place(row: &mut [f32], scale: f32) {
+        row.iter_mut().for_each(|x| *x *= scale);
+    }
+}
+
+pub(crate) fn softmax(isa: Isa, width: usize, x: &[f32], out: &mut [f32]) {
+    out.copy_from_slice(x);
+    out.chunks_exact_mut(width).for_each(|row| softmax_in_place(isa, row));
 }
 
 vectorised! {
@@ -104,7 +147,7 @@ vectorised! {
         let n = length(out.len());
         let mean = sum(out, #[inline(always)] |x| x) / n;
         let variance = sum(out, #[inline(always)] |x| (x - mean) * (x - mean)) / n;
-        let inverse = 1.0 / (variance + epsilon).sqrt();
+        let inverse = 1.0 / square_root(variance + epsilon);
         for ((x, scale), shift) in out.iter_mut().zip(scale).zip(shift) {
             *x = (*x - mean) * inverse * scale + shift;
         }
@@ -121,7 +164,7 @@ vectorised! {
 
 /// Layer norm of `x`, or of `x + residual`; scale and shift say how wide a row is.
 pub(crate) fn layer_norm(
-    (isa, threads): (Isa, &Threads),
+    isa: Isa,
     x: &[f32],
     residual: Option<&[f32]>,
     [scale, shift]: [&[f32]; 2],
@@ -129,33 +172,29 @@ pub(crate) fn layer_norm(
     out: &mut [f32],
 ) {
     let width = scale.len();
-    threads.rows(out, width, |first, out| {
-        for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            let at = (first + row) * width;
-            match residual {
-                Some(residual) => add(isa, out, &x[at..][..width], &residual[at..][..width]),
-                None => out.copy_from_slice(&x[at..][..width]),
-            }
-            layer_norm_row(isa, out, scale, shift, epsilon);
+    for (row, out) in out.chunks_exact_mut(width).enumerate() {
+        let at = row * width;
+        match residual {
+            Some(residual) => add(isa, out, &x[at..][..width], &residual[at..][..width]),
+            None => out.copy_from_slice(&x[at..][..width]),
         }
-    });
+        layer_norm_row(isa, out, scale, shift, epsilon);
+    }
 }
 
 vectorised! {
     fn l2_normalize_row(out: &mut [f32], x: &[f32], epsilon: f32) {
-        let scale = 1.0 / larger(sum(x, #[inline(always)] |x| x * x).sqrt(), epsilon);
+        let scale = 1.0 / larger(square_root(sum(x, #[inline(always)] |x| x * x)), epsilon);
         for (out, x) in out.iter_mut().zip(x) {
             *out = x * scale;
         }
     }
 }
 
-pub(crate) fn l2_normalize((isa, threads): (Isa, &Threads), width: usize, epsilon: f32, x: &[f32], out: &mut [f32]) {
-    threads.rows(out, width, |first, out| {
-        for (out, x) in out.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width)) {
-            l2_normalize_row(isa, out, x, epsilon);
-        }
-    });
+pub(crate) fn l2_normalize(isa: Isa, width: usize, epsilon: f32, x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+        l2_normalize_row(isa, out, x, epsilon);
+    }
 }
 
 vectorised! {
@@ -163,7 +202,7 @@ vectorised! {
         match reduction {
             Reduction::Max => largest(row),
             Reduction::Mean => sum(row, #[inline(always)] |x| x) / length(row.len()),
-            _ => sum(row, #[inline(always)] |x| x),
+            Reduction::Sum => sum(row, #[inline(always)] |x| x),
         }
     }
 }
@@ -185,11 +224,6 @@ vectorised! {
             out.iter_mut().for_each(|x| *x /= count);
         }
     }
-}
-
-/// Whether [`reduce`] knows a reduction.
-pub(crate) fn knows(reduction: Reduction) -> bool {
-    matches!(reduction, Reduction::Sum | Reduction::Mean | Reduction::Max)
 }
 
 /// Reduces `x` of `[outer, size, inner]` to `[outer, inner]`.

@@ -3,7 +3,35 @@
 //! Errors against the oracle over the whole range are stated at each function and held by the tests. Nothing here
 //! fuses multiplications and additions, so every processor gives the same bits.
 
-use tabpool_graph::Unary;
+/// Functions of one element.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// The element itself.
+    Identity,
+    /// `x * Phi(x)` with the error function.
+    Gelu,
+    /// GELU's tanh approximation.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `tanh(x)`.
+    Tanh,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The error function.
+    Erf,
+    /// `exp(x)`.
+    Exp,
+    /// `sqrt(x)`.
+    Sqrt,
+    /// `-x`.
+    Neg,
+    /// `|x|`.
+    Abs,
+}
 
 /// `a` where it is larger, otherwise `b`: one instruction, unlike `f32::max`, which treats numbers that are none
 /// alike on both sides. Where `b` is no number, neither is the result.
@@ -18,13 +46,25 @@ pub(crate) fn smaller(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
 
+/// The square root, which without the standard library is an instruction of vectors only.
+#[inline(always)]
+pub(crate) fn square_root(x: f32) -> f32 {
+    #[cfg(target_arch = "wasm32")]
+    {
+        use core::arch::wasm32::{f32x4_extract_lane, f32x4_splat, f32x4_sqrt};
+        f32x4_extract_lane::<0>(f32x4_sqrt(f32x4_splat(x)))
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    x.sqrt()
+}
+
 /// `exp(x)` after Cephes' `expf`: `x = n ln 2 + r`, a polynomial in `r`, times `2^n`. Relative error below 2e-7 for normal results.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 * 2^23 rounds to a whole number, whose bits stand in the low end of the sum.
     const ROUNDER: f32 = 12_582_912.0;
     let x = smaller(89.0, larger(-104.0, x));
-    let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
+    let shifted = x * core::f32::consts::LOG2_E + ROUNDER;
     let n = shifted - ROUNDER;
     // ln 2 in two parts, the first of which is exact in few bits.
     let r = x - n * (355.0 / 512.0) - n * -2.121_944_4e-4;
@@ -99,7 +139,7 @@ fn sigmoid(x: f32) -> f32 {
 
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+    0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
 }
 
 #[inline(always)]
@@ -112,26 +152,25 @@ fn gelu_tanh(x: f32) -> f32 {
 macro_rules! with_unary {
     ($op:expr, $each:ident) => {
         match $op {
-            Unary::Gelu => $each!(gelu),
-            Unary::GeluTanh => $each!(gelu_tanh),
-            Unary::Relu => $each!(|x| larger(0.0, x)),
-            Unary::Tanh => $each!(tanh),
-            Unary::Sigmoid => $each!(sigmoid),
-            Unary::Silu => $each!(|x: f32| x * sigmoid(x)),
-            Unary::Erf => $each!(erf),
-            Unary::Exp => $each!(exp),
-            Unary::Sqrt => $each!(|x: f32| x.sqrt()),
-            Unary::Neg => $each!(|x: f32| -x),
-            Unary::Abs => $each!(|x: f32| x.abs()),
-            // Programs with functions this build does not know are refused when they are loaded.
-            _ => {}
+            Function::Identity => $each!(|x| x),
+            Function::Gelu => $each!(gelu),
+            Function::GeluTanh => $each!(gelu_tanh),
+            Function::Relu => $each!(|x| larger(0.0, x)),
+            Function::Tanh => $each!(tanh),
+            Function::Sigmoid => $each!(sigmoid),
+            Function::Silu => $each!(|x: f32| x * sigmoid(x)),
+            Function::Erf => $each!(erf),
+            Function::Exp => $each!(exp),
+            Function::Sqrt => $each!(square_root),
+            Function::Neg => $each!(|x: f32| -x),
+            Function::Abs => $each!(|x: f32| x.abs()),
         }
     };
 }
 
 super::isa::vectorised! {
     /// Applies a function to each element, in place.
-    pub(crate) fn apply_in_place(op: Unary, values: &mut [f32]) {
+    pub fn apply_in_place(op: Function, values: &mut [f32]) {
         macro_rules! each {
             ($f:expr) => {{
                 for v in values.iter_mut() {
@@ -145,7 +184,7 @@ super::isa::vectorised! {
 
 super::isa::vectorised! {
     /// Applies a function to each element of `x`.
-    pub(crate) fn apply(op: Unary, x: &[f32], out: &mut [f32]) {
+    pub fn apply(op: Function, x: &[f32], out: &mut [f32]) {
         macro_rules! each {
             ($f:expr) => {{
                 for (y, &x) in out.iter_mut().zip(x) {
@@ -154,82 +193,5 @@ super::isa::vectorised! {
             }};
         }
         with_unary!(op, each);
-    }
-}
-
-/// Whether [`apply`] knows a function.
-pub(crate) fn knows(op: Unary) -> bool {
-    matches!(
-        op,
-        Unary::Gelu
-            | Unary::GeluTanh
-            | Unary::Relu
-            | Unary::Tanh
-            | Unary::Sigmoid
-            | Unary::Silu
-            | Unary::Erf
-            | Unary::Exp
-            | Unary::Sqrt
-            | Unary::Neg
-            | Unary::Abs
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use tabpool_graph::Unary;
-
-    use super::{apply, apply_in_place};
-    use crate::cpu::isa::Isa;
-    use crate::oracle;
-
-    /// The largest error over a sweep of every exponent and of a dense range, absolute below `floor` and relative above.
-    fn worst(op: Unary, floor: f64, truth: impl Fn(f64) -> f64) -> (f64, f32) {
-        let mut x: Vec<f32> = (-30_000i16..=30_000).map(|i| f32::from(i) * 4e-3).collect();
-        x.extend((0..255u32).flat_map(|e| [e << 23 | 0x2a_aaaa, 1 << 31 | e << 23 | 0x55_5555]).map(f32::from_bits));
-        let mut worst = (0.0, 0.0);
-        for isa in Isa::all() {
-            let mut y = vec![0.0; x.len()];
-            apply(isa, op, &x, &mut y);
-            let mut z = x.clone();
-            apply_in_place(isa, op, &mut z);
-            assert_eq!(
-                y.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
-                z.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-            );
-            for (&x, &y) in x.iter().zip(&y) {
-                let want = truth(f64::from(x));
-                #[expect(clippy::cast_possible_truncation, reason = "what f32 can show of the true value")]
-                let error = if f64::from(y) == want || (want as f32) == y {
-                    0.0
-                } else {
-                    (f64::from(y) - want).abs() / want.abs().max(floor)
-                };
-                assert!(!error.is_nan(), "{op:?}({x}) is {y}, should be {want}");
-                if error > worst.0 {
-                    worst = (error, x);
-                }
-            }
-        }
-        worst
-    }
-
-    #[test]
-    fn approximations_are_as_good_as_they_say() {
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        let gelu = |x: f64| x * 0.5 * (1.0 + oracle::erf(x * std::f64::consts::FRAC_1_SQRT_2));
-        let check = |op, floor, limit, truth: &dyn Fn(f64) -> f64| {
-            let (error, at) = worst(op, floor, truth);
-            assert!(error < limit, "{op:?} is off by {error:.2e} at {at}");
-        };
-        check(Unary::Exp, 1e-37, 2e-7, &f64::exp);
-        check(Unary::Tanh, 1e-37, 5e-7, &f64::tanh);
-        check(Unary::Erf, 1.0, 4e-7, &oracle::erf);
-        // Below 3e-39 the exponential it divides by is infinite.
-        check(Unary::Sigmoid, 1e-30, 4e-7, &sigmoid);
-        check(Unary::Silu, 1e-6, 6e-7, &|x| x * sigmoid(x));
-        check(Unary::Gelu, 1.0, 1e-6, &gelu);
-        let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-        check(Unary::GeluTanh, 1.0, 1e-6, &|x| 0.5 * x * (1.0 + inner(x).tanh()));
     }
 }

@@ -1,0 +1,162 @@
+//! Attention, one head of one sequence at a time: scores of a block of queries, softmax, and the weighted sum, all while
+//! they are in the cache.
+
+use crate::gemm::{
+    Epilogue, Matrix, Rows, Size, Target, TileSize, multiply_panels, pack_left, pack_right, packed_left_len,
+    packed_right_len,
+};
+use crate::isa::Isa;
+use crate::rows::{scale_in_place, shares_in_place};
+use crate::step::line;
+
+/// Queries whose scores are held at once: a multiple of every level's tile.
+const BLOCK_QUERIES: usize = 48;
+
+/// The sizes of an attention node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Sequences.
+    pub batch: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Queries of a sequence.
+    pub queries: usize,
+    /// Keys of a sequence.
+    pub keys: usize,
+    /// The width of one head of queries and keys.
+    pub depth: usize,
+    /// The width of one head of values.
+    pub depth_v: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// The strides of both biases over `[batch, heads, queries, keys]`, 0 where one stretches.
+    pub bias_strides: [[usize; 4]; 2],
+}
+
+impl Attention {
+    /// The parts that may be computed independently: heads of sequences.
+    pub(crate) fn units(&self) -> usize {
+        self.batch * self.heads
+    }
+
+    /// The elements of memory each thread needs.
+    pub(crate) fn lane_len(&self, tile: TileSize) -> usize {
+        self.parts(tile).iter().sum()
+    }
+
+    /// Packed keys, packed values, scores, packed rows of queries or scores; each a multiple of a cache line.
+    fn parts(&self, tile: TileSize) -> [usize; 4] {
+        let queries = BLOCK_QUERIES.min(self.queries);
+        [
+            line(packed_right_len(tile, self.depth, self.keys)),
+            line(packed_right_len(tile, self.keys, self.depth_v)),
+            line(queries * self.keys),
+            packed_left_len(tile, queries, self.depth.max(self.keys)),
+        ]
+    }
+
+    /// Computes heads.
+    ///
+    /// # Safety
+    /// `out` is the first element of the whole result; nobody else touches the rows and columns of these heads.
+    pub(crate) unsafe fn compute(
+        &self,
+        isa: Isa,
+        [q, k, v]: [&[f32]; 3],
+        biases: [Option<&[f32]>; 2],
+        out: *mut f32,
+        lane: &mut [f32],
+        units: &mut dyn Iterator<Item = usize>,
+    ) {
+        let target = Target { first: out, stride: self.heads * self.depth_v };
+        for unit in units {
+            let (batch, head) = (unit / self.heads, unit % self.heads);
+            // SAFETY: the head's first row and column are inside the output.
+            let target = unsafe { target.part(batch * self.queries, head * self.depth_v) };
+            let first = |rows: usize, depth: usize| (batch * rows * self.heads + head) * depth;
+            let part = [
+                &q[first(self.queries, self.depth)..],
+                &k[first(self.keys, self.depth)..],
+                &v[first(self.keys, self.depth_v)..],
+            ];
+            // SAFETY: no other call writes this head's rows and columns.
+            unsafe { self.head(isa, (batch, head), part, biases, target, lane) };
+        }
+    }
+
+    /// One head of one sequence, whose first elements the operands begin with.
+    ///
+    /// # Safety
+    /// `target` has `queries` rows of `depth_v` elements that nobody else touches meanwhile.
+    unsafe fn head(
+        &self,
+        isa: Isa,
+        (batch, head): (usize, usize),
+        [q, k, v]: [&[f32]; 3],
+        biases: [Option<&[f32]>; 2],
+        target: Target,
+        memory: &mut [f32],
+    ) {
+        let (width, width_v) = (self.heads * self.depth, self.heads * self.depth_v);
+        let tile = isa.tile();
+        let [keys_len, values_len, scores_len, _] = self.parts(tile);
+        let (packed_k, memory) = memory.split_at_mut(keys_len);
+        let (packed_v, memory) = memory.split_at_mut(values_len);
+        let (scores, left) = memory.split_at_mut(scores_len);
+        let turned = Matrix { elements: k, row_stride: 1, column_stride: width };
+        pack_right(tile, turned, self.depth, self.keys, packed_k);
+        let values = Matrix { elements: v, row_stride: width_v, column_stride: 1 };
+        pack_right(tile, values, self.keys, self.depth_v, packed_v);
+        for first in (0..self.queries).step_by(BLOCK_QUERIES) {
+            let rows = BLOCK_QUERIES.min(self.queries - first);
+            let mut sums = [0.0; BLOCK_QUERIES];
+            let queries = ready(tile, &q[first * width..], width, (rows, self.depth), left);
+            let size = Size { m: rows, k: self.depth, n: self.keys };
+            let into = Target { first: scores.as_mut_ptr(), stride: self.keys };
+            let panels = 0..self.keys.div_ceil(tile.columns);
+            // SAFETY: the scores have `rows` rows of `keys` elements and are this call's own.
+            unsafe { multiply_panels(isa, size, queries, packed_k, panels, into, Epilogue::NONE) };
+            for ((row, scores), sum) in scores.chunks_exact_mut(self.keys).enumerate().zip(&mut sums[..rows]) {
+                *sum = self.shares(isa, [batch, head, first + row], biases, scores);
+            }
+            let shares = ready(tile, scores, self.keys, (rows, self.keys), left);
+            let size = Size { m: rows, k: self.keys, n: self.depth_v };
+            // SAFETY: the block begins inside the head, which is this call's own.
+            unsafe {
+                let into = target.part(first, 0);
+                let panels = 0..self.depth_v.div_ceil(tile.columns);
+                multiply_panels(isa, size, shares, packed_v, panels, into, Epilogue::NONE);
+                for (row, &scale) in sums[..rows].iter().enumerate() {
+                    let row = core::slice::from_raw_parts_mut(into.part(row, 0).first, self.depth_v);
+                    scale_in_place(isa, row, scale);
+                }
+            }
+        }
+    }
+
+    /// Turns the scores of one query into shares, up to the factor that is returned.
+    fn shares(&self, isa: Isa, at: [usize; 3], biases: [Option<&[f32]>; 2], scores: &mut [f32]) -> f32 {
+        let row = |n: usize| {
+            let [sb, sh, sq, sk] = self.bias_strides[n];
+            let elements: &[f32] = biases[n]?;
+            Some(&elements[at[0] * sb + at[1] * sh + at[2] * sq..][..if sk == 0 { 1 } else { self.keys }])
+        };
+        shares_in_place(isa, scores, self.scale, [row(0), row(1)])
+    }
+}
+
+/// Rows as a left operand: packed into `memory` where the level packs.
+fn ready<'a>(
+    tile: TileSize,
+    elements: &'a [f32],
+    stride: usize,
+    (rows, k): (usize, usize),
+    memory: &'a mut [f32],
+) -> Rows<'a> {
+    if !tile.packs_left {
+        return Rows { elements, stride };
+    }
+    pack_left(tile, Matrix { elements, row_stride: stride, column_stride: 1 }, rows, k, memory);
+    Rows { elements: memory, stride: k }
+}

@@ -1,0 +1,384 @@
+//! Matrix products from packed operands, with what follows a linear layer done while a tile is still in the cache.
+//!
+//! The right operand is packed into panels as wide as a tile, `[panel][k][columns]`, the last one filled up with zeros;
+//! weights are packed once, at load. Where tiles have many rows, the left operand is packed by whoever needs it into tiles,
+//! `[tile][k][rows]`, a block of rows at a time; tiles of few rows read it where it lies. The scheme is that of Goto and
+//! van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its outermost loop.
+
+mod tile;
+
+use core::ops::Range;
+
+use crate::isa::Isa;
+use crate::layout::Axes;
+use crate::math::{self, Function};
+use crate::step::line;
+use tile::{Left, MAX_COLUMNS, MAX_ROWS, Tile, multiply};
+
+pub use tile::TileSize;
+
+/// Rows of the left operand that are gone through for each panel: a multiple of every level's tile, and with the `k` of an
+/// encoder no more than an L2 cache holds.
+const BLOCK_ROWS: usize = 240;
+
+/// Steps of `k` between writing sums back: the panel's part that is read again for each tile stays in the L1 cache of a
+/// browser, whose panels are narrow; native panels are wide and stream from L2 either way.
+const BLOCK_STEPS: usize = if cfg!(target_arch = "wasm32") { 384 } else { 768 };
+
+/// The smallest task worth another thread: some ten microseconds.
+const SMALLEST_TASK: usize = 1 << 19;
+
+/// The elements of a packed right operand of `k` rows and `n` columns.
+#[must_use]
+pub fn packed_right_len(tile: TileSize, k: usize, n: usize) -> usize {
+    n.div_ceil(tile.columns) * tile.columns * k
+}
+
+/// The elements that packing rows of a left operand needs at most.
+pub(crate) fn packed_left_len(tile: TileSize, rows: usize, k: usize) -> usize {
+    if tile.packs_left { line(rows.min(BLOCK_ROWS) * k) } else { 0 }
+}
+
+/// The sizes of a product: `[m, k] @ [k, n]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Rows of the left operand.
+    pub m: usize,
+    /// Columns of the left and rows of the right operand.
+    pub k: usize,
+    /// Columns of the right operand.
+    pub n: usize,
+}
+
+/// How a right operand lies in memory.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Packed, at load.
+    Packed,
+    /// Row-major `[k, n]`.
+    Rows,
+    /// Row-major `[n, k]`.
+    Columns,
+}
+
+/// Products of matrices: `function(left @ right + bias)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    size: Size,
+    /// Which matrices of the operands each matrix of the result is the product of.
+    matrices: Axes,
+    right: Right,
+    function: Function,
+    /// Rows of one task, a multiple of a tile's unless they are all.
+    task_rows: usize,
+    /// Panels of one task.
+    task_panels: usize,
+    panels: usize,
+}
+
+impl Product {
+    /// Products of this size over `matrices`, cut so that `threads` threads are busy. Only one matrix may be packed.
+    #[must_use]
+    pub fn new(tile: TileSize, size: Size, matrices: Axes, right: Right, function: Function, threads: usize) -> Self {
+        let panels = size.n.div_ceil(tile.columns);
+        let mut whole = Self { size, matrices, right, function, task_rows: size.m, task_panels: panels, panels };
+        let count = matrices.elements();
+        let work = size.m.saturating_mul(size.k).saturating_mul(size.n).saturating_mul(count);
+        // Four tasks a thread even out threads of unequal speed.
+        let tasks = (work / SMALLEST_TASK).min(4 * threads);
+        if threads == 1 || tasks < 2 {
+            return whole;
+        }
+        let mut blocks = 1;
+        if right == Right::Packed {
+            // Each thread packs the rows it multiplies; cut by rows first, threads in step pack different ones.
+            let packing = if tile.packs_left { threads.min(size.m / (2 * tile.rows)) } else { 1 };
+            blocks = packing.max(size.m.div_ceil(BLOCK_ROWS)).max(1);
+            whole.task_rows = size.m.div_ceil(blocks).next_multiple_of(tile.rows).min(size.m);
+            blocks = size.m.div_ceil(whole.task_rows);
+        }
+        whole.task_panels = panels.div_ceil(tasks.div_ceil(blocks * count).clamp(1, panels));
+        whole
+    }
+
+    /// The parts that may be computed independently.
+    pub(crate) fn units(&self) -> usize {
+        self.matrices.elements() * self.row_blocks() * self.panel_groups()
+    }
+
+    fn row_blocks(&self) -> usize {
+        self.size.m.div_ceil(self.task_rows)
+    }
+
+    fn panel_groups(&self) -> usize {
+        self.panels.div_ceil(self.task_panels)
+    }
+
+    /// The elements of memory each thread needs: packed rows, then packed columns.
+    pub(crate) fn lane_len(&self, tile: TileSize) -> usize {
+        let right = if self.right == Right::Packed { 0 } else { self.task_panels * tile.columns * self.size.k };
+        packed_left_len(tile, self.task_rows, self.size.k) + line(right)
+    }
+
+    /// Computes units. Those of one thread share what they pack.
+    ///
+    /// # Safety
+    /// `out` is the first element of as many `[m, n]` matrices as there are; nobody else touches what these units write.
+    pub(crate) unsafe fn compute(
+        &self,
+        isa: Isa,
+        [a, b]: [&[f32]; 2],
+        bias: Option<&[f32]>,
+        out: *mut f32,
+        lane: &mut [f32],
+        units: &mut dyn Iterator<Item = usize>,
+    ) {
+        let (tile, Size { m, k, n }) = (isa.tile(), self.size);
+        let (left, packed) = lane.split_at_mut(packed_left_len(tile, self.task_rows, k));
+        let (mut left_holds, mut right_holds) = (None, None);
+        for unit in units {
+            let (block, rest) = (unit % self.row_blocks(), unit / self.row_blocks());
+            let (group, matrix) = (rest % self.panel_groups(), rest / self.panel_groups());
+            let [at_a, at_b] = self.matrices.offsets(matrix);
+            let panels = group * self.task_panels..((group + 1) * self.task_panels).min(self.panels);
+            let first_column = panels.start * tile.columns;
+            let columns = n.min(panels.end * tile.columns) - first_column;
+            let right = match self.right {
+                Right::Packed => &b[panels.start * tile.columns * k..],
+                form => {
+                    if right_holds.replace((at_b, group)) != Some((at_b, group)) {
+                        let (row_stride, column_stride) = if form == Right::Rows { (n, 1) } else { (1, k) };
+                        let elements = &b[at_b * k * n + first_column * column_stride..];
+                        pack_right(tile, Matrix { elements, row_stride, column_stride }, k, columns, packed);
+                    }
+                    &*packed
+                }
+            };
+            let epilogue = Epilogue { bias: bias.map(|b| &b[first_column..]), function: self.function };
+            let rows = block * self.task_rows..((block + 1) * self.task_rows).min(m);
+            for first in rows.clone().step_by(BLOCK_ROWS) {
+                let rows = BLOCK_ROWS.min(rows.end - first);
+                let elements = &a[(at_a * m + first) * k..];
+                let lefts = if tile.packs_left {
+                    if left_holds.replace((at_a, first)) != Some((at_a, first)) {
+                        pack_left(tile, Matrix { elements, row_stride: k, column_stride: 1 }, rows, k, left);
+                    }
+                    Rows { elements: left, stride: k }
+                } else {
+                    Rows { elements, stride: k }
+                };
+                // SAFETY: the part lies inside its matrix of the result, and no other unit has it.
+                unsafe {
+                    let target = Target { first: out, stride: n }.part(matrix * m + first, first_column);
+                    let size = Size { m: rows, k, n: columns };
+                    multiply_panels(isa, size, lefts, right, 0..panels.len(), target, epilogue);
+                }
+            }
+        }
+    }
+}
+
+/// A matrix inside a slice: where it begins is where the slice does.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(crate) elements: &'a [f32],
+    /// From one row to the next.
+    pub(crate) row_stride: usize,
+    /// From one column to the next.
+    pub(crate) column_stride: usize,
+}
+
+/// A left operand ready to be multiplied: packed where the level packs, otherwise rows at a stride.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) elements: &'a [f32],
+    pub(crate) stride: usize,
+}
+
+/// A matrix that is written, in parts, by several threads at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) first: *mut f32,
+    /// From one row to the next.
+    pub(crate) stride: usize,
+}
+
+impl Target {
+    /// The part that begins at this row and column.
+    ///
+    /// # Safety
+    /// The part begins inside the matrix.
+    pub(crate) unsafe fn part(self, row: usize, column: usize) -> Self {
+        // SAFETY: the caller says that the element exists.
+        Self { first: unsafe { self.first.add(row * self.stride + column) }, stride: self.stride }
+    }
+}
+
+/// Packs a right operand of `k` rows and `n` columns into the beginning of `out`.
+pub(crate) fn pack_right(tile: TileSize, b: Matrix<'_>, k: usize, n: usize, out: &mut [f32]) {
+    let nr = tile.columns;
+    for (panel, out) in out[..packed_right_len(tile, k, n)].chunks_exact_mut(nr * k).enumerate() {
+        let columns = nr.min(n - panel * nr);
+        for (step, out) in out.chunks_exact_mut(nr).enumerate() {
+            let first = step * b.row_stride + panel * nr * b.column_stride;
+            if b.column_stride == 1 {
+                out[..columns].copy_from_slice(&b.elements[first..][..columns]);
+            } else {
+                for (j, out) in out[..columns].iter_mut().enumerate() {
+                    *out = b.elements[first + j * b.column_stride];
+                }
+            }
+            out[columns..].fill(0.0);
+        }
+    }
+}
+
+/// Packs rows of a left operand with `k` columns into tiles.
+pub(crate) fn pack_left(tile: TileSize, a: Matrix<'_>, rows: usize, k: usize, out: &mut [f32]) {
+    let mr = tile.rows;
+    for (n, out) in out[..rows * k].chunks_mut(mr * k).enumerate() {
+        pack_tile(&a.elements[n * mr * a.row_stride..], a.row_stride, k, out);
+    }
+}
+
+/// One tile: as many rows as `out` has room for. It is a transpose, done in squares of four by four, which LLVM turns
+/// into shuffles of registers, and a few steps of all rows at a time, so that the lines they share stay in the L1 cache.
+fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
+    const STEPS: usize = 32;
+    let rows = out.len() / k;
+    for (block, out) in out.chunks_mut(STEPS * rows).enumerate() {
+        let steps = out.len() / rows;
+        let row = |r: usize| &a[r * row_stride + block * STEPS..][..steps];
+        for r in (0..rows / 4 * 4).step_by(4) {
+            pack_four([row(r), row(r + 1), row(r + 2), row(r + 3)], &mut out[r..], rows);
+        }
+        for r in rows / 4 * 4..rows {
+            for (&v, out) in row(r).iter().zip(out[r..].iter_mut().step_by(rows)) {
+                *out = v;
+            }
+        }
+    }
+}
+
+/// Four rows, turned, to the first four elements of every `stride`.
+fn pack_four(rows: [&[f32]; 4], out: &mut [f32], stride: usize) {
+    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = rows.map(<[f32]>::as_chunks::<4>);
+    let (squares, rest) = out.split_at_mut((a.len() * 4 * stride).min(out.len()));
+    for ((((a, b), c), d), out) in a.iter().zip(b).zip(c).zip(d).zip(squares.chunks_mut(4 * stride)) {
+        for (column, out) in out.chunks_mut(stride).enumerate() {
+            out[..4].copy_from_slice(&[a[column], b[column], c[column], d[column]]);
+        }
+    }
+    for ((((a, b), c), d), out) in a_rest.iter().zip(b_rest).zip(c_rest).zip(d_rest).zip(rest.chunks_mut(stride)) {
+        out[..4].copy_from_slice(&[*a, *b, *c, *d]);
+    }
+}
+
+/// What is added to and done with the sums.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    /// One element for each column.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// Applied last.
+    pub(crate) function: Function,
+}
+
+impl Epilogue<'_> {
+    /// The sums as they are.
+    pub(crate) const NONE: Self = Self { bias: None, function: Function::Identity };
+}
+
+/// The columns of some panels of a product whose operands are ready.
+///
+/// # Safety
+/// `target` has `m` rows of `n` elements at its stride, and nobody else touches the columns of these panels meanwhile.
+pub(crate) unsafe fn multiply_panels(
+    isa: Isa,
+    Size { m, k, n }: Size,
+    left: Rows<'_>,
+    right: &[f32],
+    panels: Range<usize>,
+    target: Target,
+    epilogue: Epilogue<'_>,
+) {
+    let tile = isa.tile();
+    let (mr, nr) = (tile.rows, tile.columns);
+    let needed = if tile.packs_left { m * k } else { (m - 1) * left.stride + k };
+    assert!(left.elements.len() >= needed && right.len() >= panels.end * nr * k, "operands are whole");
+    for panel in panels {
+        let columns = nr.min(n - panel * nr);
+        let mut bias = [0.0; MAX_COLUMNS];
+        if let Some(all) = epilogue.bias {
+            bias[..columns].copy_from_slice(&all[panel * nr..][..columns]);
+        }
+        for first in (0..k).step_by(BLOCK_STEPS) {
+            let steps = BLOCK_STEPS.min(k - first);
+            let right = &right[(panel * k + first) * nr..][..steps * nr];
+            for at in (0..m).step_by(mr) {
+                let rows = mr.min(m - at);
+                let begin = if tile.packs_left { at * k + first * rows } else { at * left.stride + first };
+                let left = Left { first: left.elements[begin..].as_ptr(), stride: left.stride };
+                // SAFETY: the tile begins inside the target.
+                let part = unsafe { target.part(at, panel * nr) };
+                let place = Place { rows, columns, nr, continues: first > 0 };
+                // SAFETY: the tile's rows and columns are inside the target and nobody else's; the operands were seen to
+                // hold `steps` steps from here.
+                unsafe { multiply_tile(isa, place, left, right, &bias, part) };
+                if first + steps == k && epilogue.function != Function::Identity {
+                    for row in 0..rows {
+                        // SAFETY: as above.
+                        let row = unsafe { core::slice::from_raw_parts_mut(part.part(row, 0).first, columns) };
+                        math::apply_in_place(isa, epilogue.function, row);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How much of a tile is real, and whether its sums go on from those written before.
+#[derive(Clone, Copy)]
+struct Place {
+    rows: usize,
+    columns: usize,
+    nr: usize,
+    continues: bool,
+}
+
+/// One tile, through a buffer where it is narrower than the kernel's.
+///
+/// # Safety
+/// `out` has `rows` rows of `columns` elements, which nobody else touches meanwhile; `left` holds as many steps as `right`.
+unsafe fn multiply_tile(isa: Isa, place: Place, left: Left, right: &[f32], bias: &[f32; MAX_COLUMNS], out: Target) {
+    let Place { rows, columns, nr, continues } = place;
+    let steps = right.len() / nr;
+    let from_bias = (bias.as_ptr(), 0);
+    if columns == nr {
+        let (start, start_stride) = if continues { (out.first.cast_const(), out.stride) } else { from_bias };
+        let tile = Tile { start, start_stride, out: out.first, out_stride: out.stride };
+        // SAFETY: the operands hold `steps` steps, the tile is whole.
+        unsafe { multiply(isa, rows, steps, left, right.as_ptr(), tile) };
+        return;
+    }
+    let mut buffer = [0.0f32; MAX_ROWS * MAX_COLUMNS];
+    let first = buffer.as_mut_ptr();
+    let rows_of = |row: usize| {
+        // SAFETY: the row is inside the target and nobody else's.
+        unsafe { core::slice::from_raw_parts_mut(out.first.add(row * out.stride), columns) }
+    };
+    if continues {
+        for (row, buffer) in buffer.chunks_exact_mut(nr).enumerate().take(rows) {
+            buffer[..columns].copy_from_slice(rows_of(row));
+        }
+    }
+    let (start, start_stride) = if continues { (first.cast_const(), nr) } else { from_bias };
+    let tile = Tile { start, start_stride, out: first, out_stride: nr };
+    // SAFETY: the operands hold `steps` steps, the buffer holds the largest tile; each row is read before it is written.
+    unsafe { multiply(isa, rows, steps, left, right.as_ptr(), tile) };
+    for (row, buffer) in buffer.chunks_exact(nr).enumerate().take(rows) {
+        rows_of(row).copy_from_slice(&buffer[..columns]);
+    }
+}

@@ -1,0 +1,260 @@
+//! The innermost loops of matrix products: one tile of the result in registers.
+//!
+//! A tile is `rows` by `columns` elements, of which the last tile may have fewer rows. The right operand comes packed,
+//! `columns` elements for each step of `k`; the left one too where [`TileSize::packs_left`] says so, `rows` elements for each
+//! step, and otherwise as it lies in memory. The sizes fill the register file: 24 of AVX-512's 32 registers hold sums, 12
+//! of AVX2's 16, 8 or 9 of the 16 that a browser has.
+
+use crate::isa::Isa;
+
+/// The rows of the largest tile of any level.
+pub(crate) const MAX_ROWS: usize = 12;
+/// The columns of the widest tile of any level.
+pub(crate) const MAX_COLUMNS: usize = 32;
+
+/// How a build of the kernels tiles its products: what whoever packs for it must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileSize {
+    /// Rows of a tile.
+    pub rows: usize,
+    /// Columns of a tile: the width of a packed panel.
+    pub columns: usize,
+    /// Whether left operands are packed first. Tiles of few rows read them where they are.
+    pub packs_left: bool,
+}
+
+impl Isa {
+    /// The tiles of a level.
+    #[must_use]
+    pub fn tile(self) -> TileSize {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if self.has_avx512() {
+                return TileSize { rows: 12, columns: 32, packs_left: true };
+            }
+            if self.has_avx2() {
+                return TileSize { rows: 6, columns: 16, packs_left: true };
+            }
+        }
+        BASELINE
+    }
+}
+
+/// Relaxed SIMD's fused sums are so fast that loads limit a tile of 4 by 8; 3 by 12 needs six loads for nine sums and
+/// runs a tenth faster in Chromium and Firefox. With sums and products apart 4 by 8 is as fast in one and faster in the other.
+const BASELINE: TileSize = if cfg!(target_arch = "aarch64") {
+    TileSize { rows: 8, columns: 8, packs_left: true }
+} else if cfg!(target_feature = "relaxed-simd") {
+    TileSize { rows: 3, columns: 12, packs_left: false }
+} else {
+    TileSize { rows: 4, columns: 8, packs_left: false }
+};
+
+/// Where a tile's sums start, and where they go.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// The first row's starting values, `NR` of them.
+    pub(crate) start: *const f32,
+    /// From one row's starting values to the next; 0 where all rows start alike.
+    pub(crate) start_stride: usize,
+    /// The first element of the result.
+    pub(crate) out: *mut f32,
+    /// From one row of the result to the next.
+    pub(crate) out_stride: usize,
+}
+
+/// A left operand: packed for the tile, or rows that begin `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    pub(crate) first: *const f32,
+    pub(crate) stride: usize,
+}
+
+/// Adds `left @ right` to the starting values of a tile.
+///
+/// # Safety
+/// `rows` is 1 to the rows of `isa`'s tile; `left` holds `rows * k` elements, `right` `columns * k`; every row of `tile`
+/// holds `columns` elements, and nothing else reads or writes its result meanwhile.
+pub(crate) unsafe fn multiply(isa: Isa, rows: usize, k: usize, left: Left, right: *const f32, tile: Tile) {
+    macro_rules! call {
+        ($kernel:ident, $left:expr, $($rows:literal)*) => {
+            match rows {
+                // SAFETY: the caller's promises are those of the kernel, and the level was detected.
+                $($rows => unsafe { $kernel::<$rows>(k, $left, right, tile) },)*
+                _ => debug_assert!(false, "a tile of {rows} rows"),
+            }
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa.has_avx512() {
+            call!(avx512, left.first, 1 2 3 4 5 6 7 8 9 10 11 12);
+            return;
+        }
+        if isa.has_avx2() {
+            call!(avx2, left.first, 1 2 3 4 5 6);
+            return;
+        }
+    }
+    let _ = isa;
+    #[cfg(target_feature = "relaxed-simd")]
+    call!(baseline, left, 1 2 3);
+    #[cfg(not(any(target_feature = "relaxed-simd", target_arch = "aarch64")))]
+    call!(baseline, left, 1 2 3 4);
+    #[cfg(target_arch = "aarch64")]
+    call!(baseline, left, 1 2 3 4 5 6 7 8);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *const f32, tile: Tile) {
+    use core::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+    // SAFETY: the caller keeps the promises of `multiply`.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        for (r, row) in sums.iter_mut().enumerate() {
+            let start = tile.start.add(r * tile.start_stride);
+            *row = [_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(16))];
+        }
+        for _ in 0..k {
+            let columns = [_mm512_loadu_ps(right), _mm512_loadu_ps(right.add(16))];
+            for (r, row) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*left.add(r));
+                row[0] = _mm512_fmadd_ps(x, columns[0], row[0]);
+                row[1] = _mm512_fmadd_ps(x, columns[1], row[1]);
+            }
+            left = left.add(ROWS);
+            right = right.add(32);
+        }
+        for (r, row) in sums.iter().enumerate() {
+            let out = tile.out.add(r * tile.out_stride);
+            _mm512_storeu_ps(out, row[0]);
+            _mm512_storeu_ps(out.add(16), row[1]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *const f32, tile: Tile) {
+    use core::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+    // SAFETY: the caller keeps the promises of `multiply`.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        for (r, row) in sums.iter_mut().enumerate() {
+            let start = tile.start.add(r * tile.start_stride);
+            *row = [_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))];
+        }
+        for _ in 0..k {
+            let columns = [_mm256_loadu_ps(right), _mm256_loadu_ps(right.add(8))];
+            for (r, row) in sums.iter_mut().enumerate() {
+                let x = _mm256_set1_ps(*left.add(r));
+                row[0] = _mm256_fmadd_ps(x, columns[0], row[0]);
+                row[1] = _mm256_fmadd_ps(x, columns[1], row[1]);
+            }
+            left = left.add(ROWS);
+            right = right.add(16);
+        }
+        for (r, row) in sums.iter().enumerate() {
+            let out = tile.out.add(r * tile.out_stride);
+            _mm256_storeu_ps(out, row[0]);
+            _mm256_storeu_ps(out.add(8), row[1]);
+        }
+    }
+}
+
+/// Vectors of a browser in a row of a tile.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+const VECTORS: usize = BASELINE.columns / 4;
+
+/// One step of `k` at a time: browsers' compilers spill the registers of loops that are unrolled further.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(never)]
+unsafe fn baseline<const ROWS: usize>(k: usize, left: Left, mut right: *const f32, tile: Tile) {
+    use core::arch::wasm32::{f32x4_splat, v128, v128_load, v128_load32_splat, v128_store};
+    // SAFETY: the caller keeps the promises of `multiply`; WebAssembly loads and stores need no alignment.
+    unsafe {
+        let mut sums = [[f32x4_splat(0.0); VECTORS]; ROWS];
+        for (r, row) in sums.iter_mut().enumerate() {
+            let start = tile.start.add(r * tile.start_stride).cast::<v128>();
+            for (i, sum) in row.iter_mut().enumerate() {
+                *sum = v128_load(start.add(i));
+            }
+        }
+        let mut rows = [left.first; ROWS];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = row.add(r * left.stride);
+        }
+        for step in 0..k {
+            let mut columns = [f32x4_splat(0.0); VECTORS];
+            for (i, column) in columns.iter_mut().enumerate() {
+                *column = v128_load(right.cast::<v128>().add(i));
+            }
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                let x = v128_load32_splat(row.add(step).cast::<u32>());
+                for (sum, column) in sums.iter_mut().zip(&columns) {
+                    *sum = multiply_and_add(x, *column, *sum);
+                }
+            }
+            right = right.add(BASELINE.columns);
+        }
+        for (r, row) in sums.iter().enumerate() {
+            let out = tile.out.add(r * tile.out_stride).cast::<v128>();
+            for (i, sum) in row.iter().enumerate() {
+                v128_store(out.add(i), *sum);
+            }
+        }
+    }
+}
+
+/// Fused where the module may ask for that; every engine accepts the two apart.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+fn multiply_and_add(
+    a: core::arch::wasm32::v128,
+    b: core::arch::wasm32::v128,
+    c: core::arch::wasm32::v128,
+) -> core::arch::wasm32::v128 {
+    #[cfg(target_feature = "relaxed-simd")]
+    return core::arch::wasm32::f32x4_relaxed_madd(a, b, c);
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    core::arch::wasm32::f32x4_add(c, core::arch::wasm32::f32x4_mul(a, b))
+}
+
+/// Written with arrays that LLVM turns into whatever vectors the target has.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+unsafe fn baseline<const ROWS: usize>(k: usize, left: Left, right: *const f32, tile: Tile) {
+    // SAFETY: the caller keeps the promises of `multiply`.
+    unsafe {
+        let mut sums = [[0.0f32; 8]; ROWS];
+        for (r, row) in sums.iter_mut().enumerate() {
+            *row = tile.start.add(r * tile.start_stride).cast::<[f32; 8]>().read_unaligned();
+        }
+        for step in 0..k {
+            let columns = right.add(step * 8).cast::<[f32; 8]>().read_unaligned();
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = *left.first.add(if BASELINE.packs_left { step * ROWS + row } else { row * left.stride + step });
+                for (sum, y) in sums.iter_mut().zip(&columns) {
+                    *sum = fused_or_not(x, *y, *sum);
+                }
+            }
+        }
+        for (r, row) in sums.iter().enumerate() {
+            tile.out.add(r * tile.out_stride).cast::<[f32; 8]>().write_unaligned(*row);
+        }
+    }
+}
+
+/// NEON always has the fused form; SSE2 never, and there it would be a call.
+#[cfg(not(target_arch = "wasm32"))]
+#[inline(always)]
+fn fused_or_not(x: f32, y: f32, sum: f32) -> f32 {
+    if cfg!(target_arch = "aarch64") { x.mul_add(y, sum) } else { x * y + sum }
+}
+
+/// WebAssembly without vectors.
+#[cfg(all(target_arch = "wasm32", not(target_feature = "simd128")))]
+#[inline(always)]
+fn fused_or_not(x: f32, y: f32, sum: f32) -> f32 {
+    x * y + sum
+}
