@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
@@ -24,12 +25,21 @@ const LEAST_CASES: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_conform_on_webgpu() -> Outcome {
-    on_each_browser("webgpu").await
+    on_each_browser(&[Page { api: "webgpu", words: "", isolated: true, device: "" }]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_conform_on_the_processor() -> Outcome {
-    on_each_browser("cpu").await
+    // Every build of the kernels, with one thread and with two. Without isolation there is one, whatever is asked for.
+    let page = |words, isolated, device| Page { api: "cpu", words, isolated, device };
+    on_each_browser(&[
+        page("&kernels=relaxed-simd&threads=1", true, "wasm relaxed-simd, 1 thread"),
+        page("&kernels=relaxed-simd&threads=2", true, "wasm relaxed-simd, 2 threads"),
+        page("&kernels=simd128&threads=1", true, "wasm simd128, 1 thread"),
+        page("&kernels=simd128&threads=3", true, "wasm simd128, 3 threads"),
+        page("&threads=2", false, "wasm relaxed-simd, 1 thread"),
+    ])
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,7 +47,9 @@ async fn the_webnn_shell_conforms_on_webnn() -> Outcome {
     let _alone = scene::machine().await;
     let case = "conformance on webnn";
     match browsers::webnn_shell(case) {
-        Some(installed) => on(&[installed], case, "webnn").await,
+        Some(installed) => {
+            on(&[installed], case, &[Page { api: "webnn", words: "", isolated: true, device: "" }]).await
+        }
         None => Ok(()),
     }
 }
@@ -58,20 +70,40 @@ async fn the_native_adapter_conforms() -> Outcome {
     require(results.len() >= LEAST_CASES, || format!("only {} cases ran", results.len()))
 }
 
-async fn on_each_browser(api: &str) -> Outcome {
-    let _alone = scene::machine().await;
-    let case = format!("conformance on {api}");
-    on(&browsers::each(&case), &case, api).await
+/// How the page is opened, and what it must then run on.
+struct Page {
+    api: &'static str,
+    /// What the address says beyond that.
+    words: &'static str,
+    /// Whether the server isolates the page from other origins, without which memory cannot be shared.
+    isolated: bool,
+    /// What the backend calls its device; anything where empty.
+    device: &'static str,
 }
 
-async fn on(all: &[Installed], case: &str, api: &str) -> Outcome {
+async fn on_each_browser(pages: &[Page]) -> Outcome {
+    let _alone = scene::machine().await;
+    let api = pages.first().map(|page| page.api).unwrap_or_default();
+    let case = format!("conformance on {api}");
+    on(&browsers::each(&case), &case, pages).await
+}
+
+async fn on(all: &[Installed], case: &str, pages: &[Page]) -> Outcome {
+    let api = pages.first().map(|page| page.api).unwrap_or_default();
     if !dist().join("index.html").is_file() {
         places::left_out(case, "the browser runtime is not built; `cargo xtask test` builds it");
         return Ok(());
     }
     for installed in all {
-        let report = report_of(installed, api).await.map_err(|e| format!("{} {api}: {e}", installed.kind))?;
-        judge(&report).map_err(|e| format!("{} {api}: {e}", installed.kind))?;
+        for page in pages {
+            let told = |e: Fault| format!("{} {api}{}: {e}", installed.kind, page.words);
+            let report = report_of(installed, page).await.map_err(told)?;
+            judge(&report).map_err(told)?;
+            let device = report["device"].as_str().unwrap_or_default();
+            require(page.device.is_empty() || device == page.device, || {
+                format!("{} {api}{}: runs on {device:?}, not on {:?}", installed.kind, page.words, page.device)
+            })?;
+        }
     }
     Ok(())
 }
@@ -81,12 +113,14 @@ fn dist() -> std::path::PathBuf {
 }
 
 /// Opens the page in the mode that runs the suite, and waits for what it posts.
-async fn report_of(installed: &Installed, api: &str) -> Result<Value, Fault> {
+async fn report_of(installed: &Installed, page: &Page) -> Result<Value, Fault> {
     let profiles = tempfile::tempdir()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/index.html#conformance={api}&report=/report", listener.local_addr()?);
+    let Page { api, words, isolated, .. } = page;
+    let url = format!("http://{}/index.html#conformance={api}{words}&report=/report", listener.local_addr()?);
     let (reports, mut posted) = mpsc::channel(1);
     let router = Router::new().route("/report", post(receive)).with_state(reports).route("/{file}", get(file));
+    let router = if *isolated { router.layer(middleware::map_response(isolate)) } else { router };
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let browser = Browser::launch(installed, LaunchOptions::new(url, profiles.path(), GpuMode::detect())).await?;
     let waited = tokio::time::timeout(FINISHED_WITHIN, posted.recv()).await;
@@ -95,6 +129,14 @@ async fn report_of(installed: &Installed, api: &str) -> Result<Value, Fault> {
     server.abort();
     let body = waited.map_err(|_| format!("no report within {FINISHED_WITHIN:?}; the browser wrote: {log}"))?;
     Ok(serde_json::from_slice(&body.ok_or("the server ended")?)?)
+}
+
+/// The headers under which browsers let a page share memory between its workers.
+async fn isolate(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-embedder-policy", HeaderValue::from_static("require-corp"));
+    response
 }
 
 async fn receive(State(reports): State<mpsc::Sender<Bytes>>, body: Bytes) -> StatusCode {

@@ -9,21 +9,23 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use web_time::Instant;
 
 use crate::facts;
+use crate::kernels::KernelChoice;
 use crate::lane;
 use crate::page::Note;
 use crate::tab::open_backend;
 
-/// Runs the cases whose names hold `filter` on an API. The result is JSON: `api`, `device`, `seconds`, and `cases` with
+/// Runs the cases whose names hold `filter` on an API; `kernels` and `threads` are those of [`Config`](crate::Config). The result is JSON: `api`, `device`, `seconds`, and `cases` with
 /// `name`, `outcome` (`passed`, `unsupported` or `failed`), `reason`, `worstError` and `tolerance`.
 ///
 /// # Errors
 /// A text where the API is unknown or its device does not open.
 #[wasm_bindgen]
-pub async fn conformance(api: String, filter: String) -> Result<String, JsValue> {
+pub async fn conformance(api: String, filter: String, kernels: String, threads: String) -> Result<String, JsValue> {
     let told = |e: &dyn std::fmt::Display| JsValue::from_str(&e.to_string());
     let api: ApiKind = api.parse().map_err(|e: String| told(&e))?;
-    let facts = facts::gather(&[]).await;
-    let backend = open_backend(api, &facts).await.map_err(|e| told(&e))?;
+    let kernels = KernelChoice::parse(&kernels, &threads).map_err(|e| told(&e))?;
+    let facts = facts::gather(&[], kernels).await;
+    let backend = open_backend(api, &facts, kernels).await.map_err(|e| told(&e))?;
     let start = Instant::now();
     let mut results = run_matching(&*backend, &filter).await;
     if api == ApiKind::WebNn && LOST_CONTEXT.contains(&filter) {

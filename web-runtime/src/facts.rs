@@ -8,6 +8,7 @@ use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, DeviceClas
 use wasm_bindgen::prelude::{JsCast, JsValue};
 
 use crate::identity::{Claims, Identity, identify};
+use crate::kernels::{KernelChoice, can_share_memory, count_of_threads, has_relaxed_simd, instructions};
 use crate::lane;
 use crate::navigator::{Adapter, Navigator, Scope, UserAgentData, property, scope, text, thrown};
 use crate::timers::{sleep, within};
@@ -26,17 +27,18 @@ const LIMITS: &[&str] = &[
     "maxComputeWorkgroupsPerDimension",
 ];
 
-/// Asks the browser. `only` names the APIs that may be used; all where it is empty.
-pub(crate) async fn gather(only: &[ApiKind]) -> Capabilities {
+/// Asks the browser. `only` names the APIs that may be used; all where it is empty. `kernels` are those of the CPU.
+pub(crate) async fn gather(only: &[ApiKind], kernels: KernelChoice) -> Capabilities {
     let scope = scope();
     let navigator = scope.navigator();
     let cores = navigator.hardware_concurrency().unwrap_or(1);
     let (identity, gpu, ml) =
         futures::join!(identity(&navigator), webgpu(&scope, &navigator), webnn(&navigator, cores));
+    let (relaxed, threads) = kernels.here(&scope);
     let cpu = AdapterInfo {
         vendor: "wasm".to_owned(),
-        architecture: if cfg!(target_feature = "simd128") { "simd128" } else { "scalar" }.to_owned(),
-        description: "1 thread".to_owned(),
+        architecture: instructions(relaxed).to_owned(),
+        description: count_of_threads(threads as usize),
         ..AdapterInfo::default()
     };
     let hardware = gpu.as_ref().is_ok_and(|adapter| !adapter.fallback);
@@ -62,12 +64,18 @@ pub(crate) async fn gather(only: &[ApiKind]) -> Capabilities {
         os: identity.os,
         device_class: if identity.mobile { DeviceClass::Mobile } else { DeviceClass::Desktop },
         apis,
-        wasm_features: if cfg!(target_feature = "simd128") { vec!["simd128".to_owned()] } else { Vec::new() },
+        wasm_features: wasm_features(),
         cores,
         memory_mib: memory,
         isolated: scope.cross_origin_isolated().unwrap_or(false),
         ..Capabilities::default()
     }
+}
+
+/// What the kernels could use. This module itself is built with `simd128`.
+fn wasm_features() -> Vec<String> {
+    let features = [("simd128", true), ("relaxed-simd", has_relaxed_simd()), ("threads", can_share_memory())];
+    features.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
 }
 
 async fn identity(navigator: &Navigator) -> Identity {

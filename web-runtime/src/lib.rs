@@ -8,11 +8,14 @@
 //! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
 //! - `lane` spreads WebNN over workers nested in that one (`static/lane.js`);
 //! - `gateway` fetches blocks of weights, `opfs` keeps them, `shelf` decides which ones go when there is no room;
+//! - `kernels` opens the CPU kernels, a module of their own, `arena` gives out its memory;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.
 //!
 //! Only the modules without a browser's API build natively, for their tests; elsewhere this crate is empty.
 //! It knows no operator and no model family, and trusts no block: those are verified by the worker.
 
+#[cfg(any(target_family = "wasm", test))]
+mod arena;
 #[cfg(any(target_family = "wasm", test))]
 mod identity;
 #[cfg(any(target_family = "wasm", test))]
@@ -29,9 +32,13 @@ mod facts;
 #[cfg(target_family = "wasm")]
 mod gateway;
 #[cfg(target_family = "wasm")]
+mod kernels;
+#[cfg(target_family = "wasm")]
 mod lane;
 #[cfg(target_family = "wasm")]
 mod link;
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+mod measure;
 #[cfg(target_family = "wasm")]
 mod navigator;
 #[cfg(target_family = "wasm")]
@@ -47,6 +54,8 @@ mod timers;
 
 #[cfg(all(target_family = "wasm", feature = "conformance"))]
 pub use conformance::conformance;
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+pub use measure::measure;
 #[cfg(target_family = "wasm")]
 pub use lane::lane;
 #[cfg(target_family = "wasm")]

@@ -13,6 +13,7 @@ use web_sys::WebSocket;
 
 use crate::facts;
 use crate::gateway::Gateway;
+use crate::kernels::KernelChoice;
 use crate::link::{Address, Ending, Order, State, keep};
 use crate::opfs::Opfs;
 use crate::page::Note;
@@ -40,6 +41,12 @@ extern "C" {
     /// Names of the only APIs to use, separated by commas; all where empty.
     #[wasm_bindgen(method, getter)]
     fn apis(this: &Config) -> Option<String>;
+    /// Which build of the CPU kernels to use: `simd128` or `relaxed-simd`; the best one where empty.
+    #[wasm_bindgen(method, getter)]
+    fn kernels(this: &Config) -> Option<String>;
+    /// How many threads the CPU kernels use; as many as there are cores, up to a few, where empty.
+    #[wasm_bindgen(method, getter)]
+    fn threads(this: &Config) -> Option<String>;
 }
 
 thread_local! {
@@ -72,14 +79,16 @@ struct Inner {
 pub async fn start(config: Config) -> Result<Runtime, JsValue> {
     std::panic::set_hook(Box::new(|info| report_panic(&info.to_string())));
     let only = chosen(&config.apis().unwrap_or_default()).map_err(|e| JsValue::from_str(&e))?;
-    let (capabilities, cache) = futures::join!(facts::gather(&only), open_cache());
+    let (kernels, threads) = (config.kernels().unwrap_or_default(), config.threads().unwrap_or_default());
+    let kernels = KernelChoice::parse(&kernels, &threads).map_err(|e| JsValue::from_str(&e))?;
+    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), open_cache());
     let (cache, trouble) = match cache {
         Ok(cache) => (Some(cache), None),
         Err(reason) => (None, Some(reason)),
     };
     let gateway = Gateway::new(config.gateway(), cache.is_some());
     tell_facts(&capabilities, trouble);
-    let tab = Rc::new(Tab::new(capabilities, Rc::new(gateway), cache));
+    let tab = Rc::new(Tab::new(capabilities, kernels, Rc::new(gateway), cache));
     TAB.set(Some(Rc::clone(&tab)));
     let inner = Rc::new(Inner {
         tab,

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
-use tabpool_engine::cpu::{CpuBackend, CpuOptions};
 use tabpool_engine::{Backend, EngineError};
 use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
 use tabpool_webgpu::{Options, WebGpuBackend};
@@ -17,6 +16,7 @@ use web_sys::WebSocket;
 
 use crate::activity::Activity;
 use crate::gateway::Gateway;
+use crate::kernels::{KernelChoice, open_cpu};
 use crate::lane;
 use crate::opfs::Opfs;
 
@@ -35,6 +35,7 @@ extern "C" {
 /// A browser tab.
 pub(crate) struct Tab {
     capabilities: Capabilities,
+    kernels: KernelChoice,
     gateway: Rc<Gateway>,
     cache: Option<Rc<Opfs>>,
     /// The open or opening link.
@@ -48,9 +49,15 @@ pub(crate) struct Tab {
 }
 
 impl Tab {
-    pub(crate) fn new(capabilities: Capabilities, gateway: Rc<Gateway>, cache: Option<Rc<Opfs>>) -> Self {
+    pub(crate) fn new(
+        capabilities: Capabilities,
+        kernels: KernelChoice,
+        gateway: Rc<Gateway>,
+        cache: Option<Rc<Opfs>>,
+    ) -> Self {
         Self {
             capabilities,
+            kernels,
             gateway,
             cache,
             socket: RefCell::default(),
@@ -108,7 +115,7 @@ impl Environment for Tab {
     }
 
     async fn backend(&self, api: ApiKind) -> Result<Rc<dyn Backend>, EngineError> {
-        open_backend(api, &self.capabilities).await
+        open_backend(api, &self.capabilities, self.kernels).await
     }
 
     fn fetcher(&self) -> Rc<dyn BlockFetcher> {
@@ -124,7 +131,11 @@ impl Environment for Tab {
 ///
 /// # Errors
 /// [`EngineError::Device`] with the reason that the capabilities gave, or with what the device said.
-pub(crate) async fn open_backend(api: ApiKind, facts: &Capabilities) -> Result<Rc<dyn Backend>, EngineError> {
+pub(crate) async fn open_backend(
+    api: ApiKind,
+    facts: &Capabilities,
+    kernels: KernelChoice,
+) -> Result<Rc<dyn Backend>, EngineError> {
     let refused = |reason: &str| EngineError::Device { doing: format!("opening {api}"), reason: reason.to_owned() };
     let report = facts.apis.iter().find(|r| r.api == api).ok_or_else(|| refused("this worker does not know it"))?;
     if let Err(reason) = &report.adapter {
@@ -137,7 +148,7 @@ pub(crate) async fn open_backend(api: ApiKind, facts: &Capabilities) -> Result<R
             Ok(Rc::new(WebGpuBackend::new(options).await?))
         }
         ApiKind::WebNn => Ok(Rc::new(WebNnBackend::open(lane::options(facts.cores)).await?)),
-        ApiKind::Cpu => Ok(Rc::new(CpuBackend::new(&CpuOptions::new())?)),
+        ApiKind::Cpu => Ok(Rc::new(open_cpu(kernels).await?)),
         _ => Err(refused("this worker has no backend for it")),
     }
 }

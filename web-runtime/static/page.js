@@ -4,8 +4,11 @@
 //   token=…           what lets this tab join
 //   label=…           what the pool calls this tab, shown to the person
 //   apis=webgpu,cpu   the only APIs to use
+//   threads=2         how many threads the processor's kernels use, where the page is isolated
+//   kernels=simd128   which build of them is used, simd128 or relaxed-simd
 //   conformance=webgpu&filter=…&report=/path   runs the engine's conformance suite instead of joining, and posts
 //                     the result as JSON to a path of this host (tests only)
+//   measure=cpu&batch=1&sequence=128&rounds=20&report=/path   times an encoder instead (tests only)
 
 /** How often a worker that died is started again before a person has to ask for it. */
 const RESTARTS = 3;
@@ -203,6 +206,8 @@ function startWorker() {
     gateway: new URL("ipfs/", location.href).href.split("#")[0],
     token: address.get("token") ?? "",
     apis: address.get("apis") ?? "",
+    kernels: address.get("kernels") ?? "",
+    threads: address.get("threads") ?? "",
   };
   worker.postMessage({ kind: "start", config });
   worker.postMessage({ kind: "hidden", hidden: document.hidden });
@@ -264,25 +269,36 @@ async function join() {
   await watchBattery().catch(() => {});
 }
 
-/** Runs the suite and reports; the text at the top says how it went as well. */
-function conformance() {
+/** Runs the suite, or times an encoder, and reports; the text at the top says how it went as well. */
+function examine(kind) {
   const report = address.get("report");
   const finish = async (result) => {
     ended = true;
     put("headline", result.error ? "Failed" : "Finished");
     if (report) await fetch(new URL(report, location.origin), { method: "POST", body: JSON.stringify(result) });
-    put("explanation", result.error ?? `${result.cases.length} cases in ${result.seconds.toFixed(1)} s`);
+    put("explanation", result.error ?? (kind === "measure" ? `Runs of ${result.runs.join(", ")} ms`
+      : `${result.cases.length} cases in ${result.seconds.toFixed(1)} s`));
   };
-  put("headline", "Conformance");
-  put("explanation", `Running on ${address.get("conformance")}.`);
+  put("headline", kind === "measure" ? "Measuring" : "Conformance");
+  put("explanation", `Running on ${address.get(kind)}.`);
   newWorker(
     (message) => {
-      if (message.kind === "conformance") finish(JSON.parse(message.result));
+      if (message.kind === kind) finish(JSON.parse(message.result));
       else if (message.kind === "died") finish({ error: message.reason });
     },
     (reason) => finish({ error: reason }),
   );
-  worker.postMessage({ kind: "conformance", api: address.get("conformance"), filter: address.get("filter") ?? "" });
+  const given = (name) => address.get(name) ?? "";
+  worker.postMessage({
+    kind,
+    api: given(kind),
+    filter: given("filter"),
+    kernels: given("kernels"),
+    threads: given("threads"),
+    batch: Number(given("batch") || 1),
+    sequence: Number(given("sequence") || 128),
+    rounds: Number(given("rounds") || 20),
+  });
 }
 
 const label = address.get("label");
@@ -290,5 +306,6 @@ if (label) {
   put("label", label);
   find("label").hidden = false;
 }
-if (address.has("conformance")) conformance();
+const examined = ["conformance", "measure"].find((kind) => address.has(kind));
+if (examined) examine(examined);
 else join();

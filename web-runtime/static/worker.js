@@ -41,13 +41,21 @@ async function start(message) {
 async function conformance(message) {
   if (!runtime.conformance) throw new Error("this build of the runtime has no conformance suite");
   await initialise(MODULE);
-  tell({ kind: "conformance", result: await runtime.conformance(message.api, message.filter) });
+  const { api, filter, kernels, threads } = message;
+  tell({ kind: "conformance", result: await runtime.conformance(api, filter, kernels, threads) });
+}
+
+async function measure({ api, kernels, threads, batch, sequence, rounds }) {
+  if (!runtime.measure) throw new Error("this build of the runtime measures nothing");
+  await initialise(MODULE);
+  tell({ kind: "measure", result: await runtime.measure(api, kernels, threads, batch, sequence, rounds) });
 }
 
 self.addEventListener("message", (event) => {
   const message = event.data;
   if (message.kind === "start") start(message).catch(died);
   else if (message.kind === "conformance") conformance(message).catch(died);
+  else if (message.kind === "measure") measure(message).catch(died);
   else if (running) orders[message.kind](message);
   else early.push(message);
 });

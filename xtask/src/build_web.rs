@@ -1,8 +1,10 @@
 //! `cargo xtask build-web`: the browser runtime, from Rust to the files that a page loads.
 //!
-//! Four stages: cargo builds the module, wasm-bindgen (as a library, so that its version is the locked one) writes the
+//! Four stages: cargo builds the module and the kernels' modules (`kernels`), wasm-bindgen (as a library, so that its version is the locked one) writes the
 //! JavaScript around it, `wasm-opt` makes it smaller, and the static files are laid beside it. Cargo decides whether
 //! the first stage has work; the other three are skipped when nothing that enters them has changed.
+
+mod kernels;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,12 +77,14 @@ fn build_flavour(workspace: &Workspace, flavour: &Flavour) -> Result<()> {
     if !module.is_file() {
         bail!("{} was not built: is `{PACKAGE}` still a cdylib?", module.display());
     }
+    let kernels = kernels::BUILDS.iter().map(|kernels| kernels.build(workspace)).collect::<Result<Vec<_>>>()?;
     let statics = workspace.root.join("web-runtime/static");
     let dist = workspace.root.join("web-runtime").join(flavour.folder);
-    let stamp = fingerprint(&module, &statics)?;
+    let parts = Parts { module: &module, kernels: &kernels, statics: &statics };
+    let stamp = fingerprint(&parts)?;
     let unchanged = fs::read_to_string(dist.join(STAMP)).is_ok_and(|found| found == stamp);
     if !unchanged {
-        assemble(workspace, &module, &statics, &dist, &stamp)?;
+        assemble(workspace, &parts, &dist, &stamp)?;
     }
     report(&dist)?;
     let what = if unchanged { "unchanged" } else { "built" };
@@ -88,8 +92,16 @@ fn build_flavour(workspace: &Workspace, flavour: &Flavour) -> Result<()> {
     Ok(())
 }
 
+/// What a build is put together from.
+struct Parts<'a> {
+    module: &'a Path,
+    /// In the order of [`kernels::BUILDS`].
+    kernels: &'a [PathBuf],
+    statics: &'a Path,
+}
+
 /// Fills a fresh folder and swaps it in, so that a page never sees half a build.
-fn assemble(workspace: &Workspace, module: &Path, statics: &Path, dist: &Path, stamp: &str) -> Result<()> {
+fn assemble(workspace: &Workspace, parts: &Parts<'_>, dist: &Path, stamp: &str) -> Result<()> {
     let fresh = dist.with_extension("new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).with_context(|| format!("cannot empty {}", fresh.display()))?;
@@ -97,7 +109,7 @@ fn assemble(workspace: &Workspace, module: &Path, statics: &Path, dist: &Path, s
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let mut bindgen = wasm_bindgen_cli_support::Bindgen::new();
     bindgen
-        .input_path(module)
+        .input_path(parts.module)
         .out_name(STEM)
         .typescript(false)
         .remove_producers_section(true)
@@ -106,9 +118,13 @@ fn assemble(workspace: &Workspace, module: &Path, statics: &Path, dist: &Path, s
     bindgen.generate(&fresh).context("wasm-bindgen could not read the module")?;
     let generated = fresh.join(format!("{STEM}_bg.wasm"));
     optimise(workspace, &generated)?;
-    check_size(&generated)?;
-    if statics.is_dir() {
-        copy_tree(statics, &fresh)?;
+    check_size(&generated, MODULE_LIMIT_BYTES)?;
+    for kernels in kernels::lay_out(parts.kernels, &fresh)? {
+        optimise(workspace, &kernels)?;
+        check_size(&kernels, kernels::LIMIT_BYTES)?;
+    }
+    if parts.statics.is_dir() {
+        copy_tree(parts.statics, &fresh)?;
     }
     fs::write(fresh.join(STAMP), stamp)?;
     if dist.exists() {
@@ -131,30 +147,29 @@ fn optimise(workspace: &Workspace, module: &Path) -> Result<()> {
     fs::rename(&optimised, module).with_context(|| format!("cannot replace {}", module.display()))
 }
 
-fn check_size(module: &Path) -> Result<()> {
+fn check_size(module: &Path, limit: u64) -> Result<()> {
     let bytes = module.metadata().with_context(|| format!("cannot read {}", module.display()))?.len();
-    if bytes > MODULE_LIMIT_BYTES {
-        bail!(
-            "the runtime weighs {bytes} bytes, over the limit of {MODULE_LIMIT_BYTES}: `twiggy top` on {} tells why",
-            module.display()
-        );
+    if bytes > limit {
+        bail!("{} weighs {bytes} bytes, over the limit of {limit}: `twiggy top` tells why", module.display());
     }
     Ok(())
 }
 
-/// Everything that decides what `dist` will hold: the module, the static files, and how this program treats them.
-fn fingerprint(module: &Path, statics: &Path) -> Result<String> {
+/// Everything that decides what `dist` will hold: the modules, the static files, and how this program treats them.
+fn fingerprint(parts: &Parts<'_>) -> Result<String> {
+    let Parts { module, kernels, statics } = *parts;
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
     hash.update(WASM_OPT_LEVEL);
     let mut files = vec![module.to_path_buf()];
+    files.extend_from_slice(kernels);
     if statics.is_dir() {
         files.extend(workspace::files_below(statics)?);
     }
     for path in files {
         let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // Names are hashed as well: a static file that is renamed changes the build. The module's path does not enter,
-        // for it differs with the target directory.
+        // Names are hashed as well: a static file that is renamed changes the build. The modules' paths do not
+        // enter, for they differ with the target directory; their order is always the same.
         let name = path.strip_prefix(statics).unwrap_or(Path::new(""));
         hash.update(name.to_string_lossy().as_bytes());
         hash.update(u64::try_from(content.len())?.to_le_bytes());
@@ -218,6 +233,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("xtask-web-{name}-{}", std::process::id()));
         fs::create_dir_all(folder.join("static/inner")).expect("a temporary folder");
         fs::write(folder.join("module.wasm"), "module").expect("a temporary file");
+        fs::write(folder.join("kernels.wasm"), "kernels").expect("a temporary file");
         fs::write(folder.join("static/inner/page.html"), "page").expect("a temporary file");
         folder
     }
@@ -225,14 +241,19 @@ mod tests {
     #[test]
     fn the_fingerprint_changes_with_content_and_with_names() {
         let folder = scratch("fingerprint");
-        let of = || fingerprint(&folder.join("module.wasm"), &folder.join("static")).expect("files are there");
+        let (module, kernels, statics) = (folder.join("module.wasm"), [folder.join("kernels.wasm")], folder.join("static"));
+        let parts = Parts { module: &module, kernels: &kernels, statics: &statics };
+        let of = || fingerprint(&parts).expect("files are there");
         let first = of();
         assert_eq!(first, of());
         fs::write(folder.join("static/inner/page.html"), "pagf").expect("written");
         let second = of();
         assert_ne!(first, second);
         fs::rename(folder.join("static/inner/page.html"), folder.join("static/inner/index.html")).expect("renamed");
-        assert_ne!(second, of());
+        let third = of();
+        assert_ne!(second, third);
+        fs::write(&kernels[0], "other kernels").expect("written");
+        assert_ne!(third, of());
         fs::remove_dir_all(folder).expect("the folder is ours");
     }
 
@@ -249,10 +270,10 @@ mod tests {
     fn a_module_over_the_limit_is_refused() {
         let folder = scratch("limit");
         let module = folder.join("module.wasm");
-        check_size(&module).expect("six bytes are few");
+        check_size(&module, MODULE_LIMIT_BYTES).expect("six bytes are few");
         let file = fs::File::create(&module).expect("a temporary file");
         file.set_len(MODULE_LIMIT_BYTES + 1).expect("a sparse file");
-        assert!(check_size(&module).is_err());
+        assert!(check_size(&module, MODULE_LIMIT_BYTES).is_err());
         fs::remove_dir_all(folder).expect("the folder is ours");
     }
 }

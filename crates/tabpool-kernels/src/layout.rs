@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn heads_are_swapped_by_whole_rows() {
         let walk = Walk::transpose(&[2, 5, 3, 4], &[0, 2, 1, 3]).expect("few dimensions");
-        assert_eq!((walk.outer.len(), walk.width, walk.stride), (2, 4, 1));
+        assert_eq!((walk.outer.len(), walk.width, walk.stride), (3, 4, 1));
         assert_eq!([0, 1, 3, 5, 29].map(|row| walk.outer.offsets(row)[0]), [0, 12, 36, 4, 116]);
         let walk = Walk::slice(&[7, 5, 3], 0, 2, &[4, 5, 3]).expect("few dimensions");
         assert_eq!((walk.outer.len(), walk.width, walk.first), (0, 60, 30));

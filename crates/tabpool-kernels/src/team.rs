@@ -233,3 +233,6 @@ impl Team {
         park.wake(&self.ticket);
     }
 }
+
+#[cfg(test)]
+mod tests;

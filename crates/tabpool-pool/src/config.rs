@@ -81,7 +81,8 @@ impl WorkerSpec {
         self
     }
 
-    /// The threads a native worker computes with on the processor; one for each core where it is not said.
+    /// The threads a worker computes with on the processor; one for each core where it is not said, in browsers up to
+    /// eight.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);

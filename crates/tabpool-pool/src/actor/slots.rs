@@ -99,7 +99,8 @@ impl Actor {
         let commands = self.setup.commands.clone();
         match slot.browser.clone() {
             Some(plan) => {
-                let url = format!("{}/#token={token}", self.setup.url);
+                let threads = slot.spec.threads.map(|threads| format!("&threads={threads}")).unwrap_or_default();
+                let url = format!("{}/#token={token}{threads}", self.setup.url);
                 tokio::spawn(async move {
                     if let Some(ending) = ending {
                         let _ = ending.await;

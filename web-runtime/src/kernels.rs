@@ -1,0 +1,305 @@
+//! The processor as a browser offers it: the kernels' module, its memory, and the threads that share it.
+//!
+//! `static/kernels.js` chooses and opens the module. Weights, activations and steps live in its memory only; this side
+//! decides where ([`Arena`]), copies inputs in and outputs out, and calls.
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use js_sys::{Array, ArrayBuffer, Uint8Array};
+use tabpool_engine::EngineError;
+use tabpool_engine::cpu::tabpool_kernels::{Step, TileSize};
+use tabpool_engine::cpu::{CpuBackend, Placement, Processor};
+use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
+
+use crate::arena::Arena;
+use crate::navigator::{Scope, scope, thrown};
+
+/// Threads used where nobody says how many: beyond these, what an encoder's steps are cut into no longer keeps them busy.
+const MOST_THREADS: u32 = 8;
+
+/// Bytes of a page of WebAssembly memory.
+const PAGE: usize = 65536;
+
+/// Growing takes a moment, and more so where threads share the memory: it is done in steps of this many pages at least.
+const LEAST_GROWTH: usize = 16;
+
+#[wasm_bindgen(raw_module = "./kernels.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = hasRelaxedSimd)]
+    pub(crate) fn has_relaxed_simd() -> bool;
+    #[wasm_bindgen(js_name = canShareMemory)]
+    pub(crate) fn can_share_memory() -> bool;
+    #[wasm_bindgen(js_name = stackBytes)]
+    fn stack_bytes() -> usize;
+    #[wasm_bindgen(js_name = openKernels, catch)]
+    async fn open_kernels(relaxed: bool, threads: u32) -> Result<JsValue, JsValue>;
+}
+
+#[wasm_bindgen]
+extern "C" {
+    type Opened;
+    #[wasm_bindgen(method, getter)]
+    fn exports(this: &Opened) -> Exports;
+    #[wasm_bindgen(method, getter)]
+    fn memory(this: &Opened) -> Memory;
+    #[wasm_bindgen(method, getter)]
+    fn helpers(this: &Opened) -> Array;
+
+    type Memory;
+    #[wasm_bindgen(method, getter)]
+    fn buffer(this: &Memory) -> ArrayBuffer;
+    #[wasm_bindgen(method, catch)]
+    fn grow(this: &Memory, pages: usize) -> Result<usize, JsValue>;
+
+    type Helper;
+    #[wasm_bindgen(method)]
+    fn join(this: &Helper, lane: usize, stack: usize);
+    #[wasm_bindgen(method)]
+    fn end(this: &Helper);
+
+    /// The module's own functions.
+    type Exports;
+    #[wasm_bindgen(method, getter, js_name = "__heap_base")]
+    fn heap_base(this: &Exports) -> Global;
+    #[wasm_bindgen(method, catch)]
+    fn tile_rows(this: &Exports) -> Result<usize, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn tile_columns(this: &Exports) -> Result<usize, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn packs_left(this: &Exports) -> Result<usize, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn step_bytes(this: &Exports) -> Result<usize, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    #[expect(clippy::too_many_arguments, reason = "the module's signature is made of numbers")]
+    fn place(
+        this: &Exports,
+        stored: u32,
+        bytes: usize,
+        len: usize,
+        first: usize,
+        row: usize,
+        address: usize,
+        words: usize,
+    ) -> Result<u32, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn execute(this: &Exports, address: usize, count: usize) -> Result<u32, JsValue>;
+
+    type Global;
+    #[wasm_bindgen(method, getter)]
+    fn value(this: &Global) -> usize;
+}
+
+/// Which of the module's builds is wanted, and how many threads. What is left open, the browser decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelChoice {
+    /// Whether with relaxed SIMD.
+    pub(crate) relaxed: Option<bool>,
+    /// How many threads.
+    pub(crate) threads: Option<NonZeroU32>,
+}
+
+impl KernelChoice {
+    /// Reads the page's words: `simd128` or `relaxed-simd`, and a number, either of which may be empty.
+    pub(crate) fn parse(kernels: &str, threads: &str) -> Result<Self, String> {
+        let relaxed = match kernels {
+            "" => None,
+            "simd128" => Some(false),
+            "relaxed-simd" => Some(true),
+            other => return Err(format!("no kernels are called {other:?}: there are simd128 and relaxed-simd")),
+        };
+        let threads = match threads {
+            "" => None,
+            number => Some(number.parse().map_err(|_| format!("threads must be a number from 1 on, not {number:?}"))?),
+        };
+        Ok(Self { relaxed, threads })
+    }
+
+    /// What will be opened here: the instructions, and how many threads.
+    pub(crate) fn here(self, scope: &Scope) -> (bool, u32) {
+        let cores = scope.navigator().hardware_concurrency().unwrap_or(1).clamp(1, MOST_THREADS);
+        let threads = self.threads.map_or(cores, NonZeroU32::get);
+        (self.relaxed.unwrap_or_else(has_relaxed_simd), if can_share_memory() { threads } else { 1 })
+    }
+}
+
+/// The name of a build's instructions.
+pub(crate) fn instructions(relaxed: bool) -> &'static str {
+    if relaxed { "relaxed-simd" } else { "simd128" }
+}
+
+/// `1 thread`, `2 threads`.
+pub(crate) fn count_of_threads(threads: usize) -> String {
+    format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
+}
+
+/// Opens the kernels.
+///
+/// # Errors
+/// [`EngineError::Device`] where the module does not come, does not compile, or is another build's.
+pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineError> {
+    let (relaxed, threads) = choice.here(&scope());
+    let fail = |reason: String| EngineError::Device { doing: "opening the CPU kernels".to_owned(), reason };
+    let opened: Opened = open_kernels(relaxed, threads).await.map_err(|e| fail(thrown(&e)))?.unchecked_into();
+    let exports = opened.exports();
+    let asked = || -> Result<_, JsValue> {
+        let tile = TileSize {
+            rows: exports.tile_rows()?,
+            columns: exports.tile_columns()?,
+            packs_left: exports.packs_left()? != 0,
+        };
+        Ok((tile, exports.step_bytes()?))
+    };
+    let (tile, step_bytes) = asked().map_err(|e| fail(thrown(&e)))?;
+    if step_bytes != size_of::<Step>() {
+        let reason = format!("they are of another build: a step has {step_bytes} bytes, not {}", size_of::<Step>());
+        return Err(fail(reason));
+    }
+    let memory = opened.memory();
+    let arena = Arena::new(exports.heap_base().value(), memory.buffer().byte_length() as usize);
+    let helpers: Vec<Helper> = opened.helpers().iter().map(JsCast::unchecked_into).collect();
+    let kernels = Kernels {
+        description: format!("wasm {}, {}", instructions(relaxed), count_of_threads(helpers.len() + 1)),
+        exports,
+        memory,
+        tile,
+        helpers,
+        arena: RefCell::new(arena),
+        staging: Cell::default(),
+        broken: RefCell::default(),
+    };
+    for (helper, lane) in kernels.helpers.iter().zip(1..) {
+        let stack = kernels.allocate(stack_bytes(), "starting threads")?;
+        // A stack grows downwards from its end.
+        helper.join(lane, stack + stack_bytes());
+    }
+    Ok(CpuBackend::on(Rc::new(kernels)))
+}
+
+/// The open kernels.
+struct Kernels {
+    description: String,
+    exports: Exports,
+    memory: Memory,
+    tile: TileSize,
+    helpers: Vec<Helper>,
+    arena: RefCell<Arena>,
+    /// Where blocks of weights wait to be put in place: address and bytes.
+    staging: Cell<(usize, usize)>,
+    /// Why nothing can be executed any more.
+    broken: RefCell<Option<String>>,
+}
+
+impl Kernels {
+    /// A view of memory. Made anew each time: growing replaces the buffer.
+    fn view(&self, address: usize, len: usize) -> Uint8Array {
+        // Both are below 2^32, as all addresses here.
+        Uint8Array::new_with_byte_offset_and_length(&self.memory.buffer(), address as u32, len as u32)
+    }
+
+    /// After a trap, or with a thread lost, memory cannot be trusted.
+    fn check(&self, doing: &str, result: Result<u32, JsValue>) -> Result<(), EngineError> {
+        let reason = match result {
+            Ok(0) => return Ok(()),
+            Ok(_) => format!("{doing}: a thread of the kernels was lost"),
+            Err(e) => format!("{doing}: {}", thrown(&e)),
+        };
+        *self.broken.borrow_mut() = Some(reason.clone());
+        Err(EngineError::DeviceLost { reason })
+    }
+
+    fn whole(&self) -> Result<(), EngineError> {
+        match &*self.broken.borrow() {
+            Some(reason) => Err(EngineError::DeviceLost { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Room for a block on its way into place. Blocks are cut to one size at most, so this grows once or twice.
+    fn stage(&self, bytes: &[u8]) -> Result<usize, EngineError> {
+        let (address, room) = self.staging.get();
+        if room >= bytes.len() {
+            return Ok(address);
+        }
+        self.staging.take();
+        if room > 0 {
+            self.arena.borrow_mut().give(address, room);
+        }
+        let address = self.allocate(bytes.len(), "placing weights")?;
+        self.staging.set((address, bytes.len()));
+        Ok(address)
+    }
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        for helper in &self.helpers {
+            helper.end();
+        }
+    }
+}
+
+// SAFETY: the arena gives out each stretch of the module's memory once, from the end of its statics on, at cache lines, and
+// what was used before is filled with zeros.
+unsafe impl Processor for Kernels {
+    fn description(&self) -> String {
+        self.description.clone()
+    }
+
+    fn tile(&self) -> TileSize {
+        self.tile
+    }
+
+    fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    fn allocate(&self, bytes: usize, doing: &str) -> Result<usize, EngineError> {
+        let fail = |reason: String| EngineError::OutOfMemory { doing: doing.to_owned(), reason };
+        let mut arena = self.arena.borrow_mut();
+        let taken = match arena.take(bytes) {
+            Some(taken) => taken,
+            None => {
+                let missing = arena.missing(bytes).ok_or_else(|| fail(format!("{bytes} bytes cannot be addressed")))?;
+                let pages = missing.div_ceil(PAGE);
+                // Where the generous step is refused, the needed one may not be.
+                let grown = self.memory.grow(pages.max(LEAST_GROWTH)).or_else(|_| self.memory.grow(pages));
+                grown.map_err(|e| fail(format!("{pages} pages of wasm memory: {}", thrown(&e))))?;
+                arena.grown(self.memory.buffer().byte_length() as usize);
+                arena.take(bytes).ok_or_else(|| fail(format!("{bytes} bytes after growing")))?
+            }
+        };
+        self.view(taken.address, taken.stale).fill(0, 0, taken.stale as u32);
+        Ok(taken.address)
+    }
+
+    unsafe fn free(&self, address: usize, bytes: usize) {
+        self.arena.borrow_mut().give(address, bytes);
+    }
+
+    unsafe fn write(&self, address: usize, bytes: *const u8, len: usize) {
+        let own: ArrayBuffer = wasm_bindgen::memory().unchecked_into::<Memory>().buffer();
+        // JavaScript reads this module's memory, so padding without a value is nothing to worry about.
+        let from = Uint8Array::new_with_byte_offset_and_length(&own, bytes.addr() as u32, len as u32);
+        self.view(address, len).set(&from, 0);
+    }
+
+    unsafe fn read(&self, address: usize, bytes: &mut [u8]) {
+        self.view(address, bytes.len()).copy_to(bytes);
+    }
+
+    unsafe fn place(&self, placement: Placement, bytes: &[u8]) -> Result<(), EngineError> {
+        self.whole()?;
+        let staged = self.stage(bytes)?;
+        self.view(staged, bytes.len()).copy_from(bytes);
+        let Placement { stored, first, packed_rows_of, address, len } = placement;
+        let row = packed_rows_of.unwrap_or(0);
+        self.check("placing weights", self.exports.place(stored as u32, staged, bytes.len(), first, row, address, len))
+    }
+
+    unsafe fn execute(&self, address: usize, count: usize) -> Result<(), EngineError> {
+        self.whole()?;
+        self.check("executing a program", self.exports.execute(address, count))
+    }
+}

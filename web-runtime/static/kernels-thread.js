@@ -1,0 +1,28 @@
+// A thread of the CPU kernels: instantiates the module that its leader compiled, over the leader's memory, and helps until
+// it is ended. Once it helps it handles no message any more.
+
+import { imports } from "./kernels.js";
+
+let exports = null;
+
+self.onmessage = (event) => {
+  const message = event.data;
+  if (message.kind === "prepare") {
+    try {
+      exports = new WebAssembly.Instance(message.module, imports(message.memory)).exports;
+      self.postMessage({ kind: "ready" });
+    } catch (error) {
+      self.postMessage({ kind: "failed", reason: String(error?.message ?? error) });
+    }
+  } else if (message.kind === "join") {
+    // The instance was made with the leader's stack; nothing has been called on it yet.
+    exports.__stack_pointer.value = message.stack;
+    try {
+      exports.help(message.lane);
+    } catch (error) {
+      // A trap. The leader must not wait for what this thread had taken.
+      exports.abandon();
+      throw error;
+    }
+  }
+};

@@ -1,0 +1,119 @@
+// Opens the CPU kernels: one of four builds of a small WebAssembly module apart from the runtime's (see the crate
+// `tabpool-kernel-module`). Which one is decided here: relaxed SIMD where the engine knows it, shared memory and helper
+// threads where the page is isolated from other origins. The runtime calls this from its worker.
+
+/** One relaxed fused multiplication and addition: an engine without them rejects the module. */
+const RELAXED_PROBE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 19, 1, 17, 0, 65, 1, 253, 15, 65, 2, 253, 15, 65, 3,
+  253, 15, 253, 133, 2, 11,
+]);
+/** Pages of the shared memory at its start: what `build-web` tells the linker. */
+const INITIAL_PAGES = 16;
+/** How far it may grow. Some systems reserve all of it at once; where they refuse, less is asked for. */
+const MAXIMUM_PAGES = [65536, 32768, 16384, 8192];
+/** How long a helper has to start. The first run waits for no helper that comes later. */
+const HELPER_START_MS = 5000;
+/** A helper's stack. The kernels use a few kilobytes. */
+const STACK_BYTES = 65536;
+
+export function hasRelaxedSimd() {
+  return WebAssembly.validate(RELAXED_PROBE);
+}
+
+export function canShareMemory() {
+  return globalThis.crossOriginIsolated === true && typeof SharedArrayBuffer === "function";
+}
+
+/**
+ * Compiles and instantiates the kernels: `relaxed` says with which instructions, `threads` how many are wanted, the
+ * calling one included. Gives the instance's exports, its memory, and helpers that wait for `join`.
+ */
+export async function openKernels(relaxed, threads) {
+  const shared = threads > 1 && canShareMemory();
+  const name = `kernels-${relaxed ? "relaxed-simd" : "simd128"}${shared ? "-shared" : ""}.wasm`;
+  const module = await compile(new URL(name, import.meta.url));
+  if (!shared) {
+    const instance = await WebAssembly.instantiate(module, {});
+    return { exports: instance.exports, memory: instance.exports.memory, helpers: [] };
+  }
+  const memory = sharedMemory();
+  const instance = await WebAssembly.instantiate(module, imports(memory));
+  const starting = Array.from({ length: threads - 1 }, () => startHelper(module, memory));
+  const helpers = (await Promise.all(starting)).filter((helper) => helper !== null);
+  return { exports: instance.exports, memory, helpers };
+}
+
+async function compile(url) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url.pathname}: ${response.status} ${response.statusText}`);
+  return WebAssembly.compileStreaming(response);
+}
+
+function sharedMemory() {
+  let refused;
+  for (const maximum of MAXIMUM_PAGES) {
+    try {
+      return new WebAssembly.Memory({ initial: INITIAL_PAGES, maximum, shared: true });
+    } catch (error) {
+      refused = error;
+    }
+  }
+  throw refused;
+}
+
+/** What the module asks of JavaScript. The words it waits for are among its statics, which the first view covers. */
+export function imports(memory) {
+  const words = new Int32Array(memory.buffer);
+  return {
+    env: {
+      memory,
+      park: (address, seen, milliseconds) => {
+        Atomics.wait(words, address >>> 2, seen, milliseconds < 0 ? Infinity : milliseconds);
+      },
+      wake: (address) => Atomics.notify(words, address >>> 2),
+    },
+  };
+}
+
+/** A worker with an instance of its own, or null where it does not come up: then there is one thread less. */
+function startHelper(module, memory) {
+  return new Promise((resolve) => {
+    const worker = new Worker(new URL("kernels-thread.js", import.meta.url), { type: "module" });
+    const settle = (helper, why) => {
+      clearTimeout(timer);
+      if (helper === null) {
+        worker.terminate();
+        console.warn(`tabpool: a thread of the kernels did not start: ${why}`);
+      }
+      resolve(helper);
+    };
+    const timer = setTimeout(() => settle(null, `silent for ${HELPER_START_MS} ms`), HELPER_START_MS);
+    worker.onerror = (event) => settle(null, event.message ?? "its script could not be loaded");
+    worker.onmessage = (event) => {
+      if (event.data.kind === "ready") settle(new Helper(worker), "");
+      else settle(null, event.data.reason);
+    };
+    worker.postMessage({ kind: "prepare", module, memory });
+  });
+}
+
+class Helper {
+  #worker;
+
+  constructor(worker) {
+    this.#worker = worker;
+  }
+
+  /** Becomes the thread of a lane, with a stack that ends at this address. It helps until it is ended. */
+  join(lane, stack) {
+    this.#worker.postMessage({ kind: "join", lane, stack });
+  }
+
+  end() {
+    this.#worker.terminate();
+  }
+}
+
+export function stackBytes() {
+  return STACK_BYTES;
+}
