@@ -48,11 +48,13 @@ const STAMP: &str = ".built-from";
 
 /// The verb.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    if !arguments.is_empty() {
-        bail!("usage: cargo xtask build-web");
-    }
+    let flavour = match arguments {
+        [] => &RELEASE,
+        [one] if one == "--conformance" => &CONFORMANCE,
+        _ => bail!("usage: cargo xtask build-web [--conformance]"),
+    };
     setup::ensure(workspace, Needs::Build)?;
-    build(workspace)
+    build_flavour(workspace, flavour)
 }
 
 /// Builds what is not built; set-up must have run.

@@ -1,5 +1,6 @@
 //! What every command takes, and the list of commands.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
@@ -14,6 +15,10 @@ pub(crate) struct Arguments {
     /// Where models, browser profiles and measurements are kept [default: the platform's data folder]
     #[arg(long, global = true, env = "TABPOOL_DATA_DIR", value_name = "FOLDER", hide_env_values = true)]
     pub(crate) data_dir: Option<PathBuf>,
+
+    /// Threads of each worker on the processor [default: one for each core]
+    #[arg(long, global = true, env = "TABPOOL_THREADS", value_name = "COUNT", hide_env_values = true)]
+    pub(crate) threads: Option<NonZeroUsize>,
 
     /// Say what happens, on standard error; twice for details
     #[arg(short, long, global = true, action = ArgAction::Count)]

@@ -1,5 +1,6 @@
 //! What every command is given: where data lies, what the terminal can show, and whether somebody wants an end.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -15,6 +16,8 @@ use crate::terminal::Terminal;
 /// What every command is given.
 pub(crate) struct Context {
     pub(crate) data_dir: PathBuf,
+    /// Threads of each worker on the processor, where somebody said how many.
+    pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) terminal: Terminal,
     pub(crate) bars: Bars,
     pub(crate) interrupt: Interrupt,
@@ -33,7 +36,8 @@ impl Context {
             }
         };
         let terminal = Terminal::look();
-        Ok(Self { data_dir, terminal, bars: Bars::new(&terminal), interrupt: Interrupt::watch()? })
+        let threads = arguments.threads;
+        Ok(Self { data_dir, threads, terminal, bars: Bars::new(&terminal), interrupt: Interrupt::watch()? })
     }
 
     /// The models of the data folder.

@@ -29,6 +29,10 @@ pub(crate) enum Measuring {
 /// A builder as commands use it: data where the program keeps it, profiles that keep weights.
 pub(crate) fn builder(context: &Context, targets: &[Target]) -> AcceleratorBuilder {
     let builder = Accelerator::builder().data_dir(&context.data_dir).profile(Profile::Kept);
+    let builder = match context.threads {
+        Some(threads) => builder.threads(threads),
+        None => builder,
+    };
     targets.iter().fold(builder, |builder, target| builder.on(*target))
 }
 

@@ -20,7 +20,7 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
 /// Waiting as JavaScript does it. WebAssembly's own instruction for it is not stable in Rust yet.
 struct Atomics;
 
-#[cfg(target_feature = "atomics")]
+#[cfg(feature = "shared")]
 mod imports {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
@@ -32,21 +32,21 @@ mod imports {
 }
 
 impl Park for Atomics {
-    #[cfg(target_feature = "atomics")]
+    #[cfg(feature = "shared")]
     fn wait(&self, word: &AtomicU32, seen: u32, milliseconds: u32) {
         imports::park(core::ptr::from_ref(word).addr(), seen, i32::try_from(milliseconds).unwrap_or(-1));
     }
 
-    #[cfg(target_feature = "atomics")]
+    #[cfg(feature = "shared")]
     fn wake(&self, word: &AtomicU32) {
         imports::wake(core::ptr::from_ref(word).addr());
     }
 
     /// One thread waits for nobody.
-    #[cfg(not(target_feature = "atomics"))]
+    #[cfg(not(feature = "shared"))]
     fn wait(&self, _: &AtomicU32, _: u32, _: u32) {}
 
-    #[cfg(not(target_feature = "atomics"))]
+    #[cfg(not(feature = "shared"))]
     fn wake(&self, _: &AtomicU32) {}
 
     fn gives_up(&self) -> bool {
@@ -128,7 +128,7 @@ unsafe extern "C" fn execute(address: usize, count: usize) -> u32 {
 ///
 /// # Safety
 /// The promises of [`Team::help`]; this instance's stack is its own.
-#[cfg(target_feature = "atomics")]
+#[cfg(feature = "shared")]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn help(lane: usize) {
     // SAFETY: the caller's promise.
@@ -136,7 +136,7 @@ unsafe extern "C" fn help(lane: usize) {
 }
 
 /// A helper trapped: whoever waits for it need not.
-#[cfg(target_feature = "atomics")]
+#[cfg(feature = "shared")]
 #[unsafe(no_mangle)]
 extern "C" fn abandon() {
     TEAM.abandon(&Atomics);

@@ -2,6 +2,7 @@
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub struct AcceleratorBuilder {
     workers: Vec<WorkerSpec>,
     targets: Vec<Target>,
     profile: Profile,
+    threads: Option<NonZeroUsize>,
     listen: Option<SocketAddr>,
     ready_within: Duration,
 }
@@ -66,6 +68,7 @@ impl Default for AcceleratorBuilder {
             workers: Vec::new(),
             targets: Vec::new(),
             profile: Profile::Kept,
+            threads: None,
             listen: None,
             ready_within: Duration::from_secs(60),
         }
@@ -98,6 +101,13 @@ impl AcceleratorBuilder {
     /// found again.
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
+        self
+    }
+
+    /// The threads that workers compute with on the processor, where they are not given as
+    /// [`AcceleratorBuilder::worker`]s; one for each core where it is not said.
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
         self
     }
 
@@ -174,7 +184,10 @@ impl AcceleratorBuilder {
                 .await
                 .map_err(|_| Error::Interrupted { doing: "looking for browsers" })?;
             for spec in workers_for(&self.targets, &found, self.profile)? {
-                pool = pool.worker(spec);
+                pool = pool.worker(match self.threads {
+                    Some(threads) => spec.threads(threads),
+                    None => spec,
+                });
             }
         }
         let pool = pool.build().await?;

@@ -73,6 +73,7 @@ impl Kernels {
             workspace
                 .cargo("build")
                 .args(["--package", PACKAGE, "--target", target::TRIPLE, "--profile", "web", "--quiet"])
+                .args(self.shared.then_some(["--features", "shared"]).into_iter().flatten())
                 .arg("--target-dir")
                 .arg(&target)
                 .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")),
