@@ -76,7 +76,9 @@ fn product(isa: Isa, m: usize, k: usize, n: usize, right: Right, function: Funct
 fn products(c: &mut Criterion) {
     for isa in Isa::all() {
         let mut group = c.benchmark_group(format!("product/{}", isa.name()));
-        for (m, k, n) in [(1, 384, 384), (16, 384, 1536), (128, 384, 384), (128, 384, 1536), (128, 1536, 384), (1024, 384, 1536)] {
+        for (m, k, n) in
+            [(1, 384, 384), (16, 384, 1536), (128, 384, 384), (128, 384, 1536), (128, 1536, 384), (1024, 384, 1536)]
+        {
             group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
             for (name, right, function) in [
                 ("packed", Right::Packed, Function::Identity),

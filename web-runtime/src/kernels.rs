@@ -72,7 +72,6 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn step_bytes(this: &Exports) -> Result<usize, JsValue>;
     #[wasm_bindgen(method, catch)]
-    #[expect(clippy::too_many_arguments, reason = "the module's signature is made of numbers")]
     fn place(
         this: &Exports,
         stored: u32,

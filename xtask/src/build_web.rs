@@ -243,7 +243,8 @@ mod tests {
     #[test]
     fn the_fingerprint_changes_with_content_and_with_names() {
         let folder = scratch("fingerprint");
-        let (module, kernels, statics) = (folder.join("module.wasm"), [folder.join("kernels.wasm")], folder.join("static"));
+        let (module, kernels, statics) =
+            (folder.join("module.wasm"), [folder.join("kernels.wasm")], folder.join("static"));
         let parts = Parts { module: &module, kernels: &kernels, statics: &statics };
         let of = || fingerprint(&parts).expect("files are there");
         let first = of();

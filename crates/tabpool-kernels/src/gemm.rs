@@ -217,22 +217,43 @@ impl Target {
     }
 }
 
-/// Packs a right operand of `k` rows and `n` columns into the beginning of `out`.
+/// Packs a right operand of `k` rows and `n` columns into the beginning of `out`. Along rows or along columns elements
+/// are contiguous.
 pub(crate) fn pack_right(tile: TileSize, b: Matrix<'_>, k: usize, n: usize, out: &mut [f32]) {
     let nr = tile.columns;
     for (panel, out) in out[..packed_right_len(tile, k, n)].chunks_exact_mut(nr * k).enumerate() {
         let columns = nr.min(n - panel * nr);
-        for (step, out) in out.chunks_exact_mut(nr).enumerate() {
-            let first = step * b.row_stride + panel * nr * b.column_stride;
-            if b.column_stride == 1 {
-                out[..columns].copy_from_slice(&b.elements[first..][..columns]);
-            } else {
-                for (j, out) in out[..columns].iter_mut().enumerate() {
-                    *out = b.elements[first + j * b.column_stride];
-                }
-            }
-            out[columns..].fill(0.0);
+        if columns < nr {
+            out.fill(0.0);
         }
+        if b.column_stride == 1 {
+            for (step, out) in out.chunks_exact_mut(nr).enumerate() {
+                copy(&b.elements[step * b.row_stride + panel * nr..][..columns], out);
+            }
+            continue;
+        }
+        let column = |j: usize| &b.elements[(panel * nr + j) * b.column_stride..][..k];
+        for j in (0..columns / 4 * 4).step_by(4) {
+            pack_four([column(j), column(j + 1), column(j + 2), column(j + 3)], &mut out[j..], nr);
+        }
+        for j in columns / 4 * 4..columns {
+            for (&v, out) in column(j).iter().zip(out[j..].iter_mut().step_by(nr)) {
+                *out = v;
+            }
+        }
+    }
+}
+
+/// Copies a few elements to the beginning of `out`, four at a time: a call to copy memory takes longer than that.
+#[inline(always)]
+fn copy(from: &[f32], out: &mut [f32]) {
+    let (fours, rest) = from.as_chunks::<4>();
+    let (out_fours, out) = out.split_at_mut(fours.len() * 4);
+    for (from, out) in fours.iter().zip(out_fours.as_chunks_mut::<4>().0) {
+        *out = *from;
+    }
+    for (from, out) in rest.iter().zip(out) {
+        *out = *from;
     }
 }
 

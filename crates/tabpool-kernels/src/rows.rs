@@ -4,6 +4,8 @@
 //! and the error of a long sum shrinks on the way.
 
 use crate::isa::{Isa, vectorised};
+#[cfg(target_arch = "wasm32")]
+use crate::math::{Number, Vector};
 use crate::math::{exp, larger, square_root};
 
 const LANES: usize = 16;
@@ -87,6 +89,7 @@ vectorised! {
 }
 
 /// `exp(x - most)` of each element, in place, and their sum, in one pass.
+#[cfg(not(target_arch = "wasm32"))]
 #[inline(always)]
 fn exponentials(row: &mut [f32], most: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -106,6 +109,26 @@ fn exponentials(row: &mut [f32], most: f32) -> f32 {
         #[inline(always)]
         |a, b| a + b,
     )
+}
+
+/// The same with a browser's vectors.
+#[cfg(target_arch = "wasm32")]
+#[inline(always)]
+fn exponentials(row: &mut [f32], most: f32) -> f32 {
+    let most = Vector::splat(most);
+    let mut sums = [Vector::splat(0.0); 2];
+    let (pairs, rest) = row.as_chunks_mut::<8>();
+    for pair in pairs {
+        for (x, sum) in pair.as_chunks_mut::<4>().0.iter_mut().zip(&mut sums) {
+            let y = exp(Vector::load(x) - most);
+            y.store(x);
+            *sum = *sum + y;
+        }
+    }
+    Vector::map_in_place(rest, |x| exp(x - most));
+    let mut lanes = [0.0; 4];
+    (sums[0] + sums[1]).store(&mut lanes);
+    lanes.iter().chain(&*rest).sum()
 }
 
 vectorised! {

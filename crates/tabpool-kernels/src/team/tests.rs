@@ -45,10 +45,8 @@ impl Chain {
         for (i, x) in rows[0].iter_mut().enumerate() {
             *x = i as f32;
         }
-        let spans: Vec<Span> = rows
-            .iter_mut()
-            .map(|row| Span { address: row.as_mut_ptr().expose_provenance(), len: row.len() })
-            .collect();
+        let spans: Vec<Span> =
+            rows.iter_mut().map(|row| Span { address: row.as_mut_ptr().expose_provenance(), len: row.len() }).collect();
         let step = |pair: &[Span]| {
             let operands = [pair[0], Span::NONE, Span::NONE, Span::NONE, Span::NONE];
             Step::new(Kernel::Unary(Function::Neg), operands, pair[1], threads)

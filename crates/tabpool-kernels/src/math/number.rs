@@ -1,0 +1,226 @@
+//! What functions are computed on: one number, or a browser's vector of four.
+
+use core::ops::{Add, Div, Mul, Neg, Sub};
+
+/// 1.5 * 2^23: what is added to a small number becomes a whole number in the low bits of the sum.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
+
+/// A number, or several at once.
+pub(crate) trait Number:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    /// This number everywhere.
+    fn splat(x: f32) -> Self;
+    /// `self * factor + addend`, rounded once where that is faster.
+    fn fused(self, factor: Self, addend: Self) -> Self;
+    /// `self` where it is larger, otherwise the other.
+    fn larger(self, other: Self) -> Self;
+    /// `self` where it is smaller, otherwise the other.
+    fn smaller(self, other: Self) -> Self;
+    /// `then` where `self` is less than the other, otherwise `otherwise`.
+    fn where_less(self, other: Self, then: Self, otherwise: Self) -> Self;
+    fn absolute(self) -> Self;
+    fn square_root(self) -> Self;
+    /// Two factors whose product is two to the power that was added to [`ROUNDER`].
+    fn powers_of_two(self) -> [Self; 2];
+    /// Applies a function to each element, in place.
+    fn map_in_place(values: &mut [f32], f: impl Fn(Self) -> Self);
+    /// Applies a function to each element of `x`.
+    fn map(x: &[f32], out: &mut [f32], f: impl Fn(Self) -> Self);
+}
+
+/// What loops compute with on this target.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) type Vector = f32;
+/// What loops compute with on this target.
+#[cfg(target_arch = "wasm32")]
+pub(crate) type Vector = four::Four;
+
+impl Number for f32 {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn fused(self, factor: Self, addend: Self) -> Self {
+        self * factor + addend
+    }
+
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        super::larger(self, other)
+    }
+
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        super::smaller(self, other)
+    }
+
+    #[inline(always)]
+    fn where_less(self, other: Self, then: Self, otherwise: Self) -> Self {
+        if self < other { then } else { otherwise }
+    }
+
+    #[inline(always)]
+    fn absolute(self) -> Self {
+        self.abs()
+    }
+
+    #[inline(always)]
+    fn square_root(self) -> Self {
+        super::square_root(self)
+    }
+
+    #[inline(always)]
+    fn powers_of_two(self) -> [Self; 2] {
+        let power = |n: i32| f32::from_bits((n.wrapping_add(127).cast_unsigned()) << 23);
+        let whole = self.to_bits().wrapping_sub(ROUNDER.to_bits()).cast_signed();
+        let half = whole >> 1;
+        [power(half), power(whole - half)]
+    }
+
+    #[inline(always)]
+    fn map_in_place(values: &mut [f32], f: impl Fn(Self) -> Self) {
+        for v in values.iter_mut() {
+            *v = f(*v);
+        }
+    }
+
+    #[inline(always)]
+    fn map(x: &[f32], out: &mut [f32], f: impl Fn(Self) -> Self) {
+        for (y, &x) in out.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod four {
+    use core::arch::wasm32::{
+        f32x4, f32x4_abs, f32x4_add, f32x4_div, f32x4_lt, f32x4_mul, f32x4_neg, f32x4_pmax, f32x4_pmin, f32x4_splat,
+        f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shr, i32x4_splat, i32x4_sub, v128, v128_bitselect,
+        v128_load, v128_store,
+    };
+    use core::ops::{Add, Div, Mul, Neg, Sub};
+
+    use super::{Number, ROUNDER};
+
+    /// A browser's vector.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Four(v128);
+
+    impl Four {
+        #[inline(always)]
+        pub(crate) fn load(x: &[f32; 4]) -> Self {
+            // SAFETY: there are sixteen bytes; WebAssembly needs no alignment.
+            Self(unsafe { v128_load(x.as_ptr().cast()) })
+        }
+
+        #[inline(always)]
+        pub(crate) fn store(self, x: &mut [f32; 4]) {
+            // SAFETY: as for `load`.
+            unsafe { v128_store(x.as_mut_ptr().cast(), self.0) };
+        }
+    }
+
+    macro_rules! operator {
+        ($($trait:ident $name:ident $instruction:ident),*) => {$(
+            impl $trait for Four {
+                type Output = Self;
+                #[inline(always)]
+                fn $name(self, other: Self) -> Self {
+                    Self($instruction(self.0, other.0))
+                }
+            }
+        )*};
+    }
+    operator!(Add add f32x4_add, Sub sub f32x4_sub, Mul mul f32x4_mul, Div div f32x4_div);
+
+    impl Neg for Four {
+        type Output = Self;
+        #[inline(always)]
+        fn neg(self) -> Self {
+            Self(f32x4_neg(self.0))
+        }
+    }
+
+    impl Number for Four {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            Self(f32x4_splat(x))
+        }
+
+        #[inline(always)]
+        fn fused(self, factor: Self, addend: Self) -> Self {
+            #[cfg(target_feature = "relaxed-simd")]
+            return Self(core::arch::wasm32::f32x4_relaxed_madd(self.0, factor.0, addend.0));
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            return self * factor + addend;
+        }
+
+        // `pmax(a, b)` is `b` where that is larger, otherwise `a`.
+        #[inline(always)]
+        fn larger(self, other: Self) -> Self {
+            Self(f32x4_pmax(other.0, self.0))
+        }
+
+        #[inline(always)]
+        fn smaller(self, other: Self) -> Self {
+            Self(f32x4_pmin(other.0, self.0))
+        }
+
+        #[inline(always)]
+        fn where_less(self, other: Self, then: Self, otherwise: Self) -> Self {
+            Self(v128_bitselect(then.0, otherwise.0, f32x4_lt(self.0, other.0)))
+        }
+
+        #[inline(always)]
+        fn absolute(self) -> Self {
+            Self(f32x4_abs(self.0))
+        }
+
+        #[inline(always)]
+        fn square_root(self) -> Self {
+            Self(f32x4_sqrt(self.0))
+        }
+
+        #[inline(always)]
+        fn powers_of_two(self) -> [Self; 2] {
+            let power = |n: v128| Self(i32x4_shl(i32x4_add(n, i32x4_splat(127)), 23));
+            let whole = i32x4_sub(self.0, f32x4_splat(ROUNDER));
+            let half = i32x4_shr(whole, 1);
+            [power(half), power(i32x4_sub(whole, half))]
+        }
+
+        #[inline(always)]
+        fn map_in_place(values: &mut [f32], f: impl Fn(Self) -> Self) {
+            let (whole, rest) = values.as_chunks_mut::<4>();
+            for x in whole {
+                f(Self::load(x)).store(x);
+            }
+            map_rest(rest, f);
+        }
+
+        #[inline(always)]
+        fn map(x: &[f32], out: &mut [f32], f: impl Fn(Self) -> Self) {
+            let (whole, rest) = x.as_chunks::<4>();
+            let (out, out_rest) = out.as_chunks_mut::<4>();
+            for (y, x) in out.iter_mut().zip(whole) {
+                f(Self::load(x)).store(y);
+            }
+            out_rest.copy_from_slice(rest);
+            map_rest(out_rest, f);
+        }
+    }
+
+    /// Fewer than four numbers, by the same instructions, so that a result does not depend on its place.
+    #[inline(always)]
+    fn map_rest(rest: &mut [f32], f: impl Fn(Four) -> Four) {
+        for x in rest {
+            let mut one = [0.0; 4];
+            f(Four(f32x4(*x, 0.0, 0.0, 0.0))).store(&mut one);
+            *x = one[0];
+        }
+    }
+}
