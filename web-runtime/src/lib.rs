@@ -54,9 +54,9 @@ mod timers;
 
 #[cfg(all(target_family = "wasm", feature = "conformance"))]
 pub use conformance::conformance;
-#[cfg(all(target_family = "wasm", feature = "conformance"))]
-pub use measure::measure;
 #[cfg(target_family = "wasm")]
 pub use lane::lane;
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+pub use measure::measure;
 #[cfg(target_family = "wasm")]
 pub use runtime::{Config, Runtime, start};
