@@ -72,7 +72,7 @@ pub struct WorkerIdentity {
 }
 
 /// A GPU (or its software stand-in, or a CPU) as the worker describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Adapter {
     /// `nvidia`, `google`, `mesa`, …
     pub vendor: String,
@@ -307,6 +307,23 @@ pub struct ModelLoad {
     pub outcome: Outcome,
 }
 
+/// The variants of a kernel that a worker timed for one class of shapes.
+#[derive(Clone, Debug)]
+pub struct KernelTuning {
+    /// When it was told.
+    pub at: Timestamp,
+    /// On whose device.
+    pub worker: Arc<WorkerIdentity>,
+    /// The API the kernel runs on.
+    pub api: Api,
+    /// The kernel and the class, as in `gemm m128 n384 k384`.
+    pub class: String,
+    /// The variant that won.
+    pub winner: String,
+    /// Every variant with the time of one launch; `None` where it failed. The winner is added where it is missing.
+    pub timings: Vec<(String, Option<Duration>)>,
+}
+
 /// The pool as a whole, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct PoolSample {
@@ -349,6 +366,8 @@ pub enum Event {
     ModelLoad(ModelLoad),
     /// A regular sample of the pool.
     PoolSample(PoolSample),
+    /// A class of kernels was tuned.
+    KernelTuning(KernelTuning),
 }
 
 macro_rules! event_from {
@@ -361,7 +380,7 @@ macro_rules! event_from {
     )+};
 }
 
-event_from!(Inference, Connection, ModelLoad, PoolSample);
+event_from!(Inference, Connection, ModelLoad, PoolSample, KernelTuning);
 
 #[cfg(test)]
 mod tests {

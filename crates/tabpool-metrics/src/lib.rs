@@ -57,13 +57,15 @@ mod reader;
 mod report;
 mod rows;
 mod store;
+mod tuning;
 
 pub use error::{FlushError, OpenError, QueryError};
 pub use event::{
-    Adapter, Api, Bucket, Connection, ConnectionEvent, Event, Inference, ModelIdentity, ModelLoad, Outcome, PoolSample,
-    Precision, Timestamp, WorkerIdentity,
+    Adapter, Api, Bucket, Connection, ConnectionEvent, Event, Inference, KernelTuning, ModelIdentity, ModelLoad,
+    Outcome, PoolSample, Precision, Timestamp, WorkerIdentity,
 };
 pub use queue::{Flush, RecorderStats};
 pub use reader::{Answer, Reader};
 pub use report::{Connections, Contender, Day, Latency, Loads, PoolPeaks, Regression, Report, ReportFilter, Totals};
 pub use store::{MetricsStore, Recorder, StoreOptions};
+pub use tuning::{TuningInForce, TuningKey};

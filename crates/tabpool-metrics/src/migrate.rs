@@ -18,8 +18,10 @@ pub(crate) struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "initial", sql: include_str!("../migrations/0001_initial.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", sql: include_str!("../migrations/0001_initial.sql") },
+    Migration { version: 2, name: "kernel_timings", sql: include_str!("../migrations/0002_kernel_timings.sql") },
+];
 
 /// Brings the database up to date (writing) or makes sure that it is (reading).
 pub(crate) fn migrate(connection: &mut Connection, path: &Path, access: Access) -> Result<(), OpenError> {

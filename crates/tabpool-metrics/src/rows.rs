@@ -11,7 +11,9 @@ use std::time::Duration;
 use duckdb::types::{TimeUnit, Value};
 use duckdb::{Appender, ToSql, params};
 
-use crate::event::{Connection, Event, Inference, ModelLoad, Outcome, PoolSample, Timestamp, WorkerIdentity, micros};
+use crate::event::{
+    Connection, Event, Inference, KernelTuning, ModelLoad, Outcome, PoolSample, Timestamp, WorkerIdentity, micros,
+};
 
 /// Names, versions, ids.
 const NAME_BYTES: usize = 512;
@@ -29,10 +31,12 @@ pub(crate) enum Table {
     Connections,
     ModelLoads,
     PoolSamples,
+    KernelTimings,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 4] = [Self::Inferences, Self::Connections, Self::ModelLoads, Self::PoolSamples];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Inferences, Self::Connections, Self::ModelLoads, Self::PoolSamples, Self::KernelTimings];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -40,6 +44,7 @@ impl Table {
             Self::Connections => "connections",
             Self::ModelLoads => "model_loads",
             Self::PoolSamples => "pool_samples",
+            Self::KernelTimings => "kernel_timings",
         }
     }
 
@@ -49,6 +54,7 @@ impl Table {
             Event::Connection(_) => Self::Connections,
             Event::ModelLoad(_) => Self::ModelLoads,
             Event::PoolSample(_) => Self::PoolSamples,
+            Event::KernelTuning(_) => Self::KernelTimings,
         }
     }
 }
@@ -60,6 +66,7 @@ pub(crate) fn append(appender: &mut Appender<'_>, run: i64, event: &Event) -> du
         Event::Connection(event) => connection(appender, run, event),
         Event::ModelLoad(event) => model_load(appender, run, event),
         Event::PoolSample(event) => pool_sample(appender, run, event),
+        Event::KernelTuning(event) => kernel_tuning(appender, run, event),
     }
 }
 
@@ -170,6 +177,31 @@ fn pool_sample(appender: &mut Appender<'_>, run: i64, event: &PoolSample) -> duc
         big(event.host_rss_bytes),
         big(event.browsers_memory_bytes),
     ] as &[&dyn ToSql])
+}
+
+/// One row for each variant. A winner that was not timed, the only one there was, is a row without a time.
+fn kernel_tuning(appender: &mut Appender<'_>, run: i64, event: &KernelTuning) -> duckdb::Result<()> {
+    let who = Who::of(&event.worker);
+    let untimed = event.timings.iter().all(|(variant, _)| *variant != event.winner);
+    let rows = event.timings.iter().map(|(variant, time)| (variant, *time));
+    for (variant, time) in rows.chain(untimed.then_some((&event.winner, None))) {
+        appender.append_row(params![
+            run,
+            at(event.at),
+            who.browser,
+            who.browser_version,
+            who.os,
+            who.vendor,
+            who.architecture,
+            who.description,
+            event.api.as_str(),
+            name(&event.class),
+            name(variant),
+            time.map(|time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)),
+            *variant == event.winner,
+        ] as &[&dyn ToSql])?;
+    }
+    Ok(())
 }
 
 /// The columns that most tables have in common.

@@ -22,7 +22,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
-use crate::{PoolError, PoolEvent, WorkerSpec, WorkerView};
+use crate::tuning::Tunings;
+use crate::{PoolError, PoolEvent, TuningPolicy, WorkerSpec, WorkerView};
 use links::Worker;
 pub(crate) use requests::Job;
 use requests::Request;
@@ -71,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) views: watch::Sender<Vec<WorkerView>>,
     pub(crate) counters: Arc<Mutex<Counters>>,
     pub(crate) sample_every: Duration,
+    pub(crate) tuning: TuningPolicy,
+    pub(crate) tunings: Tunings,
 }
 
 pub(crate) struct Actor {

@@ -10,7 +10,7 @@ use tabpool_browser::{BrowserKind, GpuMode, SearchPaths};
 use tabpool_protocol::ApiKind;
 use tabpool_scheduler::{Api, Config, WorkerKind};
 
-use crate::{PoolError, ResourcePool};
+use crate::{PoolError, ResourcePool, TuningPolicy};
 
 /// What a model works on: decides which browser is tried first, until measurements say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,6 +115,7 @@ pub struct PoolBuilder {
     pub(crate) scheduler: Config,
     pub(crate) bridge: BridgeConfig,
     pub(crate) sample_every: Duration,
+    pub(crate) tuning: TuningPolicy,
     preferences: Vec<(ModelKind, BrowserKind)>,
 }
 
@@ -131,6 +132,7 @@ impl Default for PoolBuilder {
             scheduler: Config::default(),
             bridge: BridgeConfig::default(),
             sample_every: Duration::from_secs(1),
+            tuning: TuningPolicy::default(),
             preferences: Vec::new(),
         }
     }
@@ -183,6 +185,12 @@ impl PoolBuilder {
     /// The link's settings.
     pub fn bridge(mut self, config: BridgeConfig) -> Self {
         self.bridge = config;
+        self
+    }
+
+    /// How workers tune their kernels.
+    pub fn tuning(mut self, policy: TuningPolicy) -> Self {
+        self.tuning = policy;
         self
     }
 

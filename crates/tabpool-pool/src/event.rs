@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tabpool_bridge::WorkerId;
-use tabpool_protocol::{ApiKind, Capabilities, LoadStats};
+use tabpool_protocol::{ApiKind, Capabilities, LoadStats, TunedClass};
 use tabpool_scheduler::WorkerKind;
 
 /// Where a slot or a worker is in its life.
@@ -102,6 +102,15 @@ pub enum PoolEvent {
         api: ApiKind,
         /// What it cost.
         stats: LoadStats,
+    },
+    /// A load found the fastest variants of its kernels.
+    Tuned {
+        /// The worker.
+        worker: WorkerId,
+        /// The API.
+        api: ApiKind,
+        /// The winners, with what every variant took.
+        found: Vec<TunedClass>,
     },
     /// A program could not be loaded.
     LoadFailed {

@@ -37,6 +37,7 @@ mod native;
 mod pool;
 mod server;
 mod target;
+mod tuning;
 
 pub use config::{ModelKind, PoolBuilder, Profile, WorkerSpec};
 pub use error::PoolError;
@@ -46,3 +47,4 @@ pub use model::{Answer, ModelHandle, ModelRequest, Timing};
 pub use pool::ResourcePool;
 pub use tabpool_bridge::WorkerId;
 pub use target::{ParseTargetError, Target};
+pub use tuning::TuningPolicy;

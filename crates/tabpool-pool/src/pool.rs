@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::actor::{Actor, Command, Setup};
 use crate::metrics::Counters;
 use crate::model::ModelEntry;
+use crate::tuning::Tunings;
 use crate::{
     Answer, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerState, WorkerView,
 };
@@ -97,6 +98,7 @@ impl ResourcePool {
         } else {
             MetricsStore::in_memory(options)?
         };
+        let known = if builder.tuning.starts_anew() { Vec::new() } else { metrics.reader()?.tunings()? };
         let profiles = data_dir.join("profiles");
         let plans = plans(&builder, &profiles).await?;
 
@@ -131,6 +133,8 @@ impl ResourcePool {
             views: publish,
             counters: Arc::clone(&counters),
             sample_every: builder.sample_every,
+            tuning: builder.tuning,
+            tunings: Tunings::new(known),
         })?;
         let actor = Some(tokio::spawn(actor.run(inbox, bridge_events)));
         let shared = Shared {

@@ -9,7 +9,7 @@ use crate::{Message, VERSION};
 pub const HEADER_LEN: usize = 16;
 
 /// The kinds this version knows; see [`Message`].
-const KINDS: [u8; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 64, 65, 66, 67, 68, 69, 70, 71];
+const KINDS: [u8; 19] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 64, 65, 66, 67, 68, 69, 70, 71, 72];
 
 /// How large frames may be.
 #[derive(Clone, Copy, Debug)]
@@ -200,7 +200,7 @@ mod tests {
     use tabpool_tensor::Tensor;
 
     use super::{Frame, FrameError, Limits};
-    use crate::{ApiKind, Capabilities, Hello, LoadStats, Message, RunStats};
+    use crate::{ApiKind, Capabilities, Hello, LoadStats, Message, RunStats, TunedClass};
 
     fn run() -> Frame {
         Frame {
@@ -244,6 +244,8 @@ mod tests {
             Message::Loaded { program: 1, api: ApiKind::WebGpu, stats: LoadStats::default() },
             Message::Finished { attempt: 1, stats: RunStats::default() },
             Message::Bye { reason: "done".to_owned() },
+            Message::Tune { api: ApiKind::WebGpu, budget_ms: 1000, known: vec![TunedClass::default()] },
+            Message::Tuned { api: ApiKind::WebGpu, found: vec![TunedClass::default()] },
         ];
         for message in others {
             let frame = Frame::from(message);

@@ -33,11 +33,13 @@ mod capabilities;
 mod frame;
 mod message;
 mod session;
+mod tuning;
 
 pub use capabilities::{AdapterInfo, ApiKind, ApiReport, Capabilities, DeviceClass};
 pub use frame::{Frame, FrameError, HEADER_LEN, Limits};
 pub use message::{FaultKind, Hello, LoadStats, Message, RefusalCode, RunStats, WorkerStatus};
 pub use session::{HostEvent, HostSession, SessionConfig, SessionError, WorkerEvent, WorkerSession};
+pub use tuning::TunedClass;
 
 /// The newest protocol version this crate speaks.
 pub const VERSION: u8 = 1;

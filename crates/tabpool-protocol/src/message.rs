@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiKind, Capabilities};
+use crate::{ApiKind, Capabilities, TunedClass};
 
 /// The first frame of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +233,22 @@ pub enum Message {
         /// What the device said.
         reason: String,
     },
+    /// 10, host to worker: how to tune kernels for an API, sent before its first load, and what is known of the device.
+    Tune {
+        /// The API.
+        api: ApiKind,
+        /// How long one load may spend on timing variants, in milliseconds.
+        budget_ms: u32,
+        /// Winners of earlier sessions.
+        known: Vec<TunedClass>,
+    },
+    /// 72, worker to host: winners that a load found.
+    Tuned {
+        /// The API.
+        api: ApiKind,
+        /// The winners.
+        found: Vec<TunedClass>,
+    },
 }
 
 impl Message {
@@ -257,6 +273,8 @@ impl Message {
             Message::Failed { .. } => 69,
             Message::Status(_) => 70,
             Message::DeviceLost { .. } => 71,
+            Message::Tune { .. } => 10,
+            Message::Tuned { .. } => 72,
         }
     }
 }

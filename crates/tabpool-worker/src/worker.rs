@@ -3,13 +3,14 @@
 mod outbox;
 mod run;
 mod serve;
+mod tune;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tabpool_engine::{Backend, Executable};
+use tabpool_engine::{Backend, Executable, Tuning};
 use tabpool_protocol::{
     ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, SessionError, VERSION, WorkerEvent, WorkerSession,
 };
@@ -67,6 +68,8 @@ pub struct Worker {
     link: RefCell<Option<WorkerSession>>,
     session: RefCell<Option<String>>,
     devices: RefCell<BTreeMap<ApiKind, Device>>,
+    /// How to tune, and what is known, by API; outlives its device.
+    tunings: RefCell<BTreeMap<ApiKind, Tuning>>,
     programs: RefCell<HashMap<(u64, ApiKind), Held>>,
     requests: RefCell<HashMap<u64, Pending>>,
     outbox: RefCell<Outbox>,
@@ -85,6 +88,7 @@ impl Worker {
             link: RefCell::default(),
             session: RefCell::default(),
             devices: RefCell::default(),
+            tunings: RefCell::default(),
             programs: RefCell::default(),
             requests: RefCell::default(),
             outbox: RefCell::default(),

@@ -6,3 +6,4 @@ mod opening;
 mod reports;
 mod samples;
 mod text;
+mod tunings;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tabpool_bridge::{LinkError, WorkerLink};
-use tabpool_metrics::{Adapter, Connection, ConnectionEvent, ModelLoad, Outcome, Timestamp, WorkerIdentity};
-use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, WorkerStatus};
+use tabpool_metrics::{Adapter, Connection, ConnectionEvent, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity};
+use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, TunedClass, WorkerStatus};
 use tabpool_scheduler::{Api, Event, Fault, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 
 use super::Actor;
 use crate::PoolEvent;
 use crate::target::{protocol_api, scheduler_api};
+use crate::tuning;
 
 /// Loads that failed for want of a block are tried again this often; a block that is corrupt stays so.
 const CONTENT_TRIES: u32 = 2;
@@ -45,6 +46,16 @@ impl Worker {
             description: if info.description.is_empty() { info.device.clone() } else { info.description.clone() },
         });
         Arc::new(WorkerIdentity { adapter: adapter.unwrap_or_default(), ..(*self.identity).clone() })
+    }
+
+    /// Its device as tunings tell devices apart. A worker that came by itself only claims what it is: what it measured is
+    /// kept apart from what the pool's own workers did.
+    fn tuning_key(&self, api: ApiKind) -> TuningKey {
+        let mut key = tuning::key(&self.identity_for(scheduler_api(api)), metrics_api(scheduler_api(api)));
+        if self.slot.is_none() {
+            key.browser.push_str(" (joined)");
+        }
+        key
     }
 }
 
@@ -97,6 +108,7 @@ impl Actor {
         self.workers.insert(id, worker);
         self.worker_connection(id, ConnectionEvent::Joined, String::new());
         self.tell(PoolEvent::Joined { worker: tabpool_bridge::WorkerId(id.0), slot: slot.map(|s| s.0), kind });
+        self.send_tunings(id, &apis);
         let credits = u32::from(self.setup_credits());
         let apis = apis.into_iter().map(scheduler_api).collect();
         self.handle(Event::Joined { worker: id, slot, kind, apis, credits });
@@ -217,6 +229,7 @@ impl Actor {
                     worker.status = status;
                 }
             }
+            Message::Tuned { api, found } => self.tuned(id, api, found),
             Message::DeviceLost { api, reason } => self.device_lost(id, scheduler_api(api), &reason),
             // The session lets no other frame of a worker through.
             _ => {}
@@ -273,6 +286,33 @@ impl Actor {
         for (program, api) in gone {
             self.handle(Event::Unloaded { worker: id, program, api });
         }
+    }
+
+    /// Tells a worker that has just joined how to tune, and what is known of its devices. A link that is full already is
+    /// about to be lost; the worker then tunes by itself.
+    fn send_tunings(&self, id: WorkerId, apis: &[ApiKind]) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        for &api in apis {
+            let known = self.setup.tunings.of(&worker.tuning_key(api));
+            let message = Message::Tune { api, budget_ms: self.setup.tuning.budget_ms(), known };
+            if let Err(e) = worker.link.send(message.into()) {
+                tracing::warn!(worker = %worker.link.id(), error = %e, "could not send what is known of its kernels");
+            }
+        }
+    }
+
+    /// A worker found winners: they are kept for the next one with that device.
+    fn tuned(&mut self, id: WorkerId, api: ApiKind, found: Vec<TunedClass>) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let (key, identity) = (worker.tuning_key(api), worker.identity_for(scheduler_api(api)));
+        let api_here = metrics_api(scheduler_api(api));
+        let found: Vec<_> = found.into_iter().take(TunedClass::MOST).collect();
+        let kept: Vec<_> = found.into_iter().filter(|one| self.setup.tunings.keep(&key, one.clone())).collect();
+        let identity = Arc::new(WorkerIdentity { browser: key.browser, ..(*identity).clone() });
+        for one in &kept {
+            self.setup.recorder.record(tuning::event(Arc::clone(&identity), api_here, one.clone()));
+        }
+        self.tell(PoolEvent::Tuned { worker: tabpool_bridge::WorkerId(id.0), api, found: kept });
     }
 
     fn record_load(&self, id: WorkerId, program: ProgramId, api: Api, stats: &LoadStats, outcome: Outcome) {

@@ -81,7 +81,7 @@ impl WorkerSession {
                 return Ok(None);
             }
             (State::Open(_), Message::Pong { .. }) => return Ok(None),
-            (State::Open(_), message) if (3..=6).contains(&kind) => {
+            (State::Open(_), message) if matches!(kind, 3..=6 | 10) => {
                 return Ok(Some(WorkerEvent::Frame(Frame { id: frame.id, message, tensors: frame.tensors })));
             }
             _ => SessionError::Unexpected(kind),

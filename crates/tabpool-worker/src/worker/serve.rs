@@ -27,6 +27,7 @@ impl Worker {
                 self.programs.borrow_mut().remove(&(program, api));
             }
             Message::Run { program, api, attempt } => self.start_run(id, program, api, attempt, tensors),
+            Message::Tune { api, budget_ms, known } => self.tune(api, budget_ms, known),
             Message::Cancel { attempt } => {
                 if let Some(pending) = self.requests.borrow_mut().get_mut(&id)
                     && pending.attempt == attempt
@@ -91,7 +92,9 @@ impl Worker {
                 this.env.send(Frame::from(message).encode());
             }
         });
-        let loaded = backend.load(&program, &blocks).await.map_err(|e| {
+        let loaded = backend.load(&program, &blocks).await;
+        self.tell_winners(api, &*backend);
+        let loaded = loaded.map_err(|e| {
             self.check_device(api, &e);
             (fault(&e), format!("{name}: {e}"))
         })?;
@@ -125,8 +128,12 @@ impl Worker {
         let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight + lanes - 1 };
         let mut devices = self.devices.borrow_mut();
         // Two first loads may have raced to here; the first one's device is the one both use.
-        let device =
-            devices.entry(api).or_insert_with(|| Device { backend, gate: Gate::new(width), ends: Ends::new(lanes) });
+        let device = devices.entry(api).or_insert_with(|| {
+            if let Some(tuning) = self.tunings.borrow().get(&api) {
+                backend.tune(tuning.clone());
+            }
+            Device { backend, gate: Gate::new(width), ends: Ends::new(lanes) }
+        });
         Ok(Rc::clone(&device.backend))
     }
 
