@@ -7,7 +7,8 @@
 //! - `tab` is the `Environment` of a `tabpool_worker::Worker`;
 //! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
 //! - `lane` spreads WebNN over workers nested in that one (`static/lane.js`);
-//! - `gateway` fetches blocks of weights, `opfs` keeps them, `shelf` decides which ones go when there is no room;
+//! - `gateway` fetches blocks of weights, `opfs` keeps them, `pack` lays them out in one file and decides
+//!   which ones go when there is no room;
 //! - `kernels` opens the CPU kernels, a module of their own, `arena` gives out its memory;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.
 //!
@@ -19,9 +20,9 @@ mod arena;
 #[cfg(any(target_family = "wasm", test))]
 mod identity;
 #[cfg(any(target_family = "wasm", test))]
-mod retry;
+mod pack;
 #[cfg(any(target_family = "wasm", test))]
-mod shelf;
+mod retry;
 
 #[cfg(target_family = "wasm")]
 mod activity;

@@ -18,10 +18,8 @@ use crate::link::{Address, Ending, Order, State, keep};
 use crate::opfs::Opfs;
 use crate::page::Note;
 use crate::tab::Tab;
-use crate::timers::{Interval, sleep};
+use crate::timers::Interval;
 
-/// How long joining waits for the count of cached blocks. The count goes on without it.
-const SURVEY_MS: u32 = 300;
 /// Orders of a person that were not carried out yet; more are not listened to.
 const MOST_ORDERS: usize = 4;
 
@@ -81,9 +79,9 @@ pub async fn start(config: Config) -> Result<Runtime, JsValue> {
     let only = chosen(&config.apis().unwrap_or_default()).map_err(|e| JsValue::from_str(&e))?;
     let (kernels, threads) = (config.kernels().unwrap_or_default(), config.threads().unwrap_or_default());
     let kernels = KernelChoice::parse(&kernels, &threads).map_err(|e| JsValue::from_str(&e))?;
-    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), open_cache());
+    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), Opfs::open());
     let (cache, trouble) = match cache {
-        Ok(cache) => (Some(cache), None),
+        Ok(cache) => (Some(Rc::new(cache)), None),
         Err(reason) => (None, Some(reason)),
     };
     let gateway = Gateway::new(config.gateway(), cache.is_some());
@@ -236,19 +234,6 @@ fn refusal(code: RefusalCode) -> &'static str {
 /// The APIs named, separated by commas.
 fn chosen(names: &str) -> Result<Vec<ApiKind>, String> {
     names.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::parse).collect()
-}
-
-async fn open_cache() -> Result<Rc<Opfs>, String> {
-    let cache = Rc::new(Opfs::open().await?);
-    let (counted, survey) = futures::channel::oneshot::channel::<()>();
-    let surveyed = Rc::clone(&cache);
-    spawn_local(async move {
-        surveyed.survey().await;
-        // Nobody waits where the count took longer than joining should.
-        let _ = counted.send(());
-    });
-    futures::future::select(survey, std::pin::pin!(sleep(SURVEY_MS))).await;
-    Ok(cache)
 }
 
 fn tell_facts(capabilities: &Capabilities, cache_trouble: Option<String>) {

@@ -45,8 +45,8 @@ pub use tabpool_models::{Dim, InputSpec, OutputSpec, Signature};
 pub use tabpool_pipelines::{TextEncoder, cosine_similarity, similarity_matrix};
 pub use tabpool_pool::{
     Answer, ModelHandle, ModelKind, ModelRequest, ParseTargetError, PoolBuilder, PoolError, PoolEvent, PoolMetrics,
-    Profile, ResourcePool, Target, Timing, WorkerId, WorkerSpec, WorkerState, WorkerView,
+    Profile, ResourcePool, Target, Timing, TuningPolicy, WorkerId, WorkerSpec, WorkerState, WorkerView,
 };
-pub use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, LoadStats};
+pub use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, LoadStats, TunedClass};
 pub use tabpool_scheduler::WorkerKind;
 pub use tabpool_tensor::{DType, Shape, Tensor, TensorError};

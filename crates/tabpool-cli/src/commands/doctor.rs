@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use tabpool::{Accelerator, Discovery, Profile, SearchPaths, WorkerSpec, WorkerView, discover};
+use tabpool::{Accelerator, Discovery, Profile, SearchPaths, Target, WorkerSpec, WorkerView, discover};
 use tabpool_browser::{Machine, RenderNode, Severity, diagnose_on};
 
 use crate::context::Context;
@@ -17,6 +17,7 @@ use crate::quantity::milliseconds;
 use crate::session::{Measuring, with_accelerator};
 
 mod show;
+mod tune;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -25,9 +26,32 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_launch: bool,
 
+    /// Time every kernel's variants on every worker, keep the winners, and show them
+    #[arg(long, conflicts_with = "no_launch")]
+    tune: bool,
+
+    #[command(flatten)]
+    tuning: Tune,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What `--tune` works with.
+#[derive(Debug, Args)]
+struct Tune {
+    /// The sentence encoder whose kernels are tuned: a name in the library, or its folder
+    #[arg(long, requires = "tune", default_value = "all-MiniLM-L6-v2", value_name = "NAME|FOLDER")]
+    model: String,
+
+    /// How long each load may take to time variants
+    #[arg(long, requires = "tune", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    budget: u64,
+
+    /// Where to tune, as in chromium:webgpu; may be given several times [default: every browser found, and native]
+    #[arg(long, requires = "tune", value_name = "TARGET")]
+    on: Vec<Target>,
 }
 
 /// Everything found.
@@ -101,6 +125,9 @@ struct ApiFound {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verdict> {
+    if arguments.tune {
+        return tune::run(&arguments.tuning, arguments.json, context).await;
+    }
     let spinner = context.bars.spinner("looking for browsers");
     let folder = context.data_dir.clone();
     let looking = async {
