@@ -244,3 +244,41 @@ impl Export<'_> {
         Ok((found.shape().to_vec(), values))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::{BertSizes, export_bert};
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+    }
+
+    /// Whether and how often bytes occur in others.
+    fn count(bytes: &[u8], wanted: &[u8]) -> usize {
+        bytes.windows(wanted.len()).filter(|window| *window == wanted).count()
+    }
+
+    #[test]
+    fn a_file_holds_the_nodes_and_weights_of_every_layer() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("model.onnx");
+        export_bert(&fixture("bert_odd"), &path).expect("it is a BERT");
+        let sizes = BertSizes::read(&fixture("bert_odd")).expect("it is a BERT");
+        let bytes = std::fs::read(path).expect("it was written");
+        // As node types they are preceded by their field's number and length.
+        assert_eq!(count(&bytes, b"\x22\x07Softmax"), sizes.layers);
+        assert_eq!(count(&bytes, b"\x22\x06MatMul"), sizes.layers * 8);
+        assert_eq!(count(&bytes, b"\x22\x12LayerNormalization"), sizes.layers * 2 + 1);
+        let table = sizes.vocabulary * sizes.hidden * 4;
+        assert!(bytes.len() > table, "the largest table alone takes {table} bytes");
+    }
+
+    #[test]
+    fn what_is_no_bert_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let error = export_bert(&fixture("distilbert"), &folder.path().join("x")).expect_err("it is a DistilBERT");
+        assert!(error.to_string().contains("config.json") && error.to_string().contains("distilbert"), "{error}");
+    }
+}

@@ -7,6 +7,8 @@
 //!
 //! Nothing here is a constant of an earlier run: ratios come from this run's figures, and what failed is shown as failed.
 
+#![expect(clippy::print_stdout, reason = "what is measured is shown as it comes: a whole run takes half an hour")]
+
 mod case;
 mod contender;
 mod goals;
@@ -37,7 +39,7 @@ use crate::onnx::export_bert;
 use case::{Case, Reference, Subject};
 use contender::{Entrant, Place, Surroundings};
 use machine::Machine;
-use measure::{interleaved, two_at_once};
+use measure::{Measured, interleaved, two_at_once};
 use onnxruntime::WebSetup;
 use ours::Host;
 use page::Starter;
@@ -48,6 +50,8 @@ use start::Start;
 
 /// Tokens of the case by which openings are measured.
 const START_TOKENS: usize = 128;
+/// Rounds by which one of the peer's builds is chosen.
+const CHOOSING_ROUNDS: usize = 3;
 
 /// Where the peers are, our model, and where results go.
 #[derive(Clone, Debug)]
@@ -119,10 +123,8 @@ impl Bench<'_> {
         for on in browsers {
             for (api, threads) in self.settings(on) {
                 let ours = Entrant::Tab { on: on.clone(), api, threads };
-                let peer = Entrant::Page {
-                    on: on.clone(),
-                    setup: WebSetup::of(api, threads.unwrap_or(1)).build(&self.options.onnxruntime_build)?,
-                };
+                let setup = self.best_setup(on, api, threads.unwrap_or(1), report).await?;
+                let peer = Entrant::Page { on: on.clone(), setup };
                 let heading = Heading { browser: on.kind.name().to_owned(), api, threads };
                 self.pair(&heading, [ours, peer], &mut references, report).await?;
             }
@@ -135,6 +137,46 @@ impl Bench<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The peer's build that is fastest here: where it has several for an API, each runs the smallest case, in turn. Which
+    /// one leads differs by browser and by adapter, and a peer that is not at its best proves nothing.
+    async fn best_setup(
+        &self,
+        on: &Installed,
+        api: ApiKind,
+        threads: usize,
+        report: &mut Report,
+    ) -> Result<WebSetup, Fault> {
+        if !self.options.onnxruntime_build.is_empty() {
+            return WebSetup::of(api, threads).build(&self.options.onnxruntime_build);
+        }
+        let smallest =
+            self.cases().into_iter().min_by_key(|case| case.batch * case.sequence * case.subject.sizes.hidden);
+        let (Some(case), ApiKind::WebGpu) = (smallest, api) else { return Ok(WebSetup::of(api, threads)) };
+        let reference = References::default().of(&case, self.here, &self.folders.out.join("references")).await?;
+        let builds = ["webgpu", "jspi", "all"];
+        let setups = builds.map(|name| WebSetup::of(api, threads).build(name));
+        let mut places = Vec::new();
+        for setup in &setups {
+            let setup = setup.as_ref().map_err(ToString::to_string)?.clone();
+            places.push(Place::new(self.here, Entrant::Page { on: on.clone(), setup }));
+        }
+        let mut each: Vec<&mut Place<'_>> = places.iter_mut().collect();
+        let outcomes = interleaved(&mut each, &case, &reference, CHOOSING_ROUNDS).await;
+        let mut best: Option<(f64, usize)> = None;
+        for (at, outcome) in outcomes.iter().enumerate() {
+            let median = outcome.measured().map(Measured::median);
+            if let Some(median) = median.filter(|median| best.is_none_or(|(fastest, _)| *median < fastest)) {
+                best = Some((median, at));
+            }
+        }
+        for mut place in places {
+            place.empty().await;
+        }
+        let chosen = builds[best.map_or(0, |(_, at)| at)];
+        report.choice(on.kind.name(), chosen, builds.iter().copied().zip(outcomes).collect(), self.folders)?;
+        WebSetup::of(api, threads).build(chosen)
     }
 
     /// The APIs of a browser that are wanted.
@@ -165,7 +207,8 @@ impl Bench<'_> {
         let threads = self.most_threads();
         for on in browsers {
             for api in self.apis(on) {
-                let start = Start { here: self.here, on, api, threads, case: &case, reference: &reference };
+                let setup = report.chosen_setup(on.kind.name(), api, threads)?;
+                let start = Start { here: self.here, on, api, setup, case: &case, reference: &reference };
                 let [ours, peer] = start.measure(if self.options.quick { 1 } else { 3 }).await;
                 let browser = on.kind.name().to_owned();
                 report.start(StartRow { browser, api, ours, peer }, self.folders)?;
@@ -206,8 +249,11 @@ impl Bench<'_> {
         let (mut ours, mut peer) = (Place::new(self.here, ours), Place::new(self.here, peer));
         for case in self.cases() {
             let reference = references.of(&case, self.here, &self.folders.out.join("references")).await?;
-            let outcomes = interleaved(&mut [&mut ours, &mut peer], &case, &reference, self.options.rounds()).await;
-            report.row(Row::new(heading, &case, outcomes, &ours.device), self.folders)?;
+            let rounds = self.options.rounds();
+            let mut outcomes = interleaved(&mut [&mut ours, &mut peer], &case, &reference, rounds).await;
+            let (Some(its), Some(own)) = (outcomes.pop(), outcomes.pop()) else { continue };
+            let devices = [ours.device.clone(), peer.device.clone()];
+            report.row(Row::new(heading, &case, [own, its], devices), self.folders)?;
         }
         if heading.api == ApiKind::WebNn {
             for case in self.cases().iter().filter(|case| case.sequence == START_TOKENS) {

@@ -60,7 +60,7 @@ pub(super) struct Surroundings {
 enum Contender {
     Ours(Worker),
     Web(Web),
-    Native(Native),
+    Native(Box<Native>),
 }
 
 /// An entrant's place: filled when it is first needed, and again after what it held was lost.
@@ -92,6 +92,7 @@ impl<'a> Place<'a> {
             }
             Entrant::Page { on, setup } => {
                 let page = Page::open(&here.server, &here.starter, on, "onnxruntime-web.html").await?;
+                self.device = setup.name();
                 Contender::Web(Web::new(page, setup.clone()))
             }
             Entrant::Worker { at } => {
@@ -102,7 +103,7 @@ impl<'a> Place<'a> {
             Entrant::Process { threads } => {
                 let native = Native::start(&here.packages, &here.models, *threads).await?;
                 self.device = format!("onnxruntime {}", native.version);
-                Contender::Native(native)
+                Contender::Native(Box::new(native))
             }
         };
         if matches!(self.entrant, Entrant::Tab { .. } | Entrant::Page { .. }) {

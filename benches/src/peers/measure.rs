@@ -13,7 +13,7 @@ const WARM_UP: usize = 2;
 /// A warm-up run this long is the only one: a second would cost minutes and change little.
 const LONG: f64 = 5e3;
 /// Rounds are over when this much time is, but not before [`FEWEST`].
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_secs(40);
 const FEWEST: usize = 3;
 /// Between two turns, so that what one left running (threads that spin, buffers that are freed) has ended.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -63,17 +63,17 @@ pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
     sorted.get(sorted.len().saturating_sub(1) * percent.min(100) / 100).copied().unwrap_or(f64::NAN)
 }
 
-/// Warms both up and runs them in turn, each in every round. One that fails is out; the other goes on, so that its figures
+/// Warms all up and runs them in turn, each in every round. One that fails is out; the others go on, so that their figures
 /// are had all the same.
-pub(super) async fn interleaved<const N: usize>(
-    places: &mut [&mut Place<'_>; N],
+pub(super) async fn interleaved(
+    places: &mut [&mut Place<'_>],
     case: &Case,
     reference: &Reference,
     rounds: usize,
-) -> [Outcome; N] {
-    let mut outcomes = [const { Outcome::Failed(String::new()) }; N];
-    for (place, outcome) in places.iter_mut().zip(&mut outcomes) {
-        *outcome = warm_up(place, case, reference).await;
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(places.len());
+    for place in &mut *places {
+        outcomes.push(warm_up(place, case, reference).await);
     }
     let begin = Instant::now();
     for round in 0..rounds {

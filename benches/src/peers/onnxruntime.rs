@@ -53,6 +53,11 @@ impl WebSetup {
         Ok(self)
     }
 
+    /// What it is, for the record.
+    pub(super) fn name(&self) -> String {
+        format!("onnxruntime-web, {}", self.library)
+    }
+
     /// The command that makes a page open a session.
     pub(super) fn opening(&self, case: &Case) -> Value {
         let provider = match self.api {

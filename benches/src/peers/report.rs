@@ -12,6 +12,7 @@ use super::case::Case;
 use super::goals;
 use super::machine::Machine;
 use super::measure::{Measured, Outcome, percentile};
+use super::onnxruntime::WebSetup;
 use super::peaks::Peak;
 use super::pipeline::Embedded;
 use super::start::{Opening, Openings};
@@ -30,15 +31,15 @@ pub(super) struct Row {
     pub(super) model: String,
     pub(super) batch: usize,
     pub(super) sequence: usize,
-    /// What our side computed on, as it says itself.
-    device: String,
+    /// What each side computed on, or is, as it says itself.
+    devices: [String; 2],
     pub(super) gigaflops: f64,
     pub(super) ours: Outcome,
     pub(super) peer: Outcome,
 }
 
 impl Row {
-    pub(super) fn new(heading: &Heading, case: &Case, [ours, peer]: [Outcome; 2], device: &str) -> Self {
+    pub(super) fn new(heading: &Heading, case: &Case, [ours, peer]: [Outcome; 2], devices: [String; 2]) -> Self {
         Self {
             browser: heading.browser.clone(),
             api: heading.api.to_string(),
@@ -46,7 +47,7 @@ impl Row {
             model: case.subject.name.clone(),
             batch: case.batch,
             sequence: case.sequence,
-            device: device.to_owned(),
+            devices,
             gigaflops: case.gigaflops(),
             ours,
             peer,
@@ -135,6 +136,14 @@ pub(super) struct TwoContexts {
     pub(super) failed: Vec<String>,
 }
 
+/// Which of the peer's builds is measured in a browser, and how all of them did.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Choice {
+    browser: String,
+    build: &'static str,
+    outcomes: Vec<(&'static str, Outcome)>,
+}
+
 /// Everything of one run of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
@@ -142,6 +151,7 @@ pub(super) struct Report {
     command: String,
     /// Seconds since 1970.
     at: u64,
+    choices: Vec<Choice>,
     pub(super) rows: Vec<Row>,
     pub(super) two_contexts: Vec<TwoContexts>,
     pub(super) starts: Vec<StartRow>,
@@ -157,6 +167,17 @@ const START_HEAD: &str =
 const PIPELINE_HEAD: &str = "| text to embedding | texts | ours to the caller, ms (quartiles) | transformers.js, ms (quartiles) | times as fast | our error | its error |
 |---|---|---|---|---|---|---|";
 const PEAK_HEAD: &str = "| peak | threads | |\n|---|---|---|";
+
+impl Choice {
+    fn markdown(&self) -> String {
+        let each = self.outcomes.iter().map(|(build, outcome)| format!("{build} {}", times(outcome)));
+        let each = each.collect::<Vec<_>>().join(", ");
+        format!(
+            "{}: the peer's build for WebGPU is `{}`; the smallest case took, in ms: {each}.",
+            self.browser, self.build
+        )
+    }
+}
 
 impl StartRow {
     pub(super) fn api_name(&self) -> String {
@@ -256,7 +277,27 @@ impl Report {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let (rows, two_contexts, starts, pipelines, peaks) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { machine, command, at, rows, two_contexts, starts, pipelines, peaks }
+        Self { machine, command, at, choices: Vec::new(), rows, two_contexts, starts, pipelines, peaks }
+    }
+
+    /// Notes which of the peer's builds for WebGPU is measured in a browser.
+    pub(super) fn choice(
+        &mut self,
+        browser: &str,
+        build: &'static str,
+        outcomes: Vec<(&'static str, Outcome)>,
+        folders: &Folders,
+    ) -> Result<(), Fault> {
+        let choice = Choice { browser: browser.to_owned(), build, outcomes };
+        println!("{}", choice.markdown());
+        self.choices.push(choice);
+        self.keep(folders)
+    }
+
+    /// How the peer is set up for an API of a browser, as far as this run chose.
+    pub(super) fn chosen_setup(&self, browser: &str, api: ApiKind, threads: usize) -> Result<WebSetup, Fault> {
+        let chosen = self.choices.iter().find(|choice| choice.browser == browser && api == ApiKind::WebGpu);
+        WebSetup::of(api, threads).build(chosen.map_or("", |choice| choice.build))
     }
 
     /// Adds a row, shows it, and keeps what is known so far: a run that is cut short has measured something.
@@ -320,22 +361,26 @@ impl Report {
 
     fn markdown(&self) -> String {
         let mut text = format!("\n`{}` on {}.\n\n", self.command, self.machine);
-        let rows = self.rows.iter().map(Row::markdown).collect();
-        table(&mut text, HEAD, rows);
+        for choice in &self.choices {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{}\n", choice.markdown());
+        }
+        let lines = |rows: &mut dyn Iterator<Item = String>| rows.collect::<Vec<_>>();
+        table(&mut text, HEAD, &lines(&mut self.rows.iter().map(Row::markdown)));
         for two in &self.two_contexts {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}\n", two.markdown());
         }
-        table(&mut text, START_HEAD, self.starts.iter().map(StartRow::markdown).collect());
-        table(&mut text, PIPELINE_HEAD, self.pipelines.iter().map(PipelineRow::markdown).collect());
-        table(&mut text, PEAK_HEAD, self.peaks.iter().map(Peak::markdown).collect());
+        table(&mut text, START_HEAD, &lines(&mut self.starts.iter().map(StartRow::markdown)));
+        table(&mut text, PIPELINE_HEAD, &lines(&mut self.pipelines.iter().map(PipelineRow::markdown)));
+        table(&mut text, PEAK_HEAD, &lines(&mut self.peaks.iter().map(Peak::markdown)));
         let _ = writeln!(text, "{}", goals::table(self));
         text
     }
 }
 
 /// A table, where it has rows.
-fn table(text: &mut String, head: &str, rows: Vec<String>) {
+fn table(text: &mut String, head: &str, rows: &[String]) {
     if !rows.is_empty() {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{head}\n{}\n", rows.join("\n"));

@@ -44,8 +44,8 @@ pub(super) struct Start<'a> {
     pub(super) here: &'a Surroundings,
     pub(super) on: &'a Installed,
     pub(super) api: ApiKind,
-    /// Threads of the peer where it computes on the processor; ours decides by itself.
-    pub(super) threads: usize,
+    /// How the peer is set up; ours decides by itself.
+    pub(super) setup: WebSetup,
     pub(super) case: &'a Case,
     pub(super) reference: &'a Reference,
 }
@@ -120,8 +120,7 @@ impl Start<'_> {
         let url = server.stamped(stamp, &page);
         let browser = self.here.starter.start(self.on, &url, Some(profile)).await?;
         let mut page = Page::of(browser, line);
-        let setup = WebSetup::of(self.api, self.threads);
-        page.ask(&setup.opening(self.case), OPENING).await?;
+        page.ask(&self.setup.opening(self.case), OPENING).await?;
         let answer = page.ask(&running(self.case, true), LIMIT).await?;
         let runtime_bytes = server.runtime_bytes() - bytes_before;
         page.close(server).await;
