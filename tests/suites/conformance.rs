@@ -25,7 +25,9 @@ const LEAST_CASES: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_conform_on_webgpu() -> Outcome {
-    on_each_browser(&[Page { api: "webgpu", words: "", isolated: true, device: "" }]).await
+    // The backend's own choice of kernels, then every variant that the tuner may choose.
+    let page = |words| Page { api: "webgpu", words, isolated: true, device: "" };
+    on_each_browser(&[page(""), page("&variants")]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,18 +31,7 @@ pub async fn conformance(api: String, filter: String, kernels: String, threads: 
     if api == ApiKind::WebNn && LOST_CONTEXT.contains(&filter) {
         results.push(lost_context(facts.cores).await);
     }
-    let cases: Array = results
-        .into_iter()
-        .map(|case| {
-            let (outcome, reason) = match case.outcome {
-                Outcome::Passed => ("passed", None),
-                Outcome::Unsupported(reason) => ("unsupported", Some(reason)),
-                Outcome::Failed(reason) => ("failed", Some(reason)),
-            };
-            let note = Note::plain().with("name", case.name).with("outcome", outcome).with("reason", reason);
-            JsValue::from(note.with("worstError", case.worst_error).with("tolerance", case.tolerance))
-        })
-        .collect();
+    let cases: Array = results.into_iter().map(case_note).collect();
     let result = Note::plain()
         .with("api", api.name())
         .with("device", backend.info().device.as_str())
@@ -51,6 +40,17 @@ pub async fn conformance(api: String, filter: String, kernels: String, threads: 
         .with("seconds", start.elapsed().as_secs_f64())
         .with("cases", cases);
     JSON::stringify(&result.into()).map(String::from)
+}
+
+/// One case as the page posts it.
+pub(crate) fn case_note(case: CaseResult) -> JsValue {
+    let (outcome, reason) = match case.outcome {
+        Outcome::Passed => ("passed", None),
+        Outcome::Unsupported(reason) => ("unsupported", Some(reason)),
+        Outcome::Failed(reason) => ("failed", Some(reason)),
+    };
+    let note = Note::plain().with("name", case.name).with("outcome", outcome).with("reason", reason);
+    note.with("worstError", case.worst_error).with("tolerance", case.tolerance).into()
 }
 
 /// What is asked of WebNN beyond the suite.

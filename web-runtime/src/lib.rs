@@ -21,6 +21,8 @@ mod arena;
 mod identity;
 #[cfg(any(target_family = "wasm", test))]
 mod pack;
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+mod rates;
 #[cfg(any(target_family = "wasm", test))]
 mod retry;
 
@@ -59,5 +61,7 @@ pub use conformance::conformance;
 pub use lane::lane;
 #[cfg(all(target_family = "wasm", feature = "conformance"))]
 pub use measure::measure;
+#[cfg(all(target_family = "wasm", feature = "conformance"))]
+pub use rates::{rates, variants};
 #[cfg(target_family = "wasm")]
 pub use runtime::{Config, Runtime, start};

@@ -9,6 +9,8 @@
 //   conformance=webgpu&filter=…&report=/path   runs the engine's conformance suite instead of joining, and posts
 //                     the result as JSON to a path of this host (tests only)
 //   measure=cpu&batch=1&sequence=128&rounds=20&report=/path   times an encoder instead (tests only)
+//   variants&report=/path   runs the cases of linear nodes on every GEMM variant of WebGPU (tests only)
+//   rates&filter=…&report=/path   times every variant of the kernels on WebGPU (benchmarks only)
 
 /** How often a worker that died is started again before a person has to ask for it. */
 const RESTARTS = 3;
@@ -269,7 +271,10 @@ async function join() {
   await watchBattery().catch(() => {});
 }
 
-/** Runs the suite, or times an encoder, and reports; the text at the top says how it went as well. */
+/** How an examination that is not the suite shows that it runs. */
+const EXAMINING = { measure: "Measuring", rates: "Timing kernels", variants: "Conformance of every variant" };
+
+/** Runs the suite, or times an encoder or the kernels, and reports; the text at the top says how it went as well. */
 function examine(kind) {
   const report = address.get("report");
   const finish = async (result) => {
@@ -277,10 +282,10 @@ function examine(kind) {
     put("headline", result.error ? "Failed" : "Finished");
     if (report) await fetch(new URL(report, location.origin), { method: "POST", body: JSON.stringify(result) });
     put("explanation", result.error ?? (kind === "measure" ? `Runs of ${result.runs.join(", ")} ms`
-      : `${result.cases.length} cases in ${result.seconds.toFixed(1)} s`));
+      : `${(result.cases ?? result.rates).length} results`));
   };
-  put("headline", kind === "measure" ? "Measuring" : "Conformance");
-  put("explanation", `Running on ${address.get(kind)}.`);
+  put("headline", EXAMINING[kind] ?? "Conformance");
+  put("explanation", `Running on ${address.get(kind) || "webgpu"}.`);
   newWorker(
     (message) => {
       if (message.kind === kind) finish(JSON.parse(message.result));
@@ -306,6 +311,6 @@ if (label) {
   put("label", label);
   find("label").hidden = false;
 }
-const examined = ["conformance", "measure"].find((kind) => address.has(kind));
+const examined = ["variants", "rates", "conformance", "measure"].find((kind) => address.has(kind));
 if (examined) examine(examined);
 else join();

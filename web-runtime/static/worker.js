@@ -45,6 +45,12 @@ async function conformance(message) {
   tell({ kind: "conformance", result: await runtime.conformance(api, filter, kernels, threads) });
 }
 
+async function kernels({ kind, filter }) {
+  if (!runtime[kind]) throw new Error(`this build of the runtime has no ${kind}`);
+  await initialise(MODULE);
+  tell({ kind, result: await runtime[kind](filter) });
+}
+
 async function measure({ api, kernels, threads, batch, sequence, rounds }) {
   if (!runtime.measure) throw new Error("this build of the runtime measures nothing");
   await initialise(MODULE);
@@ -56,6 +62,7 @@ self.addEventListener("message", (event) => {
   if (message.kind === "start") start(message).catch(died);
   else if (message.kind === "conformance") conformance(message).catch(died);
   else if (message.kind === "measure") measure(message).catch(died);
+  else if (message.kind === "variants" || message.kind === "rates") kernels(message).catch(died);
   else if (running) orders[message.kind](message);
   else early.push(message);
 });

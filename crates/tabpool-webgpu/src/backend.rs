@@ -13,6 +13,7 @@ use web_time::Instant;
 use crate::device::Gpu;
 use crate::executable::{Bindings, Buffers, WebGpuExecutable};
 use crate::kernels::Variant;
+use crate::kernels::attention::{self, AttentionVariant};
 use crate::kernels::gemm::{self, GemmVariant};
 use crate::lower::{Lowered, lower};
 use crate::options::Options;
@@ -23,7 +24,7 @@ use crate::weights;
 
 /// One adapter through WebGPU, or natively through Vulkan, Metal or Direct3D 12. Lives on one thread.
 pub struct WebGpuBackend {
-    gpu: Rc<Gpu>,
+    pub(crate) gpu: Rc<Gpu>,
     info: BackendInfo,
     tuner: Tuner,
 }
@@ -91,11 +92,16 @@ impl WebGpuBackend {
         if gpu.capabilities.gemm.is_some() {
             return Ok(first);
         }
-        let trials = first.products.iter().map(|(&(m, n, k), &nodes)| {
-            let candidates = GemmVariant::candidates(m, gpu.capabilities.kind);
+        let kind = gpu.capabilities.kind;
+        let products = first.products.iter().map(|(&(m, n, k), &nodes)| {
+            let candidates = GemmVariant::candidates(m, kind);
             Trial { nodes, ..gemm::trial::trial(m, n, k, candidates) }
         });
-        tuner.learn(gpu, trials.collect()).await?;
+        let attentions = first.attentions.values().map(|(of, nodes)| {
+            let candidates = AttentionVariant::candidates(of, kind);
+            Trial { nodes: *nodes, ..attention::trial::trial(of, &candidates) }
+        });
+        tuner.learn(gpu, products.chain(attentions).collect()).await?;
         let lowered = lower(graph, plan, gpu.capabilities, tuner)?;
         debug_assert_eq!(lowered.weights, first.weights);
         Ok(lowered)

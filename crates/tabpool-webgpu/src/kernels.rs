@@ -14,6 +14,7 @@ pub(crate) mod gemm;
 pub(crate) mod l2_normalize;
 pub(crate) mod layer_norm;
 pub(crate) mod matmul;
+pub(crate) mod peak;
 pub(crate) mod reduce;
 pub(crate) mod softmax;
 pub(crate) mod strided;
@@ -130,6 +131,7 @@ pub(crate) fn all_variants() -> Vec<Variant> {
         l2_normalize::variants(),
         layer_norm::variants(),
         matmul::variants(),
+        peak::variants(),
         reduce::variants(),
         softmax::variants(),
         strided::variants(),

@@ -24,6 +24,7 @@ mod options;
 mod pipelines;
 #[cfg_attr(target_arch = "wasm32", path = "pump_web.rs")]
 mod pump;
+mod rates;
 mod report;
 mod staging;
 mod strides;
@@ -35,4 +36,5 @@ pub use backend::WebGpuBackend;
 pub use executable::WebGpuExecutable;
 pub use kernels::gemm::GemmVariant;
 pub use options::{AdapterChoice, Options, Power};
+pub use rates::KernelRate;
 pub use report::{AdapterKind, AdapterReport};

@@ -10,6 +10,7 @@ use tabpool_engine::memory::{MemoryPlan, Place};
 use tabpool_graph::{Graph, ValueId};
 
 use crate::kernels::Variant;
+use crate::kernels::attention::Attention;
 use crate::kernels::gemm::GemmVariant;
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
@@ -108,6 +109,8 @@ pub(crate) struct Lowered {
     pub(crate) outputs: Vec<Source>,
     /// The products in it, by their rows, columns and the length of what is summed, with how many nodes compute such.
     pub(crate) products: BTreeMap<(usize, usize, usize), u64>,
+    /// The attentions in it by their class, likewise.
+    pub(crate) attentions: BTreeMap<String, (Attention, u64)>,
 }
 
 /// Lowers a graph.
@@ -120,12 +123,21 @@ pub(crate) fn lower(
     device: Capabilities,
     tuner: &Tuner,
 ) -> Result<Lowered, EngineError> {
-    let (origins, weights, products) = (origins(graph), Vec::new(), BTreeMap::new());
-    let mut lowering = Lowering { graph, plan, device, tuner, origins, weights, products };
+    let mut lowering = Lowering {
+        graph,
+        plan,
+        device,
+        tuner,
+        origins: origins(graph),
+        weights: Vec::new(),
+        products: BTreeMap::new(),
+        attentions: BTreeMap::new(),
+    };
     let load = lowering.steps(&plan.load_nodes)?;
     let run = lowering.steps(&plan.run_nodes)?;
     let outputs = graph.outputs().iter().map(|o| lowering.source(o.value)).collect();
-    Ok(Lowered { weights: lowering.weights, load, run, outputs, products: lowering.products })
+    let Lowering { weights, products, attentions, .. } = lowering;
+    Ok(Lowered { weights, load, run, outputs, products, attentions })
 }
 
 /// What a leaf is, with its position in the graph's list of its kind.
@@ -158,6 +170,7 @@ struct Lowering<'a> {
     origins: Vec<Option<Leaf>>,
     weights: Vec<WeightUse>,
     products: BTreeMap<(usize, usize, usize), u64>,
+    attentions: BTreeMap<String, (Attention, u64)>,
 }
 
 impl Lowering<'_> {

@@ -1,6 +1,12 @@
-//! Launches `attention.wgsl` and `attention_row.wgsl`.
+//! Launches attention: `attention.wgsl`, `attention_row.wgsl`, and what `attention/register.rs` writes for a head size.
+
+mod register;
+pub(crate) mod trial;
+
+use std::sync::OnceLock;
 
 use super::{GRID, Groups, Kernel, Launch, Variant, word};
+use crate::report::AdapterKind;
 
 const HEADS: &str = include_str!("heads.wgsl");
 const VEC4: &str = include_str!("heads_vec4.wgsl");
@@ -19,12 +25,63 @@ const TILE: usize = 32;
 const ROWS: usize = 4;
 /// Elements of each result a workgroup of the tiled kernel gives, and the most the row kernel takes.
 const WIDTH: usize = 64;
-/// Up to how many keys the row kernel is the faster one on software adapters. At 128 keys it takes half the time of the
-/// tiled one on lavapipe and a tenth less on SwiftShader; at 512 it takes half as much again on SwiftShader.
+/// Up to how many keys the row kernel is the faster one on SwiftShader: at 128 it takes a tenth less time than the tiled
+/// one, at 512 half as much again.
 const FEW_KEYS: usize = 256;
 
+/// A way to compute attention. All give the same result up to rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttentionVariant {
+    /// Chunks of keys in workgroup memory, 32 queries a workgroup: for GPUs, and for heads of any size.
+    Tiled,
+    /// Four queries an invocation, results in private memory: heads of at most 64 elements in v.
+    Row,
+    /// Four queries an invocation, results in registers: heads of at most 64 elements, as many in v, a multiple of four.
+    Register,
+}
+
+impl AttentionVariant {
+    const ALL: [AttentionVariant; 3] = [AttentionVariant::Tiled, AttentionVariant::Row, AttentionVariant::Register];
+
+    /// The name people and databases see.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            AttentionVariant::Tiled => "tiled",
+            AttentionVariant::Row => "row",
+            AttentionVariant::Register => "register",
+        }
+    }
+
+    /// The variant of a name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|v| v.name() == name)
+    }
+
+    /// Whether it can compute this.
+    pub(crate) fn fits(self, of: &Attention) -> bool {
+        match self {
+            AttentionVariant::Tiled => true,
+            AttentionVariant::Row => of.value_size <= WIDTH,
+            AttentionVariant::Register => of.size == of.value_size && of.size <= WIDTH && of.size.is_multiple_of(4),
+        }
+    }
+
+    /// The variants worth timing on an adapter, likely best first.
+    pub(crate) fn candidates(of: &Attention, adapter: AdapterKind) -> Vec<AttentionVariant> {
+        use AttentionVariant::{Register, Row, Tiled};
+        let order: &[AttentionVariant] = match adapter {
+            AdapterKind::Hardware => &[Tiled],
+            AdapterKind::SwiftShader if of.keys > FEW_KEYS => &[Tiled, Register, Row],
+            AdapterKind::SwiftShader => &[Row, Register, Tiled],
+            AdapterKind::Software => &[Register, Row, Tiled],
+        };
+        order.iter().copied().filter(|v| v.fits(of)).collect()
+    }
+}
+
 /// What attention is over.
-pub(crate) struct Attention<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct Attention {
     pub(crate) batches: usize,
     pub(crate) heads: usize,
     pub(crate) queries: usize,
@@ -35,19 +92,32 @@ pub(crate) struct Attention<'a> {
     pub(crate) value_size: usize,
     pub(crate) scale: f32,
     /// Strides over batch, head, query and key of each bias, at most two.
-    pub(crate) biases: &'a [[usize; 4]],
+    pub(crate) biases: Vec<[usize; 4]>,
 }
 
-pub(crate) fn launch(of: &Attention<'_>, software: bool) -> Launch {
+/// The kernel written for heads of so many times four elements.
+fn register_kernel(quads: usize) -> &'static Kernel {
+    static WRITTEN: [OnceLock<Kernel>; WIDTH / 4 + 1] = [const { OnceLock::new() }; WIDTH / 4 + 1];
+    let quads = quads.min(WIDTH / 4);
+    WRITTEN[quads].get_or_init(|| {
+        // Text and name live as long as the program: there is one of each size.
+        let written: &'static str = String::leak(register::source(word(quads)));
+        let name = String::leak(format!("attention_register_{}", quads * 4));
+        Kernel { name, parts: Vec::leak(vec![GRID, HEADS, VEC4, written]), reads: 5 }
+    })
+}
+
+/// A launch of a variant that fits.
+pub(crate) fn launch(variant: AttentionVariant, of: &Attention) -> Launch {
     let aligned = of.size.is_multiple_of(4) && of.value_size.is_multiple_of(4);
-    let by_row = software && of.value_size <= WIDTH && of.keys <= FEW_KEYS;
-    let kernel = match (by_row, aligned) {
-        (true, true) => &ROW_VEC4,
-        (true, false) => &ROW_SCALAR,
-        (false, true) => &TILED_VEC4,
-        (false, false) => &TILED_SCALAR,
+    let (kernel, rows) = match (variant, aligned) {
+        (AttentionVariant::Register, _) => (register_kernel(of.size / 4), register::QUERIES as usize),
+        (AttentionVariant::Row, true) => (&ROW_VEC4, ROWS),
+        (AttentionVariant::Row, false) => (&ROW_SCALAR, ROWS),
+        (AttentionVariant::Tiled, true) => (&TILED_VEC4, TILE),
+        (AttentionVariant::Tiled, false) => (&TILED_SCALAR, TILE),
     };
-    let tiles = of.queries.div_ceil(if by_row { ROWS } else { TILE });
+    let tiles = of.queries.div_ceil(rows);
     let wide = of.value_size.div_ceil(WIDTH);
     let mut params = vec![
         word(of.batches),
@@ -70,12 +140,13 @@ pub(crate) fn launch(of: &Attention<'_>, software: bool) -> Launch {
     Launch {
         variant: Variant::new(kernel, &[("BIASES", word(of.biases.len()))]),
         params,
-        groups: Groups::Line(word(if by_row { all.div_ceil(8) } else { all })),
+        groups: Groups::Line(word(if variant == AttentionVariant::Tiled { all } else { all.div_ceil(8) })),
     }
 }
 
 #[cfg(test)]
 pub(crate) fn variants() -> Vec<Variant> {
-    let each = |kernel| (0..3).map(move |biases| Variant::new(kernel, &[("BIASES", biases)]));
-    [&TILED_VEC4, &TILED_SCALAR, &ROW_VEC4, &ROW_SCALAR].into_iter().flat_map(each).collect()
+    let each = |kernel: &'static Kernel| (0..3).map(move |biases| Variant::new(kernel, &[("BIASES", biases)]));
+    let written = [1, 8, 16].map(register_kernel);
+    [&TILED_VEC4, &TILED_SCALAR, &ROW_VEC4, &ROW_SCALAR].into_iter().chain(written).flat_map(each).collect()
 }

@@ -5,7 +5,7 @@ use tabpool_graph::{Activation, Binary, Node, Op, ValueId};
 use tabpool_tensor::DType;
 
 use super::{Bound, Layout, Lowering, Source, Step};
-use crate::kernels::attention::Attention;
+use crate::kernels::attention::{Attention, AttentionVariant};
 use crate::kernels::gather::Part;
 use crate::kernels::gemm::{Gemm, GemmVariant, padded};
 use crate::kernels::matmul::MatMul;
@@ -178,6 +178,14 @@ impl Lowering<'_> {
         self.device.gemm.or_else(won).unwrap_or_else(likely)
     }
 
+    /// As [`gemm_variant`](Self::gemm_variant).
+    fn attention_variant(&mut self, of: &Attention) -> AttentionVariant {
+        let class = attention::trial::class(of);
+        let won = self.tuner.choice(&class).and_then(|name| AttentionVariant::named(&name)).filter(|v| v.fits(of));
+        self.attentions.entry(class).or_insert_with(|| (of.clone(), 0)).1 += 1;
+        won.unwrap_or_else(|| AttentionVariant::candidates(of, self.device.kind)[0])
+    }
+
     fn gather(&mut self, node: &Node) -> Result<Vec<Bindings>, EngineError> {
         let (table, ids) = (node.inputs[0], node.inputs[1]);
         let table_rows = self.dims(table)[0];
@@ -213,19 +221,17 @@ impl Lowering<'_> {
                 [strides[0], strides[1], strides[2], strides[3]]
             })
             .collect();
-        let launch = attention::launch(
-            &Attention {
-                batches: qd[0],
-                heads,
-                queries: qd[1],
-                keys: kd[1],
-                size: qd[2] / heads,
-                value_size: vd[2] / heads,
-                scale,
-                biases: &biases,
-            },
-            self.device.kind.is_software(),
-        );
+        let of = Attention {
+            batches: qd[0],
+            heads,
+            queries: qd[1],
+            keys: kd[1],
+            size: qd[2] / heads,
+            value_size: vd[2] / heads,
+            scale,
+            biases,
+        };
+        let launch = attention::launch(self.attention_variant(&of), &of);
         let mut reads: Vec<Bound> = node.inputs.iter().map(|&id| self.bound(id)).collect();
         reads.resize(launch.variant.kernel.reads as usize, Source::Absent.into());
         (launch, reads)
