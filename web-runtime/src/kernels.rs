@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::time::Duration;
 
 use js_sys::{Array, ArrayBuffer, Uint8Array};
 use tabpool_engine::EngineError;
@@ -18,6 +19,9 @@ use crate::navigator::{Scope, scope, thrown};
 
 /// Threads used where nobody says how many: beyond these, what an encoder's steps are cut into no longer keeps them busy.
 const MOST_THREADS: u32 = 8;
+
+/// How long the kernels are exercised when they are opened: about as long as Chromium takes to compile them well.
+const WARM_UP: Duration = Duration::from_millis(60);
 
 /// Bytes of a page of WebAssembly memory.
 const PAGE: usize = 65536;
@@ -173,7 +177,9 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
         // A stack grows downwards from its end.
         helper.join(lane, stack + stack_bytes());
     }
-    Ok(CpuBackend::on(Rc::new(kernels)))
+    let backend = CpuBackend::on(Rc::new(kernels));
+    backend.warm_up(WARM_UP).await?;
+    Ok(backend)
 }
 
 /// The open kernels.

@@ -8,6 +8,7 @@
 mod in_process;
 mod lower;
 mod processor;
+mod warm;
 mod weights;
 
 use std::num::NonZeroUsize;

@@ -51,9 +51,14 @@ impl Attention {
         [
             line(packed_right_len(tile, self.depth, self.keys)),
             line(packed_right_len(tile, self.keys, self.depth_v)),
-            line(queries * self.keys),
+            line(queries * self.row(tile)),
             packed_left_len(tile, queries, self.depth.max(self.keys)),
         ]
+    }
+
+    /// Elements from one row of scores to the next: whole panels, so that no tile goes through a buffer.
+    fn row(&self, tile: TileSize) -> usize {
+        self.keys.next_multiple_of(tile.columns)
     }
 
     /// Computes heads.
@@ -112,15 +117,16 @@ impl Attention {
             let rows = BLOCK_QUERIES.min(self.queries - first);
             let mut sums = [0.0; BLOCK_QUERIES];
             let queries = ready(tile, &q[first * width..], width, (rows, self.depth), left);
-            let size = Size { m: rows, k: self.depth, n: self.keys };
-            let into = Target { first: scores.as_mut_ptr(), stride: self.keys };
-            let panels = 0..self.keys.div_ceil(tile.columns);
-            // SAFETY: the scores have `rows` rows of `keys` elements and are this call's own.
+            let row = self.row(tile);
+            let size = Size { m: rows, k: self.depth, n: row };
+            let into = Target { first: scores.as_mut_ptr(), stride: row };
+            let panels = 0..row / tile.columns;
+            // SAFETY: the scores have `rows` rows of `row` elements and are this call's own; the last panel of keys is filled up.
             unsafe { multiply_panels(isa, size, queries, packed_k, panels, into, Epilogue::NONE) };
-            for ((row, scores), sum) in scores.chunks_exact_mut(self.keys).enumerate().zip(&mut sums[..rows]) {
-                *sum = self.shares(isa, [batch, head, first + row], biases, scores);
+            for ((query, scores), sum) in scores.chunks_exact_mut(row).enumerate().zip(&mut sums[..rows]) {
+                *sum = self.shares(isa, [batch, head, first + query], biases, &mut scores[..self.keys]);
             }
-            let shares = ready(tile, scores, self.keys, (rows, self.keys), left);
+            let shares = ready(tile, scores, row, (rows, self.keys), left);
             let size = Size { m: rows, k: self.keys, n: self.depth_v };
             // SAFETY: the block begins inside the head, which is this call's own.
             unsafe {

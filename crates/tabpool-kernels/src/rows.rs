@@ -5,8 +5,8 @@
 
 use crate::isa::{Isa, vectorised};
 #[cfg(target_arch = "wasm32")]
-use crate::math::{Number, Vector};
-use crate::math::{exp, larger, square_root};
+use crate::math::Vector;
+use crate::math::{Number, exp, larger, square_root};
 
 const LANES: usize = 16;
 
@@ -88,6 +88,14 @@ vectorised! {
     }
 }
 
+/// `exp(x)` of what is at most 0; exactly 0 where the true value is below the smallest normal number. Masked keys are there,
+/// and processors take a hundred times as long for each product that is not normal.
+#[inline(always)]
+fn share<T: Number>(x: T) -> T {
+    let least = T::splat(-87.0);
+    x.where_less(least, T::splat(0.0), exp(least.larger(x)))
+}
+
 /// `exp(x - most)` of each element, in place, and their sum, in one pass.
 #[cfg(not(target_arch = "wasm32"))]
 #[inline(always)]
@@ -96,12 +104,12 @@ fn exponentials(row: &mut [f32], most: f32) -> f32 {
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *x = exp(*x - most);
+            *x = share(*x - most);
             *lane += *x;
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
-        *x = exp(*x - most);
+        *x = share(*x - most);
         *lane += *x;
     }
     halve(
@@ -120,15 +128,60 @@ fn exponentials(row: &mut [f32], most: f32) -> f32 {
     let (pairs, rest) = row.as_chunks_mut::<8>();
     for pair in pairs {
         for (x, sum) in pair.as_chunks_mut::<4>().0.iter_mut().zip(&mut sums) {
-            let y = exp(Vector::load(x) - most);
+            let y = share(Vector::load(x) - most);
             y.store(x);
             *sum = *sum + y;
         }
     }
-    Vector::map_in_place(rest, |x| exp(x - most));
+    Vector::map_in_place(rest, |x| share(x - most));
     let mut lanes = [0.0; 4];
     (sums[0] + sums[1]).store(&mut lanes);
     lanes.iter().chain(&*rest).sum()
+}
+
+/// `x * scale + bias` of each element, in place, and the largest result, in one pass; a bias of one element stretches.
+#[cfg(not(target_arch = "wasm32"))]
+#[inline(always)]
+fn scaled(row: &mut [f32], scale: f32, bias: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    let one = [bias[0]; LANES];
+    let (biases, bias_rest) = if bias.len() == 1 { (&[][..], &one[..]) } else { bias.as_chunks::<LANES>() };
+    for (i, chunk) in chunks.iter_mut().enumerate() {
+        let bias = biases.get(i).unwrap_or(&one);
+        for ((x, bias), lane) in chunk.iter_mut().zip(bias).zip(&mut lanes) {
+            *x = *x * scale + bias;
+            *lane = larger(*lane, *x);
+        }
+    }
+    for ((x, bias), lane) in rest.iter_mut().zip(bias_rest).zip(&mut lanes) {
+        *x = *x * scale + bias;
+        *lane = larger(*lane, *x);
+    }
+    halve(&mut lanes, larger)
+}
+
+/// The same with a browser's vectors.
+#[cfg(target_arch = "wasm32")]
+#[inline(always)]
+fn scaled(row: &mut [f32], scale: f32, bias: &[f32]) -> f32 {
+    let (fours, rest) = row.as_chunks_mut::<4>();
+    let one = [bias[0]; 4];
+    let (biases, bias_rest) = if bias.len() == 1 { (&[][..], &one[..]) } else { bias.as_chunks::<4>() };
+    let factor = Vector::splat(scale);
+    let mut most = Vector::splat(f32::NEG_INFINITY);
+    for (i, x) in fours.iter_mut().enumerate() {
+        let y = Vector::load(x).fused(factor, Vector::load(biases.get(i).unwrap_or(&one)));
+        y.store(x);
+        most = most.larger(y);
+    }
+    let mut lanes = [0.0; 4];
+    most.store(&mut lanes);
+    for ((x, bias), lane) in rest.iter_mut().zip(bias_rest).zip(&mut lanes) {
+        *x = *x * scale + bias;
+        *lane = larger(*lane, *x);
+    }
+    larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]))
 }
 
 vectorised! {
@@ -136,19 +189,14 @@ vectorised! {
     /// bias of one element stretches. The result is one over their sum: whoever multiplies with the row multiplies with
     /// that afterwards, where rows are shorter.
     pub(crate) fn shares_in_place(row: &mut [f32], scale: f32, biases: [Option<&[f32]>; 2]) -> f32 {
-        let mut scale = scale;
-        for bias in biases.into_iter().flatten() {
-            if let [bias] = *bias {
-                row.iter_mut().for_each(|x| *x = *x * scale + bias);
-            } else {
-                row.iter_mut().zip(bias).for_each(|(x, bias)| *x = *x * scale + bias);
+        let most = match biases {
+            [None, None] => scaled(row, scale, &[0.0]),
+            [Some(only), None] | [None, Some(only)] => scaled(row, scale, only),
+            [Some(first), Some(second)] => {
+                scaled(row, scale, first);
+                scaled(row, 1.0, second)
             }
-            scale = 1.0;
-        }
-        if biases[0].is_none() {
-            row.iter_mut().for_each(|x| *x *= scale);
-        }
-        let most = largest(row);
+        };
         1.0 / exponentials(row, most)
     }
 }
