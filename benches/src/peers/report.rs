@@ -172,10 +172,7 @@ impl Choice {
     fn markdown(&self) -> String {
         let each = self.outcomes.iter().map(|(build, outcome)| format!("{build} {}", times(outcome)));
         let each = each.collect::<Vec<_>>().join(", ");
-        format!(
-            "{}: the peer's build for WebGPU is `{}`; the smallest case took, in ms: {each}.",
-            self.browser, self.build
-        )
+        format!("{}: the peer's build for WebGPU is `{}`; one case took, in ms: {each}.", self.browser, self.build)
     }
 }
 
