@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
@@ -26,20 +26,23 @@ const LEAST_CASES: usize = 50;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_conform_on_webgpu() -> Outcome {
     // The backend's own choice of kernels, then every variant that the tuner may choose.
-    let page = |words| Page { api: "webgpu", words, isolated: true, device: "" };
+    let page = |words| Page { words, ..Page::of("webgpu") };
     on_each_browser(&[page(""), page("&variants")]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_conform_on_the_processor() -> Outcome {
     // Every build of the kernels, with one thread and with two. Without isolation there is one, whatever is asked for.
-    let page = |words, isolated, device| Page { api: "cpu", words, isolated, device };
+    let page = |words, isolated, device| Page { words, isolated, device, ..Page::of("cpu") };
+    // A thread that does not start is one thread less, and the backend says so.
+    let lonely = Page { without: "kernels-thread.js", ..page("&threads=2", true, "wasm relaxed-simd, 1 thread") };
     on_each_browser(&[
         page("&kernels=relaxed-simd&threads=1", true, "wasm relaxed-simd, 1 thread"),
         page("&kernels=relaxed-simd&threads=2", true, "wasm relaxed-simd, 2 threads"),
         page("&kernels=simd128&threads=1", true, "wasm simd128, 1 thread"),
         page("&kernels=simd128&threads=3", true, "wasm simd128, 3 threads"),
         page("&threads=2", false, "wasm relaxed-simd, 1 thread"),
+        lonely,
     ])
     .await
 }
@@ -49,9 +52,7 @@ async fn the_webnn_shell_conforms_on_webnn() -> Outcome {
     let _alone = scene::machine().await;
     let case = "conformance on webnn";
     match browsers::webnn_shell(case) {
-        Some(installed) => {
-            on(&[installed], case, &[Page { api: "webnn", words: "", isolated: true, device: "" }]).await
-        }
+        Some(installed) => on(&[installed], case, &[Page::of("webnn")]).await,
         None => Ok(()),
     }
 }
@@ -81,6 +82,15 @@ struct Page {
     isolated: bool,
     /// What the backend calls its device; anything where empty.
     device: &'static str,
+    /// A file that the server does not have.
+    without: &'static str,
+}
+
+impl Page {
+    /// The page as pools serve it.
+    fn of(api: &'static str) -> Self {
+        Self { api, words: "", isolated: true, device: "", without: "" }
+    }
 }
 
 async fn on_each_browser(pages: &[Page]) -> Outcome {
@@ -118,11 +128,16 @@ fn dist() -> std::path::PathBuf {
 async fn report_of(installed: &Installed, page: &Page) -> Result<Value, Fault> {
     let profiles = tempfile::tempdir()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let Page { api, words, isolated, .. } = page;
+    let &Page { api, words, isolated, without, .. } = page;
     let url = format!("http://{}/index.html#conformance={api}{words}&report=/report", listener.local_addr()?);
     let (reports, mut posted) = mpsc::channel(1);
     let router = Router::new().route("/report", post(receive)).with_state(reports).route("/{file}", get(file));
-    let router = if *isolated { router.layer(middleware::map_response(isolate)) } else { router };
+    let lacking = move |request: Request, next: Next| async move {
+        let lacks = !without.is_empty() && request.uri().path().ends_with(without);
+        if lacks { StatusCode::NOT_FOUND.into_response() } else { next.run(request).await }
+    };
+    let router = router.layer(middleware::from_fn(lacking));
+    let router = if isolated { router.layer(middleware::map_response(isolate)) } else { router };
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let browser = Browser::launch(installed, LaunchOptions::new(url, profiles.path(), GpuMode::detect())).await?;
     let waited = tokio::time::timeout(FINISHED_WITHIN, posted.recv()).await;
