@@ -118,18 +118,15 @@ async fn webnn(navigator: &Navigator, cores: u32) -> Result<AdapterInfo, String>
         Either::Left((claims, _)) => claims?,
         Either::Right(_) => return Err(format!("WebNN gave no answer within {} s", ADAPTER_TIMEOUT_MS / 1000)),
     };
-    let (architecture, lanes) = match claims.accelerated {
-        Some(true) => ("accelerator", 1),
-        Some(false) => ("processor", lane::lanes(cores)),
-        // Browsers without the attribute are those that compute on the processor unless asked otherwise.
-        None => ("", lane::lanes(cores)),
+    let (place, lanes) = match claims.accelerated {
+        Some(true) => ("on an accelerator", 1),
+        Some(false) => ("on the processor", lane::lanes(cores)),
+        // Browsers that do not tell are those that compute on the processor unless asked otherwise.
+        None => ("on a device the browser does not name", lane::lanes(cores)),
     };
     let plural = if lanes == 1 { "" } else { "s" };
-    let device = if architecture.is_empty() { ", on a device the browser does not name" } else { "" };
     Ok(AdapterInfo {
-        vendor: "webnn".to_owned(),
-        architecture: architecture.to_owned(),
-        description: format!("{} operators, up to {lanes} lane{plural}{device}", claims.operators),
+        description: format!("{} operators in up to {lanes} lane{plural}, {place}", claims.operators),
         limits: claims.tensor_bytes.map(|bytes| ("maxTensorByteLength".to_owned(), bytes)).into_iter().collect(),
         ..AdapterInfo::default()
     })

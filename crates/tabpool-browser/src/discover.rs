@@ -114,7 +114,10 @@ const PROGRAM_NAMES: [(BrowserKind, &str); 10] = [
 
 /// Where `cargo xtask setup` of the workspace that built this program puts the WebNN shell. Programs built elsewhere
 /// find it by `PATH` or by its variable.
-const SHELL_OF_WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/webnn-shell/webnn-shell");
+fn shell_of_workspace() -> Option<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
+    Some(workspace.join(".tools/webnn-shell/webnn-shell"))
+}
 
 impl SearchPaths {
     /// Nowhere.
@@ -138,7 +141,7 @@ impl SearchPaths {
         }
         let variable = |name: &str| env::var_os(name).map(PathBuf::from);
         paths.well_known = well_known(env::consts::OS, &variable);
-        paths.well_known.push((BrowserKind::WebNnShell, PathBuf::from(SHELL_OF_WORKSPACE)));
+        paths.well_known.extend(shell_of_workspace().map(|path| (BrowserKind::WebNnShell, path)));
         paths
     }
 

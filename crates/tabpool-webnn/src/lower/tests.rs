@@ -8,6 +8,7 @@ use tabpool_engine::conformance::{self, EncoderSize};
 use tabpool_graph::{GraphBuilder, Op, Unary};
 use tabpool_tensor::DType;
 
+use super::elementwise::merged;
 use super::lower;
 use crate::limits::Limits;
 use crate::limits::tests::of_the_shell;
@@ -122,4 +123,24 @@ fn what_no_output_reads_is_left_out() {
     let recipe = lower(&b.finish().expect("valid"), &of_the_shell()).expect("it fits");
     assert_eq!(recipe.inputs().map(|(position, _)| position).collect::<Vec<_>>(), [0]);
     assert_eq!(count(&recipe, "cast"), 0);
+}
+
+#[test]
+fn neighbouring_dimensions_that_broadcast_alike_become_one() {
+    assert_eq!(merged(&[2, 3, 4, 5], &[5]), (vec![24, 5], vec![1, 5]));
+    assert_eq!(merged(&[2, 3, 1, 1, 7, 8], &[2, 3, 4, 5, 7, 8]), (vec![6, 1, 56], vec![6, 20, 56]));
+    assert_eq!(merged(&[2, 1, 3, 1, 7], &[1, 5, 1, 3, 7]), (vec![2, 1, 3, 1, 7], vec![1, 5, 1, 3, 7]));
+    assert_eq!(merged(&[1, 1], &[1]), (vec![], vec![]), "nothing is left of ones");
+}
+
+#[test]
+fn more_dimensions_than_a_browser_takes_are_laid_out_as_fewer() {
+    let mut b = GraphBuilder::new();
+    let (x, y) = (b.input("x", DType::F32, [2, 3, 1, 2, 2, 2, 2, 3]), b.input("y", DType::F32, [5, 1, 1, 1, 1, 1]));
+    let (x, y) = (x.expect("a shape"), y.expect("a shape"));
+    let z = b.node("sum", Op::Binary(tabpool_graph::Binary::Add), &[x, y]).expect("valid");
+    let z = b.node("bend", Op::Unary(Unary::Tanh), &[z]).expect("valid");
+    b.output("z", z).expect("its only name");
+    let recipe = lower(&b.finish().expect("valid"), &of_the_shell()).expect("eight dimensions as three");
+    assert_eq!(recipe.steps[recipe.outputs[0].0].shape, [6, 5, 48]);
 }
