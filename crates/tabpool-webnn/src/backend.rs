@@ -135,7 +135,11 @@ impl Backend for WebNnBackend {
         let placed = Placed { lanes: Rc::clone(lanes), number };
         let others = lanes.build_nested(number, program, &weights, positions.len())?;
         let weight = |position| weights.buffer(position);
-        let (built, others) = futures::join!(lanes.own.build(&recipe, &weight), try_join_all(others));
+        let own = async {
+            let tables = weights.tables(&recipe, &lanes.own).await?;
+            lanes.own.build(&recipe, &weight, tables).await
+        };
+        let (built, others) = futures::join!(own, try_join_all(others));
         let (built, others) = (built?, others?);
         compile += begin.elapsed();
         let of_others: u64 = others.iter().map(|answer| get(answer, "bytes").as_f64().unwrap_or_default() as u64).sum();
@@ -163,7 +167,11 @@ impl Lanes {
         let count = if read == 0 { 0 } else { program.graph().weights().len() };
         let ask = |lane: &Nested| {
             let encoded = Uint8Array::from(&encoded[..]);
-            let members = object([("program", encoded.into()), ("weights", weights.buffers(count).into())]);
+            let members = object([
+                ("program", encoded.into()),
+                ("weights", weights.buffers(count).into()),
+                ("numbers", weights.numbers(count).into()),
+            ]);
             lane.call("build", number, &members, &Array::new())
         };
         self.nested.iter().map(ask).collect()

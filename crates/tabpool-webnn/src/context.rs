@@ -138,7 +138,8 @@ impl Context {
         }
     }
 
-    /// Makes a recipe a graph, with tensors for its inputs and outputs. `weight` gives the bytes of a weight in `f32`.
+    /// Makes a recipe a graph, with tensors for its inputs and outputs. `weight` gives the bytes of a weight in `f32`;
+    /// `tables` are those the recipe names, on this context.
     ///
     /// # Errors
     /// [`EngineError`]; what was made is freed with it.
@@ -146,6 +147,7 @@ impl Context {
         self: &Rc<Self>,
         recipe: &Recipe,
         weight: &dyn Fn(usize) -> JsValue,
+        tables: Vec<(usize, Rc<Table>)>,
     ) -> Result<Built, EngineError> {
         self.alive()?;
         let doing = "making the graph";
@@ -162,6 +164,7 @@ impl Context {
             graph,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            _tables: Vec::new(),
             input_names: Object::new(),
             output_names: Object::new(),
             bytes: 0,
@@ -172,6 +175,10 @@ impl Context {
             built.inputs.push((position, tensor));
             built.bytes += bytes_of(step);
         }
+        for (position, table) in &tables {
+            set(&built.input_names, &format!("t{position}"), &table.0);
+        }
+        built._tables = tables.into_iter().map(|(_, table)| table).collect();
         for (position, &output) in recipe.outputs.iter().enumerate() {
             let step = &recipe.steps[output.0];
             let tensor = self.tensor(step, "readable").await?;
@@ -180,6 +187,18 @@ impl Context {
             built.bytes += bytes_of(step);
         }
         Ok(built)
+    }
+
+    /// Brings a table of the recipe onto this context.
+    ///
+    /// # Errors
+    /// [`EngineError`] as the browser says.
+    pub(crate) async fn table(&self, step: &Step, bytes: &JsValue) -> Result<Rc<Table>, EngineError> {
+        let table = Rc::new(Table(self.tensor(step, "writable").await?));
+        match self.ml.write_tensor(&table.0, bytes) {
+            Ok(()) => Ok(table),
+            Err(thrown) => Err(self.failed("writing a table", thrown).await),
+        }
     }
 
     async fn tensor(&self, step: &Step, use_: &str) -> Result<MlTensor, EngineError> {
@@ -203,6 +222,9 @@ impl Context {
             let operand = match &step.source {
                 Source::Input(position) => {
                     builder.input(&format!("i{position}"), &descriptor(step.dtype, &step.shape))?
+                }
+                Source::Table(position) => {
+                    builder.input(&format!("t{position}"), &descriptor(step.dtype, &step.shape))?
                 }
                 Source::Weight(position) => {
                     builder.constant(&descriptor(step.dtype, &step.shape), &weight(*position))?
@@ -243,6 +265,16 @@ impl Drop for Context {
     }
 }
 
+/// A table on a context, which its graphs share.
+pub(crate) struct Table(MlTensor);
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // One whose context is gone is gone as well.
+        let _ = self.0.destroy_tensor();
+    }
+}
+
 /// A graph on a context, with its tensors.
 pub(crate) struct Built {
     context: Rc<Context>,
@@ -250,6 +282,8 @@ pub(crate) struct Built {
     /// With the position of each in the program.
     inputs: Vec<(usize, MlTensor)>,
     outputs: Vec<MlTensor>,
+    /// Kept for as long as runs read them.
+    _tables: Vec<Rc<Table>>,
     input_names: Object,
     output_names: Object,
     /// The bytes of the tensors.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use js_sys::{Array, Object, Uint8Array};
 use tabpool_engine::EngineError;
@@ -13,7 +13,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::MessageEvent;
 use web_time::Instant;
 
-use crate::context::{Built, Context};
+use crate::context::{Built, Context, Table};
 use crate::lower::lower;
 use crate::message::refusal;
 use crate::ml::{get, object, set, thrown};
@@ -45,6 +45,8 @@ pub fn serve_lane(early: &Array) {
 struct Lane {
     context: RefCell<Option<Rc<Context>>>,
     graphs: RefCell<HashMap<u32, Rc<Built>>>,
+    /// Tables that some graph reads, by the worker's numbers for weights.
+    tables: RefCell<HashMap<u32, Weak<Table>>>,
     /// Graphs that are being made; one that is dropped meanwhile is not kept when it is done.
     building: RefCell<HashSet<u32>>,
 }
@@ -112,7 +114,21 @@ impl Lane {
         let recipe = lower(program.graph(), context.limits())?;
         let weights: Array = get(message, "weights").unchecked_into();
         let weight = |position: usize| u32::try_from(position).map_or(JsValue::UNDEFINED, |at| weights.get(at));
-        context.build(&recipe, &weight).await
+        let numbers: Array = get(message, "numbers").unchecked_into();
+        let mut tables = Vec::new();
+        for (position, step) in recipe.tables() {
+            let number = u32::try_from(position).map_or(JsValue::UNDEFINED, |at| numbers.get(at));
+            let number = number.as_f64().unwrap_or_default() as u32;
+            let known = self.tables.borrow().get(&number).and_then(Weak::upgrade);
+            let table = match known {
+                Some(table) => table,
+                None => context.table(step, &weight(position)).await?,
+            };
+            self.tables.borrow_mut().retain(|_, table| table.strong_count() > 0);
+            self.tables.borrow_mut().insert(number, Rc::downgrade(&table));
+            tables.push((position, table));
+        }
+        context.build(&recipe, &weight, tables).await
     }
 
     fn run(

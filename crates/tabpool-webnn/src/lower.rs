@@ -22,8 +22,14 @@ use crate::recipe::{Draft, Made, Operand, Recipe, Source};
 /// # Errors
 /// [`EngineError::Unsupported`] that names the first node this browser cannot be given, and why.
 pub(crate) fn lower(graph: &Graph, limits: &Limits) -> Result<Recipe, EngineError> {
-    let mut lowering = Lowering { graph, draft: Draft::new(limits), values: HashMap::new(), bias_sums: HashMap::new() };
     let needed = needed(graph);
+    let mut lowering = Lowering {
+        graph,
+        draft: Draft::new(limits),
+        values: HashMap::new(),
+        tables: tables(graph, &needed),
+        bias_sums: HashMap::new(),
+    };
     for node in graph.nodes().iter().filter(|node| needed[node.output.index()]) {
         lowering.draft.begin(&node.name, node.op.name());
         let made = lowering.node(node)?;
@@ -51,12 +57,29 @@ fn needed(graph: &Graph) -> Vec<bool> {
     needed
 }
 
+/// The weights that are read as tables of rows and as nothing else, with their positions.
+fn tables(graph: &Graph, needed: &[bool]) -> HashMap<ValueId, usize> {
+    let mut tables: HashMap<_, _> = graph.weights().iter().enumerate().map(|(at, w)| (w.value, at)).collect();
+    for node in graph.nodes().iter().filter(|node| needed[node.output.index()]) {
+        let others = if node.op == Op::Gather { &node.inputs[1..] } else { &node.inputs[..] };
+        for id in others {
+            tables.remove(id);
+        }
+    }
+    for output in graph.outputs() {
+        tables.remove(&output.value);
+    }
+    tables
+}
+
 /// A graph half-way to its recipe.
 struct Lowering<'a> {
     graph: &'a Graph,
     draft: Draft<'a>,
     /// The operand that holds a value's elements, in whatever shape.
     values: HashMap<ValueId, Operand>,
+    /// Weights that are tables, with their positions.
+    tables: HashMap<ValueId, usize>,
     /// Sums of attention biases that every layer adds, made once.
     bias_sums: HashMap<(Operand, Operand), Operand>,
 }

@@ -6,6 +6,7 @@
 //! | `kind` | `open`, `build`, `run` or `drop` | |
 //! | `graph` | which graph is meant, as the worker numbers them | |
 //! | `program`, `weights` | `build`: the encoded program, and buffers by the weights' positions | |
+//! | `numbers` | `build`: what the worker calls each weight, so that tables are shared | |
 //! | `inputs` | `run`: buffers by the inputs' positions | |
 //! | `outputs`, `ms` | | `run`: buffers in the outputs' order, and how long the run took once begun |
 //! | `bytes` | | `build`: the bytes of the graph's tensors |

@@ -32,6 +32,9 @@ pub(crate) enum Source {
     Input(usize),
     /// A weight of the program, by its position, always in `f32`.
     Weight(usize),
+    /// A weight of the program, by its position, that is read row by row and nothing else. It is an input of the graph that
+    /// programs share, not a constant: a constant would be copied into every graph, and tables are half of a small model.
+    Table(usize),
     /// These bytes.
     Constant(Bytes),
     /// A method of the builder.
@@ -69,7 +72,15 @@ impl Recipe {
     /// The positions of the weights that are read.
     pub(crate) fn weights(&self) -> impl Iterator<Item = usize> {
         self.steps.iter().filter_map(|step| match step.source {
-            Source::Weight(position) => Some(position),
+            Source::Weight(position) | Source::Table(position) => Some(position),
+            _ => None,
+        })
+    }
+
+    /// The operand of each table.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (usize, &Step)> {
+        self.steps.iter().filter_map(|step| match step.source {
+            Source::Table(position) => Some((position, step)),
             _ => None,
         })
     }
@@ -144,7 +155,7 @@ impl<'a> Draft<'a> {
 
     /// An input, a weight or a constant of the program.
     pub(crate) fn leaf(&mut self, source: Source, dtype: DType, shape: &[usize]) -> Made {
-        let slot = if matches!(source, Source::Input(_)) { "input" } else { "constant" };
+        let slot = if matches!(source, Source::Input(_) | Source::Table(_)) { "input" } else { "constant" };
         self.limits.check(slot, "", dtype, shape).map_err(|reason| self.refuse(reason))?;
         if shape.contains(&0) {
             return Err(self.refuse("has no elements, which WebNN does not know".to_owned()));

@@ -5,7 +5,7 @@
 //! program of the same model fetches and verifies nothing. Where the page is isolated it is a `SharedArrayBuffer`, so
 //! that all lanes make their constants from one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
@@ -18,7 +18,9 @@ use tabpool_graph::{BlockRef, Graph};
 use tabpool_tensor::{DType, Shape};
 use wasm_bindgen::prelude::{JsCast, JsValue};
 
+use crate::context::{Context, Table};
 use crate::ml::thrown;
+use crate::recipe::Recipe;
 
 /// How many elements are widened at once.
 const WIDENED: usize = 64 << 10;
@@ -27,6 +29,10 @@ const WIDENED: usize = 64 << 10;
 pub(crate) struct Weight {
     buffer: JsValue,
     bytes: u64,
+    /// What lanes know it by.
+    number: u32,
+    /// It as a table on this worker's own context, while some graph there reads it.
+    table: RefCell<Weak<Table>>,
 }
 
 /// What makes two weights the same.
@@ -39,7 +45,11 @@ struct Key {
 
 /// The weights of a backend that some executable holds.
 #[derive(Default)]
-pub(crate) struct WeightCache(RefCell<HashMap<Key, Weak<Weight>>>);
+pub(crate) struct WeightCache {
+    held: RefCell<HashMap<Key, Weak<Weight>>>,
+    /// The next weight's number.
+    next: Cell<u32>,
+}
 
 /// The weights of one program.
 pub(crate) struct Weights {
@@ -63,6 +73,37 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// What lanes know the weights by, by position; with zeros for those that are not read.
+    pub(crate) fn numbers(&self, count: usize) -> Array {
+        let number = |position| self.held.get(&position).map_or(0, |weight| weight.number);
+        (0..count).map(|position| JsValue::from(number(position))).collect()
+    }
+
+    /// The tables of a recipe on this worker's own context: those that are there, and the others brought there.
+    ///
+    /// # Errors
+    /// [`EngineError`] as the browser says.
+    pub(crate) async fn tables(
+        &self,
+        recipe: &Recipe,
+        context: &Context,
+    ) -> Result<Vec<(usize, Rc<Table>)>, EngineError> {
+        let mut tables = Vec::new();
+        for (position, step) in recipe.tables() {
+            let Some(weight) = self.held.get(&position) else { continue };
+            let known = weight.table.borrow().upgrade();
+            let table = match known {
+                Some(table) => table,
+                None => context.table(step, &weight.buffer).await?,
+            };
+            weight.table.replace(Rc::downgrade(&table));
+            tables.push((position, table));
+        }
+        Ok(tables)
+    }
+}
+
 impl WeightCache {
     /// Finds or fetches the weights at these positions.
     ///
@@ -75,10 +116,10 @@ impl WeightCache {
         source: &dyn WeightSource,
         shareable: bool,
     ) -> Result<Weights, EngineError> {
-        self.0.borrow_mut().retain(|_, weight| weight.strong_count() > 0);
+        self.held.borrow_mut().retain(|_, weight| weight.strong_count() > 0);
         let mut weights = Weights { held: HashMap::new(), bytes: 0, shared: 0 };
         let mut fresh: HashMap<Key, Rc<Weight>> = HashMap::new();
-        let known = |key: &Key| self.0.borrow().get(key).and_then(Weak::upgrade);
+        let known = |key: &Key| self.held.borrow().get(key).and_then(Weak::upgrade);
         let missing = positions.iter().filter(|&&position| known(&key(graph, position)).is_none());
         let blocks = missing.flat_map(|&position| &graph.weights()[position].blocks).cloned().collect::<Vec<_>>();
         source.expect(&blocks);
@@ -90,14 +131,16 @@ impl WeightCache {
                 weights.shared += weight.bytes;
                 weight
             } else {
-                let weight = Rc::new(fetch(graph, position, source, shareable).await?);
+                let (buffer, bytes) = fetch(graph, position, source, shareable).await?;
+                let number = self.next.replace(self.next.get().wrapping_add(1));
+                let weight = Rc::new(Weight { buffer, bytes, number, table: RefCell::default() });
                 fresh.insert(key, Rc::clone(&weight));
                 weight
             };
             weights.bytes += weight.bytes;
             weights.held.insert(position, weight);
         }
-        self.0.borrow_mut().extend(fresh.into_iter().map(|(key, weight)| (key, Rc::downgrade(&weight))));
+        self.held.borrow_mut().extend(fresh.into_iter().map(|(key, weight)| (key, Rc::downgrade(&weight))));
         Ok(weights)
     }
 }
@@ -113,7 +156,7 @@ async fn fetch(
     position: usize,
     source: &dyn WeightSource,
     shareable: bool,
-) -> Result<Weight, EngineError> {
+) -> Result<(JsValue, u64), EngineError> {
     let weight = &graph.weights()[position];
     let value = graph.value(weight.value);
     let length = value.shape.elements() * 4;
@@ -143,7 +186,7 @@ async fn fetch(
         let cid = weight.blocks.last().map(|block| hex(&block.cid)).unwrap_or_default();
         return Err(EngineError::Weight { name: value.name.clone(), source: WeightError { cid, reason } });
     }
-    Ok(Weight { buffer, bytes: length as u64 })
+    Ok((buffer, length as u64))
 }
 
 /// A buffer of this many bytes, one that other workers may read where asked for.

@@ -4,7 +4,7 @@ use tabpool_graph::ValueId;
 use tabpool_tensor::DType;
 
 use super::Lowering;
-use crate::recipe::{Argument, Made};
+use crate::recipe::{Argument, Made, Source};
 
 impl Lowering<'_> {
     /// Rows of a table. WebNN reads negative indices from the end and leaves those past it to the browser, so indices are
@@ -13,8 +13,7 @@ impl Lowering<'_> {
         let rows = self.dims(table).first().copied().unwrap_or(1);
         let width = self.dims(table)[1..].iter().product();
         let count = self.dims(indices).iter().product();
-        let (table, indices) = (self.value(table)?, self.value(indices)?);
-        let table = self.draft.view(table, &[rows, width])?;
+        let (table, indices) = (self.table(table, &[rows, width])?, self.value(indices)?);
         let indices = self.draft.view(indices, &[count])?;
         let last = i32::try_from(rows - 1).unwrap_or(i32::MAX);
         let (first, last) = (self.draft.i32(0, indices)?, self.draft.i32(last, indices)?);
@@ -22,6 +21,22 @@ impl Lowering<'_> {
         let indices = self.draft.onto("min", indices, last)?;
         let options = vec![("axis", Argument::Number(0.0))];
         self.draft.call("gather", &[table, indices], Vec::new(), options, (DType::F32, vec![count, width]))
+    }
+
+    /// The operand of a table. A weight lies as rows from the start: a view would copy it in every run.
+    fn table(&mut self, id: ValueId, shape: &[usize]) -> Made {
+        let known = self.values.get(&id).copied();
+        match (known, self.tables.get(&id)) {
+            (None, Some(&position)) => {
+                let made = self.draft.leaf(Source::Table(position), DType::F32, shape)?;
+                self.values.insert(id, made);
+                Ok(made)
+            }
+            _ => {
+                let table = self.value(id)?;
+                self.draft.view(table, shape)
+            }
+        }
     }
 
     pub(super) fn slice(&mut self, x: ValueId, axis: usize, start: usize, length: usize) -> Made {

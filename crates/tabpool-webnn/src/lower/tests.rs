@@ -113,6 +113,21 @@ fn a_browser_without_an_operator_is_refused_by_node_or_served_by_others() {
 }
 
 #[test]
+fn a_weight_that_is_only_read_by_rows_is_a_table_and_no_constant() {
+    let limits = of_the_shell();
+    let cases = conformance::cases().expect("the suite is sound");
+    let recipe = |name: &str| {
+        let case = cases.iter().find(|case| case.name().starts_with(name)).expect("the suite has it");
+        lower(case.graph(), &limits).expect("it fits")
+    };
+    let rows = recipe("gather f32 [9, 5, 3]");
+    assert_eq!(rows.tables().map(|(_, step)| step.shape.clone()).collect::<Vec<_>>(), [[9, 15]]);
+    assert_eq!(count(&rows, "reshape"), 1, "indices alone are reshaped");
+    let tied = recipe("a weight that is table and linear weight");
+    assert_eq!(tied.tables().count(), 0, "one copy serves both");
+}
+
+#[test]
 fn what_no_output_reads_is_left_out() {
     let mut b = GraphBuilder::new();
     let x = b.input("x", DType::F32, [4]).expect("a shape");
