@@ -7,9 +7,9 @@ use crate::trial::{Trial, Work};
 
 static KERNEL: Kernel = Kernel { name: "peak", parts: &[include_str!("peak.wgsl")], reads: 0 };
 
-/// Workgroups of 64 invocations: enough to fill a large GPU, few enough for a processor.
-const GROUPS: u32 = 4096;
-const TURNS: u32 = 64;
+/// Workgroups of 64 invocations: enough to fill a GPU, few enough that a processor is done within milliseconds.
+const GROUPS: u32 = 1024;
+const TURNS: u32 = 16;
 /// Products and sums of a turn: eight times three vectors of four.
 const OPERATIONS: u64 = 2 * 8 * 3 * 4;
 
