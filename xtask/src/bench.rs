@@ -12,6 +12,8 @@ use crate::setup::{self, Needs};
 use crate::workspace::Workspace;
 
 const PACKAGE: &str = "tabpool-benches";
+/// The benchmark that drives the runtime with the kernels' rates inside.
+const IN_BROWSERS: &str = "kernels";
 /// The benchmark that needs programs of others.
 const WITH_PEERS: &str = "peers";
 
@@ -31,6 +33,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         bail!("there is no benchmark `{name}`; `cargo xtask bench` lists them");
     }
     setup::ensure(workspace, Needs::Tests)?;
+    if name == IN_BROWSERS {
+        build_web::build_conformance(workspace)?;
+    }
     build_web::build(workspace)?;
     if name == WITH_PEERS {
         setup::ensure_peers(workspace)?;
