@@ -59,11 +59,9 @@ impl Options {
     #[must_use]
     pub fn whole(&self) -> bool {
         let filters = [&self.browser, &self.api, &self.model];
-        !self.quick
-            && self.onnxruntime_build.is_empty()
-            && filters.iter().all(|f| f.is_empty())
-            && self.seq.is_empty()
-            && self.part.is_empty()
+        let shapes = (&*self.batch, &*self.threads) == (&[1, 8], &[1, 2]) && self.seq.is_empty();
+        let all = filters.iter().all(|f| f.is_empty()) && self.part.is_empty() && self.onnxruntime_build.is_empty();
+        all && shapes && !self.quick
     }
 
     /// Whether a part is wanted.
@@ -112,5 +110,6 @@ mod tests {
         assert!(options.wants_api("cpu") && !options.wants_api("webgpu"));
         assert_eq!((options.sequences(), options.rounds(), options.batch), (vec![128], 5, vec![1]));
         assert!(Options::parse_from(["peers"]).whole());
+        assert!(!Options::parse_from(["peers", "--batch", "1"]).whole(), "a part is no table of everything");
     }
 }
