@@ -38,7 +38,7 @@ pub(crate) async fn gather(only: &[ApiKind], kernels: KernelChoice) -> Capabilit
     let cpu = AdapterInfo {
         vendor: "wasm".to_owned(),
         architecture: instructions(relaxed).to_owned(),
-        description: count_of_threads(threads as usize),
+        device: count_of_threads(threads as usize),
         ..AdapterInfo::default()
     };
     let hardware = gpu.as_ref().is_ok_and(|adapter| !adapter.fallback);
