@@ -1,6 +1,6 @@
 //! Transcendental functions as polynomials without branches.
 //!
-//! They are written once, over [`Number`]s: natively one `f32`, for LLVM vectorises loops over those well and as wide as the
+//! They are written once, over `Number`s: natively one `f32`, for LLVM vectorises loops over those well and as wide as the
 //! processor's level allows; in a browser a vector of four, so that rows shorter than LLVM unrolls are computed four at a
 //! time as well, and with fused sums where relaxed SIMD has them. Errors against the oracle over the whole range are stated at
 //! each function and held by the tests; natively nothing is fused, so every processor gives the same bits.
