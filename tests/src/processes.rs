@@ -50,6 +50,28 @@ pub fn naming(path: &Path, except: Option<u32>) -> Vec<String> {
         .collect()
 }
 
+/// The living processes that descend from `ancestor` and whose command line holds `text`. Chromium's own processes name
+/// their kind on it, but not always the profile they belong to.
+#[must_use]
+pub fn descendants(ancestor: u32, text: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let descends = |pid: u32| std::iter::successors(Some(pid), |&pid| parent(pid)).skip(1).any(|pid| pid == ancestor);
+    let says = |pid: &u32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).replace('\0', " ").contains(text)
+    };
+    pids.filter(says).filter(|&pid| descends(pid)).collect()
+}
+
+/// The process that started this one; none for the first, and for one that is gone.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything; the state and the parent follow it.
+    let parent = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    (parent != 0).then_some(parent)
+}
+
 /// Profiles that are to end with their browser, among the files of a data directory.
 #[must_use]
 pub fn fresh_profiles(data: &Path) -> Vec<String> {

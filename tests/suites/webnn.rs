@@ -95,10 +95,9 @@ async fn a_context_that_dies_costs_no_request() -> Outcome {
     let joined = pool.workers().first().map(|worker| worker.id);
 
     // The browser computes WebNN in the process of its GPU, and starts another one when that is gone.
-    let all = processes::naming(folder.path(), None);
-    let found = all.iter().find(|line| line.contains("--type=gpu-process"));
-    let pid = found.and_then(|line| line.split(' ').next()).ok_or_else(|| format!("no GPU process among {all:#?}"))?;
-    processes::send(Signal::Kill, pid.parse()?)?;
+    let pids = processes::descendants(std::process::id(), "--type=gpu-process");
+    require(pids.len() == 1, || format!("the shell has the GPU processes {pids:?}"))?;
+    processes::send(Signal::Kill, i64::from(pids[0]))?;
     for _ in 0..6 {
         golden.check(&model).await?;
     }
