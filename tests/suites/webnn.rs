@@ -17,6 +17,8 @@ const CASE: &str = "webnn";
 const TOKENS: i64 = 128;
 /// Requests, answered one by one and then all at once.
 const REQUESTS: i64 = 12;
+/// How often both are measured.
+const ROUNDS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_at_once_give_what_they_give_alone() -> Outcome {
@@ -31,22 +33,24 @@ async fn requests_at_once_give_what_they_give_alone() -> Outcome {
     // The load and every lane's first run are not what is measured.
     try_join_all(requests[..4].iter().map(|tokens| embed(&model, tokens))).await?;
 
-    let begun = Instant::now();
-    let mut alone = Vec::new();
-    for tokens in &requests {
-        alone.push(embed(&model, tokens).await?);
+    // In turns, and the best of each counts: what else the machine does comes and goes.
+    let (mut one_by_one, mut at_once) = (Duration::MAX, Duration::MAX);
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let mut alone = Vec::new();
+        for tokens in &requests {
+            alone.push(embed(&model, tokens).await?);
+        }
+        one_by_one = one_by_one.min(begun.elapsed());
+        let begun = Instant::now();
+        let together = try_join_all(requests.iter().map(|tokens| embed(&model, tokens))).await?;
+        at_once = at_once.min(begun.elapsed());
+        for (n, (one, other)) in alone.iter().zip(&together).enumerate() {
+            require(one.data() == other.data(), || format!("request {n} is another one among others"))?;
+            require(n == 0 || one.data() != alone[0].data(), || format!("request {n} gives what 0 gives"))?;
+        }
     }
-    let one_by_one = begun.elapsed();
-    let begun = Instant::now();
-    let together = try_join_all(requests.iter().map(|tokens| embed(&model, tokens))).await?;
-    let at_once = begun.elapsed();
-
-    let device = pool.workers().first().map(|worker| format!("{:?}", worker.capabilities.apis)).unwrap_or_default();
     pool.close().await?;
-    for (n, (one, other)) in alone.iter().zip(&together).enumerate() {
-        require(one.data() == other.data(), || format!("request {n} is another one among others; {device}"))?;
-        require(n == 0 || one.data() != alone[0].data(), || format!("request {n} gives what 0 gives"))?;
-    }
     let each = |took: Duration| took.as_secs_f64() * 1e3 / REQUESTS as f64;
     tabpool_tests::show(&format!(
         "webnn: {TOKENS} tokens, {:.1} ms a request one by one, {:.1} ms all at once: {:.2} times the throughput",
