@@ -16,7 +16,7 @@ use web_time::Instant;
 use crate::device::{Gpu, buffer, failed};
 use crate::lower::{Bound, Lowered, Source, Step};
 use crate::pipelines::Pipeline;
-use crate::staging::{Ring, Staging};
+use crate::staging::{Map, Ring, Staging};
 use crate::weights::WeightBuffer;
 
 /// How many runs of one executable may be on the device at once.
@@ -194,7 +194,7 @@ impl WebGpuExecutable {
         };
         let outputs = graph.outputs().iter().zip(&lowered.outputs).map(output).collect();
         let kept = |i: usize| reads_weight(lowered, i);
-        let ring = Ring::new(std::mem::take(&mut buffers.staging));
+        let ring = Ring::new(gpu.device.clone(), std::mem::take(&mut buffers.staging));
         Self {
             _weights: (0..).zip(weights).filter(|(i, _)| kept(*i)).map(|(_, w)| w.clone()).collect(),
             graph: graph.clone(),
@@ -238,7 +238,7 @@ impl WebGpuExecutable {
     async fn mapped(&self, staging: &mut Staging) -> Result<(), EngineError> {
         let (done, mapped) = oneshot::channel();
         let pending = self.gpu.pump.begin();
-        staging.mapping = true;
+        staging.map = Map::Pending;
         staging.buffer.map_async(wgpu::MapMode::Read, .., move |result| {
             drop(pending);
             // Nobody waits any more where the run was dropped.
@@ -246,6 +246,7 @@ impl WebGpuExecutable {
         });
         let result = self.gpu.unless_lost(mapped).await?;
         if matches!(result, Ok(Ok(()))) {
+            staging.map = Map::Done;
             return Ok(());
         }
         Err(self.gpu.blame("reading outputs back", "the device did not map them".to_owned()))
