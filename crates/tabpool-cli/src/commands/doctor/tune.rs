@@ -200,7 +200,7 @@ mod tests {
             "chromium 156 webgpu",
             "gemm m128 n384 k384",
             "wide",
-            "2.0 ms",
+            "2.00 ms",
             "tall",
             "1.50×",
             "3 (1 failed)",
