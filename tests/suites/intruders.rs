@@ -195,6 +195,8 @@ async fn answers_that_nobody_asked_for_are_ignored() -> Outcome {
     let figures = stage.pool.metrics();
     require((figures.finished, figures.failed, figures.loads) == (1, 0, 1), || format!("{figures:?}"))?;
     intruder.send(Message::Bye { reason: "enough".to_owned() }.into()).await?;
+    // The pool closes the link once it has read that.
+    intruder.last_words().await?;
     stage.ends_well("lost", "the other side left: enough").await
 }
 

@@ -17,9 +17,8 @@ const REQUESTS: usize = 300;
 const KILLS: i64 = 3;
 /// Different texts among the requests.
 const TEXTS: usize = 30;
-/// Tokens of a text, where Chromium and where Firefox is killed: long enough that there is work left when the victim has
-/// come back twice. Firefox takes longer to come back.
-const TOKENS: [usize; 2] = [32, 128];
+/// Tokens of a text: long enough that there is work left when the victim has come back twice.
+const TOKENS: usize = 128;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_chromium_loses_no_answer() -> Outcome {
@@ -39,7 +38,7 @@ async fn one_killed(case: &str, victim: usize) -> Outcome {
         places::left_out(case, "two browsers are wanted");
         return Ok(());
     };
-    let texts = texts(TOKENS[victim])?;
+    let texts = texts()?;
     let wanted = reference(&path, &texts).await?;
     let folder = tempfile::tempdir()?;
     let begun = Instant::now();
@@ -54,10 +53,10 @@ async fn one_killed(case: &str, victim: usize) -> Outcome {
 }
 
 /// Different texts of equal length, made of the golden's sentences.
-fn texts(tokens: usize) -> Result<Vec<Named>, Fault> {
+fn texts() -> Result<Vec<Named>, Fault> {
     let words: Vec<i64> = sentences()?.iter().flat_map(|s| s.ids[1..s.ids.len() - 1].to_vec()).collect();
     let text = |start: usize| {
-        let inner = words.iter().cycle().skip(start * 5).take(tokens - 2).copied();
+        let inner = words.iter().cycle().skip(start * 5).take(TOKENS - 2).copied();
         ids(&[101].into_iter().chain(inner).chain([102]).collect::<Vec<_>>())
     };
     (0..TEXTS).map(text).collect()
