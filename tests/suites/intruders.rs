@@ -187,7 +187,7 @@ async fn answers_that_nobody_asked_for_are_ignored() -> Outcome {
         let message = Message::Finished { attempt: 1, stats: RunStats::default() };
         intruder.send(Frame { id, message, tensors: vec![tensor()?] }).await?;
         let (program, api) = (id, ApiKind::Cpu);
-        intruder.send(Message::Loaded { program, api, stats: LoadStats::default() }.into()).await?;
+        intruder.send(Message::Loaded { program, api, stats: LoadStats::default(), kept: Vec::new() }.into()).await?;
         intruder.send(Message::DeviceLost { api, reason: "nothing".to_owned() }.into()).await?;
     }
     let model = stage.pool.model(ModelRequest::new(fixture_name("bert")).on("native:cpu".parse()?)).await?;
@@ -233,7 +233,9 @@ async fn lie(mut intruder: Intruder, lie: Lie) -> Result<usize, Fault> {
     let mut runs = 0;
     while let Ok(Some(frame)) = intruder.hear().await {
         let answer: Frame = match frame.message {
-            Message::Load { program, api, .. } => Message::Loaded { program, api, stats: LoadStats::default() }.into(),
+            Message::Load { program, api, .. } => {
+                Message::Loaded { program, api, stats: LoadStats::default(), kept: Vec::new() }.into()
+            }
             Message::Run { attempt, .. } => {
                 runs += 1;
                 if lie == Lie::Silence {

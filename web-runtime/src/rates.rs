@@ -2,8 +2,9 @@
 //! that drive real browsers.
 
 use js_sys::{Array, JSON};
-use tabpool_engine::conformance::{CaseResult, run_matching};
+use tabpool_engine::conformance::{CaseResult, run_matching, run_permitting};
 use tabpool_engine::{Backend as _, EngineError};
+use tabpool_tensor::Precision;
 use tabpool_webgpu::{GemmVariant, Options, WebGpuBackend};
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use web_time::Instant;
@@ -22,7 +23,8 @@ async fn open(browser: &str, gemm: Option<GemmVariant>) -> Result<WebGpuBackend,
     WebGpuBackend::new(Options { gemm, nudge_maps: browser == "firefox", ..Options::default() }).await
 }
 
-/// Runs the suite's cases of linear nodes on every GEMM variant. The result is JSON as that of `conformance`.
+/// Runs the suite's cases of linear nodes on every GEMM variant that the device can run, those of its precision on one that
+/// is less exact than 32 bits. The result is JSON as that of `conformance`.
 ///
 /// # Errors
 /// A text where a device does not open.
@@ -30,9 +32,14 @@ async fn open(browser: &str, gemm: Option<GemmVariant>) -> Result<WebGpuBackend,
 pub async fn variants() -> Result<String, JsValue> {
     let facts = facts::gather(&[], KernelChoice::default()).await;
     let (start, mut device, cases) = (Instant::now(), String::new(), Array::new());
-    for gemm in GemmVariant::ALL {
+    let here = open(&facts.browser, None).await.map_err(|e| told(&e))?;
+    for gemm in GemmVariant::ALL.into_iter().filter(|&gemm| here.runs(gemm)) {
         let backend = open(&facts.browser, Some(gemm)).await.map_err(|e| told(&e))?;
-        for case in run_matching(&backend, "linear").await {
+        let results = match gemm.precision() {
+            Precision::F32 => run_matching(&backend, "linear").await,
+            less => run_permitting(&backend, less, "linear").await,
+        };
+        for case in results {
             let name = format!("{}: {}", gemm.name(), case.name);
             cases.push(&case_note(CaseResult { name, ..case }));
         }

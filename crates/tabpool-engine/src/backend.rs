@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tabpool_graph::{BlockRef, Graph, Program};
-use tabpool_tensor::Tensor;
+use tabpool_tensor::{Precision, Tensor};
 
 use crate::tuning::{Tuning, Winner};
 
@@ -133,8 +133,8 @@ pub struct MemoryUse {
     pub scratch: u64,
 }
 
-/// What loading cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What loading cost, and what it came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Making and compiling kernels or graphs.
     pub compile: Duration,
@@ -142,6 +142,10 @@ pub struct LoadReport {
     pub upload: Duration,
     /// What the executable holds.
     pub memory: MemoryUse,
+    /// The least exact arithmetic that its linear layers are computed with; never less exact than the program permits.
+    pub precision: Precision,
+    /// Nodes that stayed more exact because their weights do not fit a format that was otherwise used.
+    pub kept: Vec<String>,
 }
 
 /// What a run gave, and where its time went.

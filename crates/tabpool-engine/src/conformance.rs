@@ -23,6 +23,7 @@ mod case;
 mod elementwise;
 mod encoder;
 mod layout;
+mod precision;
 mod product;
 mod promises;
 mod random;
@@ -30,6 +31,8 @@ mod rows;
 mod weights;
 
 use std::fmt;
+
+use tabpool_tensor::Precision;
 
 use crate::backend::Backend;
 
@@ -95,6 +98,14 @@ pub fn cases() -> Result<Vec<Case>, CaseError> {
     Ok(all)
 }
 
+/// The cases of linear layers for which arithmetic of this precision is permitted. A backend may be more exact.
+///
+/// # Errors
+/// As [`cases`].
+pub fn cases_permitting(precision: Precision) -> Result<Vec<Case>, CaseError> {
+    precision::cases(precision)
+}
+
 /// Runs every case and checks every promise.
 pub async fn run(backend: &dyn Backend) -> Vec<CaseResult> {
     run_matching(backend, "").await
@@ -111,6 +122,19 @@ pub async fn run_matching(backend: &dyn Backend, filter: &str) -> Vec<CaseResult
         results.push(case.check(backend).await);
     }
     results.extend(promises::check_all(backend, filter).await);
+    results
+}
+
+/// Runs the cases of [`cases_permitting`] whose names hold this text.
+pub async fn run_permitting(backend: &dyn Backend, precision: Precision, filter: &str) -> Vec<CaseResult> {
+    let cases = match cases_permitting(precision) {
+        Ok(cases) => cases,
+        Err(e) => return vec![case::failed("the suite itself", e.to_string())],
+    };
+    let mut results = Vec::with_capacity(cases.len());
+    for case in cases.iter().filter(|c| c.name().contains(filter)) {
+        results.push(case.check(backend).await);
+    }
     results
 }
 

@@ -101,7 +101,10 @@ impl Backend for CpuBackend {
         let executable = self.compile(graph, &plan, loaded)?;
         compile += begin.elapsed();
         memory.scratch = executable.regions.iter().map(Region::bytes).sum();
-        Ok(Loaded { executable: Rc::new(executable), report: LoadReport { compile, upload, memory } })
+        Ok(Loaded {
+            executable: Rc::new(executable),
+            report: LoadReport { compile, upload, memory, ..LoadReport::default() },
+        })
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod encoding;
 
+use tabpool_tensor::Precision;
+
 use crate::{Graph, GraphError};
 
 /// The version this crate writes. It reads this one only: host and runtime ship together, and the host sends the runtime.
-pub const PROGRAM_VERSION: u8 = 1;
+pub const PROGRAM_VERSION: u8 = 2;
 
 /// How large a program may be before decoding gives up.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +64,11 @@ pub enum ProgramError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     graph: Graph,
+    precision: Precision,
 }
 
 impl Program {
-    /// A program of this graph.
+    /// A program of this graph, its linear layers in 32 bits.
     ///
     /// # Errors
     /// [`ProgramError::Unbound`] for a weight without blocks, [`ProgramError::Graph`] for an invalid graph.
@@ -74,7 +77,20 @@ impl Program {
         if let Some(w) = graph.weights().iter().find(|w| w.blocks.is_empty()) {
             return Err(ProgramError::Unbound { name: graph.value(w.value).name.clone() });
         }
-        Ok(Self { graph })
+        Ok(Self { graph, precision: Precision::F32 })
+    }
+
+    /// The same program with permission to compute linear layers at this precision and every more exact one.
+    #[must_use]
+    pub fn permitting(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The least exact arithmetic that its linear layers may be computed with.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The graph.
@@ -89,10 +105,10 @@ impl Program {
         self.graph.weights().iter().flat_map(|w| &w.blocks).map(|b| u64::from(b.len)).sum()
     }
 
-    /// The encoding: one byte of version, then the body. Equal programs give equal bytes.
+    /// The encoding: one byte of version, one of precision, then the body. Equal programs give equal bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encoding::encode(&self.graph)
+        encoding::encode(&self.graph, self.precision)
     }
 
     /// Reads an encoding and validates what it holds.
@@ -100,7 +116,8 @@ impl Program {
     /// # Errors
     /// [`ProgramError`]; bytes from outside never panic.
     pub fn decode(bytes: &[u8], limits: &ProgramLimits) -> Result<Self, ProgramError> {
-        Self::new(encoding::decode(bytes, limits)?)
+        let (graph, precision) = encoding::decode(bytes, limits)?;
+        Ok(Self::new(graph)?.permitting(precision))
     }
 }
 

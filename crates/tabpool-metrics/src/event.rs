@@ -123,6 +123,8 @@ pub enum Precision {
     F32,
     /// 16-bit floating point.
     F16,
+    /// 8-bit integers with scales.
+    Int8,
 }
 
 impl Precision {
@@ -132,6 +134,7 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         }
     }
 }
@@ -287,6 +290,8 @@ pub struct ModelLoad {
     pub worker: Arc<WorkerIdentity>,
     /// The API it was prepared for.
     pub api: Api,
+    /// The number format of the arithmetic it came to; the one asked for where the load failed.
+    pub precision: Precision,
     /// Weight bytes that came from the host.
     pub bytes_fetched: u64,
     /// Weight bytes that the worker still had.

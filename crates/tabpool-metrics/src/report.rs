@@ -82,7 +82,7 @@ pub struct Report {
     pub regressions: Vec<Regression>,
     /// Per model, browser, API and day.
     pub trend: Vec<Day>,
-    /// Model loads per model, browser, version and API.
+    /// Model loads per model, browser, version, API and precision.
     pub loads: Vec<Loads>,
     /// Connections per browser and version.
     pub connections: Vec<Connections>,
@@ -286,7 +286,7 @@ in_order!(
         verdict,
     }
 );
-in_order!(day_row, Day { model, browser, api, day, requests, ok, p50_ms, p95_ms });
+in_order!(day_row, Day { model, browser, api, precision, day, requests, ok, p50_ms, p95_ms });
 in_order!(
     loads_row,
     Loads {
@@ -294,6 +294,7 @@ in_order!(
         browser,
         browser_version,
         api,
+        precision,
         loads,
         ok,
         bytes_fetched,

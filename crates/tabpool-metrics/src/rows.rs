@@ -157,6 +157,7 @@ fn model_load(appender: &mut Appender<'_>, run: i64, event: &ModelLoad) -> duckd
         outcome,
         code,
         message,
+        event.precision.as_str(),
     ] as &[&dyn ToSql])
 }
 

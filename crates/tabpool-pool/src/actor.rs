@@ -25,8 +25,8 @@ use crate::model::ProgramEntry;
 use crate::tuning::Tunings;
 use crate::{PoolError, PoolEvent, TuningPolicy, WorkerSpec, WorkerView};
 use links::Worker;
-pub(crate) use requests::Job;
 use requests::Request;
+pub(crate) use requests::{Job, RawAnswer};
 use slots::Slot;
 
 /// What the actor is asked, or told by its own tasks.

@@ -100,8 +100,10 @@ pub enum PoolEvent {
         model: String,
         /// The API.
         api: ApiKind,
-        /// What it cost.
+        /// What it cost, and the precision it came to.
         stats: LoadStats,
+        /// Nodes that stayed more exact because their weights do not fit a format that was otherwise used.
+        kept: Vec<String>,
     },
     /// A load found the fastest variants of its kernels.
     Tuned {

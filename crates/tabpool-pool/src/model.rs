@@ -10,10 +10,10 @@ use tabpool_metrics::ModelIdentity;
 use tabpool_models::{Bucket, Model, Signature};
 use tabpool_protocol::ApiKind;
 use tabpool_scheduler::{ModelId, Placement, ProgramId};
-use tabpool_tensor::{DType, Shape, Tensor};
+use tabpool_tensor::{DType, Precision, Shape, Tensor};
 use tokio::sync::oneshot;
 
-use crate::actor::{Command, Job};
+use crate::actor::{Command, Job, RawAnswer};
 use crate::pool::Shared;
 use crate::target::{Target, scheduler_api};
 use crate::{ModelKind, PoolError};
@@ -31,13 +31,21 @@ pub struct ModelRequest {
     placement: Placement,
     priority: i8,
     timeout: Option<Duration>,
+    precision: Precision,
 }
 
 impl ModelRequest {
     /// A model by its name in the pool's library, or by its folder's path.
     pub fn new(name: impl Into<String>) -> Self {
-        let placement = Placement::ANY;
-        Self { name: name.into(), root: None, kind: ModelKind::Text, placement, priority: 0, timeout: None }
+        Self {
+            name: name.into(),
+            root: None,
+            kind: ModelKind::Text,
+            placement: Placement::ANY,
+            priority: 0,
+            timeout: None,
+            precision: Precision::F32,
+        }
     }
 
     /// The folder's CID, so that the name is only what people call it.
@@ -56,6 +64,13 @@ impl ModelRequest {
     pub fn hardware(mut self, apis: impl IntoIterator<Item = ApiKind>) -> Self {
         let apis: Vec<_> = apis.into_iter().map(scheduler_api).collect();
         self.placement = self.placement.with(&apis);
+        self
+    }
+
+    /// The least exact arithmetic that its linear layers may be computed with; 32 bits by default. A worker uses what is
+    /// fastest on its device among what is permitted, and every answer says what that was.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -114,6 +129,8 @@ pub struct Answer {
     pub worker: WorkerId,
     /// With which API.
     pub api: ApiKind,
+    /// The least exact arithmetic that its linear layers were computed with.
+    pub precision: Precision,
     /// Where the time went.
     pub timing: Timing,
     /// Attempts it took; 1 where the first gave the answer.
@@ -126,6 +143,8 @@ pub(crate) struct ProgramEntry {
     pub(crate) model: ModelId,
     pub(crate) identity: Arc<ModelIdentity>,
     pub(crate) bucket: Bucket,
+    /// The least exact arithmetic permitted.
+    pub(crate) precision: Precision,
     /// The encoding, as it travels.
     pub(crate) encoded: Tensor,
     /// What it gives, in order. An answer that is anything else is not believed.
@@ -147,8 +166,8 @@ impl ProgramEntry {
     }
 }
 
-/// Programs by bucket and outputs.
-type Programs = HashMap<(Bucket, Vec<String>), Arc<ProgramEntry>>;
+/// Programs by bucket, outputs and permitted precision.
+type Programs = HashMap<(Bucket, Vec<String>, Precision), Arc<ProgramEntry>>;
 
 /// A model that was opened.
 pub(crate) struct ModelEntry {
@@ -156,7 +175,7 @@ pub(crate) struct ModelEntry {
     pub(crate) root: Cid,
     pub(crate) identity: Arc<ModelIdentity>,
     pub(crate) model: Model,
-    /// By bucket and outputs; both come from short lists of the model's own.
+    /// By bucket, outputs and precision; all come from short lists.
     programs: Mutex<Programs>,
 }
 
@@ -175,6 +194,7 @@ pub struct ModelHandle {
     placement: Placement,
     priority: i8,
     timeout: Option<Duration>,
+    precision: Precision,
 }
 
 impl std::fmt::Debug for ModelHandle {
@@ -188,8 +208,8 @@ impl std::fmt::Debug for ModelHandle {
 
 impl ModelHandle {
     pub(crate) fn new(shared: Arc<Shared>, entry: Arc<ModelEntry>, request: &ModelRequest) -> Self {
-        let ModelRequest { placement, priority, timeout, .. } = *request;
-        Self { shared, entry, placement, priority, timeout }
+        let ModelRequest { placement, priority, timeout, precision, .. } = *request;
+        Self { shared, entry, placement, priority, timeout, precision }
     }
 
     /// What people call it.
@@ -220,6 +240,12 @@ impl ModelHandle {
     #[must_use]
     pub fn pinned(&self, worker: WorkerId) -> Self {
         Self { placement: self.placement.pinned(tabpool_scheduler::WorkerId(worker.0)), ..self.clone() }
+    }
+
+    /// The same model with another permission; see [`ModelRequest::precision`].
+    #[must_use]
+    pub fn precision(&self, precision: Precision) -> Self {
+        Self { precision, ..self.clone() }
     }
 
     /// The same model, run only on a target.
@@ -266,12 +292,13 @@ impl ModelHandle {
         let cancel = CancelOnDrop { shared: &self.shared, request: Some(request) };
         let raw = answer.await.map_err(|_| PoolError::Closed);
         cancel.disarm();
-        let raw = raw??;
+        let mut raw = raw??;
         let outputs = prepared
             .crop
-            .apply(raw.tensors)
+            .apply(std::mem::take(&mut raw.tensors))
             .map_err(|source| PoolError::Answer { worker: raw.worker.to_string(), reason: source.to_string() })?;
-        Ok(Answer { outputs, worker: raw.worker, api: raw.api, timing: raw.timing, attempts: raw.attempts })
+        let RawAnswer { worker, api, precision, timing, attempts, .. } = raw;
+        Ok(Answer { outputs, worker, api, precision, timing, attempts })
     }
 
     fn refused(&self, source: tabpool_models::RequestError) -> PoolError {
@@ -280,7 +307,8 @@ impl ModelHandle {
 
     /// The program of a bucket, built at its first use.
     async fn program(&self, bucket: Bucket, outputs: Vec<String>) -> Result<Arc<ProgramEntry>, PoolError> {
-        let key = (bucket, outputs);
+        let precision = self.precision;
+        let key = (bucket, outputs, precision);
         if let Some(known) = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(known));
         }
@@ -289,7 +317,7 @@ impl ModelHandle {
         // Building reads nothing but what the model read when it was opened, yet takes milliseconds.
         let built = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = key.1.iter().map(String::as_str).collect();
-            let program = entry.model.program(bucket, &names)?;
+            let program = entry.model.program(bucket, &names)?.permitting(precision);
             let graph = program.graph();
             let values = graph.outputs().iter().map(|output| graph.value(output.value));
             let outputs = values.map(|value| (value.dtype, value.shape.clone())).collect();
@@ -302,7 +330,7 @@ impl ModelHandle {
         let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into())
             .map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
         let (model, identity) = (self.entry.id, Arc::clone(&self.entry.identity));
-        let built = ProgramEntry { id, model, identity, bucket, encoded, outputs };
+        let built = ProgramEntry { id, model, identity, bucket, precision, encoded, outputs };
         let mut programs = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner);
         // Two first uses may have built it at once; the first one's is the one both use.
         Ok(Arc::clone(programs.entry(key).or_insert_with(|| Arc::new(built))))

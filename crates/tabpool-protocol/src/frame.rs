@@ -197,7 +197,7 @@ fn pad(out: &mut BytesMut) {
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::{any, prop, proptest};
-    use tabpool_tensor::Tensor;
+    use tabpool_tensor::{Precision, Tensor};
 
     use super::{Frame, FrameError, Limits};
     use crate::{ApiKind, Capabilities, Hello, LoadStats, Message, RunStats, TunedClass};
@@ -241,8 +241,13 @@ mod tests {
         }
         let others = [
             Message::Hello(Box::new(Hello { capabilities: Capabilities::default(), ..Hello::default() })),
-            Message::Loaded { program: 1, api: ApiKind::WebGpu, stats: LoadStats::default() },
-            Message::Finished { attempt: 1, stats: RunStats::default() },
+            Message::Loaded {
+                program: 1,
+                api: ApiKind::WebGpu,
+                stats: LoadStats { precision: Precision::F16, ..LoadStats::default() },
+                kept: vec!["layer.0".to_owned()],
+            },
+            Message::Finished { attempt: 1, stats: RunStats { precision: Precision::Int8, ..RunStats::default() } },
             Message::Bye { reason: "done".to_owned() },
             Message::Tune { api: ApiKind::WebGpu, budget_ms: 1000, known: vec![TunedClass::default()] },
             Message::Tuned { api: ApiKind::WebGpu, found: vec![TunedClass::default()] },

@@ -32,6 +32,7 @@
 mod capabilities;
 mod frame;
 mod message;
+mod precision;
 mod session;
 mod tuning;
 

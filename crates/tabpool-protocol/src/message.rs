@@ -1,6 +1,7 @@
 //! The messages, each with its number, its direction and what its id means.
 
 use serde::{Deserialize, Serialize};
+use tabpool_tensor::Precision;
 
 use crate::{ApiKind, Capabilities, TunedClass};
 
@@ -78,6 +79,9 @@ pub struct LoadStats {
     pub weights: (u64, u64),
     /// Bytes of activations and staging on the device.
     pub scratch: u64,
+    /// The least exact arithmetic of its linear layers.
+    #[serde(with = "crate::precision")]
+    pub precision: Precision,
 }
 
 /// Where a run's time went, in microseconds, all on the worker's clock.
@@ -89,6 +93,9 @@ pub struct RunStats {
     pub compute_us: u64,
     /// Bringing the outputs back.
     pub readback_us: u64,
+    /// The least exact arithmetic of the program's linear layers, as it was loaded.
+    #[serde(with = "crate::precision")]
+    pub precision: Precision,
 }
 
 /// What a worker tells of itself now and then.
@@ -185,6 +192,8 @@ pub enum Message {
         api: ApiKind,
         /// What it cost.
         stats: LoadStats,
+        /// Nodes that stayed more exact because their weights do not fit a format that was otherwise used.
+        kept: Vec<String>,
     },
     /// 66, worker to host: a program could not be loaded.
     LoadFailed {

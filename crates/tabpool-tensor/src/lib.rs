@@ -15,9 +15,11 @@
 //! ```
 
 mod dtype;
+mod precision;
 mod shape;
 mod tensor;
 
 pub use dtype::{DType, UnknownDType};
+pub use precision::{Precision, UnknownPrecision};
 pub use shape::Shape;
 pub use tensor::{Tensor, TensorError};

@@ -1,13 +1,13 @@
 //! The backend: opens a device and loads programs onto it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
 use async_trait::async_trait;
 use tabpool_engine::memory::{self, MemoryPlan};
 use tabpool_engine::tuning::{Tuning, Winner};
 use tabpool_engine::{Api, Backend, BackendInfo, EngineError, LoadReport, Loaded, MemoryUse, WeightSource};
-use tabpool_graph::{Graph, Program};
+use tabpool_graph::{Graph, Node, Op, Program};
 use web_time::Instant;
 
 use crate::device::Gpu;
@@ -15,12 +15,28 @@ use crate::executable::{Bindings, Buffers, WebGpuExecutable};
 use crate::kernels::Variant;
 use crate::kernels::attention::{self, AttentionVariant};
 use crate::kernels::gemm::{self, GemmVariant};
-use crate::lower::{Lowered, lower};
+use crate::lower::{Lowered, Permission, lower};
 use crate::options::Options;
 use crate::report::AdapterReport;
 use crate::trial::Trial;
 use crate::tuner::Tuner;
-use crate::weights;
+use crate::weights::{self, WeightBuffer};
+
+/// How an attempt to load a program ended.
+enum Attempt {
+    Loaded(Rc<WebGpuExecutable>, LoadReport),
+    /// These weights do not fit the format they were to have; the buffers of the others are filled.
+    Unfit(Vec<usize>, Vec<Rc<WeightBuffer>>),
+}
+
+/// The linear nodes that read these weights.
+fn readers(graph: &Graph, weights: &BTreeSet<usize>) -> Vec<String> {
+    let values: Vec<_> = weights.iter().map(|&w| graph.weights()[w].value).collect();
+    let reads = |node: &&Node| {
+        matches!(node.op, Op::Linear { .. }) && node.inputs.get(1).is_some_and(|weight| values.contains(weight))
+    };
+    graph.nodes().iter().filter(reads).map(|node| node.name.clone()).collect()
+}
 
 /// One adapter through WebGPU, or natively through Vulkan, Metal or Direct3D 12. Lives on one thread.
 pub struct WebGpuBackend {
@@ -46,6 +62,12 @@ impl WebGpuBackend {
         &self.gpu.report
     }
 
+    /// Whether the device can run a variant.
+    #[must_use]
+    pub fn runs(&self, gemm: GemmVariant) -> bool {
+        gemm.runs_with(self.gpu.capabilities.has)
+    }
+
     /// As [`Backend::load`], with the executable's own type.
     ///
     /// # Errors
@@ -55,22 +77,49 @@ impl WebGpuBackend {
         program: &Program,
         source: &dyn WeightSource,
     ) -> Result<(Rc<WebGpuExecutable>, LoadReport), EngineError> {
+        let mut unfit = BTreeSet::new();
+        // What fits stays on the device for the next attempt; each attempt finds at least one weight more that does not.
+        let mut earlier = Vec::new();
+        loop {
+            match self.attempt(program, source, &unfit).await? {
+                Attempt::Loaded(executable, report) => return Ok((executable, report)),
+                Attempt::Unfit(more, weights) => {
+                    unfit.extend(more);
+                    earlier.extend(weights);
+                }
+            }
+        }
+    }
+
+    /// Loads a program with these weights in 32 bits, whatever is permitted.
+    async fn attempt(
+        &self,
+        program: &Program,
+        source: &dyn WeightSource,
+        unfit: &BTreeSet<usize>,
+    ) -> Result<Attempt, EngineError> {
         let gpu = &self.gpu;
         gpu.health.alive()?;
         let graph = program.graph();
         let plan = memory::plan(graph);
-        let first = lower(graph, &plan, gpu.capabilities, &self.tuner)?;
-        let make = || (weights::allocate(gpu, graph, &first.weights), Buffers::new(gpu, graph, &plan));
-        let (mut weights, buffers) = gpu.scoped("making a program's buffers", make).await?;
+        let permission = Permission { precision: program.precision(), unfit };
+        let first = lower(graph, &plan, gpu.capabilities, &self.tuner, permission)?;
         // Blocks are on their way while kernels are tried and compiled.
-        weights.expect(graph, source);
+        weights::expect(gpu, graph, &first.weights, source);
         let started = Instant::now();
-        let lowered = self.tuned(graph, &plan, first).await?;
+        let lowered = self.tuned(graph, &plan, first, permission).await?;
         self.compile(graph, &lowered).await?;
         let compile = started.elapsed();
 
+        let make =
+            || (weights::allocate(gpu, graph, &lowered.weights), Buffers::new(gpu, graph, &plan, lowered.scratch));
+        let (mut weights, buffers) = gpu.scoped("making a program's buffers", make).await?;
         let started = Instant::now();
-        weights.fill(gpu, graph, source).await?;
+        let more = weights.fill(gpu, graph, source).await?;
+        if !more.is_empty() {
+            return Ok(Attempt::Unfit(more, weights.buffers));
+        }
+        self.tuner.settle(&lowered.products);
         buffers.write_constants(gpu, graph);
         let bind = |steps| Bindings::new(gpu, &buffers, &weights.buffers, steps);
         let (load, run) =
@@ -81,30 +130,34 @@ impl WebGpuBackend {
         }
         let upload = started.elapsed();
         let memory = MemoryUse { weights: weights.bytes, shared: weights.shared, scratch: buffers.bytes() };
+        let report =
+            LoadReport { compile, upload, memory, precision: lowered.precision(), kept: readers(graph, unfit) };
         let executable = WebGpuExecutable::new(gpu.clone(), graph, buffers, &weights.buffers, run, &lowered);
-        Ok((Rc::new(executable), LoadReport { compile, upload, memory }))
+        Ok(Attempt::Loaded(Rc::new(executable), report))
     }
 
-    /// Finds out which variants win on this device where that is unknown, and lowers the graph again with them. Weights lie
-    /// the same for all variants, so the buffers of the first lowering fit.
-    async fn tuned(&self, graph: &Graph, plan: &MemoryPlan, first: Lowered) -> Result<Lowered, EngineError> {
+    /// Finds out which variants win on this device where that is unknown, and lowers the graph again with them.
+    async fn tuned(
+        &self,
+        graph: &Graph,
+        plan: &MemoryPlan,
+        first: Lowered,
+        permission: Permission<'_>,
+    ) -> Result<Lowered, EngineError> {
         let (gpu, tuner) = (&self.gpu, &self.tuner);
         if gpu.capabilities.gemm.is_some() {
             return Ok(first);
         }
-        let kind = gpu.capabilities.kind;
-        let products = first.products.iter().map(|(&(m, n, k), &nodes)| {
-            let candidates = GemmVariant::candidates(m, kind);
-            Trial { nodes, ..gemm::trial::trial(m, n, k, candidates) }
+        let products = first.products.iter().map(|(&of, &(nodes, _))| {
+            let candidates = tuner.candidates(of, &gpu.capabilities);
+            Trial { nodes, ..gemm::trial::trial(of, &candidates) }
         });
         let attentions = first.attentions.values().map(|(of, nodes)| {
-            let candidates = AttentionVariant::candidates(of, kind);
+            let candidates = AttentionVariant::candidates(of, gpu.capabilities.kind);
             Trial { nodes: *nodes, ..attention::trial::trial(of, &candidates) }
         });
         tuner.learn(gpu, products.chain(attentions).collect()).await?;
-        let lowered = lower(graph, plan, gpu.capabilities, tuner)?;
-        debug_assert_eq!(lowered.weights, first.weights);
-        Ok(lowered)
+        lower(graph, plan, gpu.capabilities, tuner, permission)
     }
 
     /// Compiles every kernel the program needs.

@@ -6,6 +6,7 @@ use futures::channel::oneshot;
 use tabpool_engine::EngineError;
 
 use crate::health::Health;
+use crate::kernels::gemm::Has;
 use crate::lower::Capabilities;
 use crate::options::{AdapterChoice, Options, Power};
 use crate::pipelines::Pipelines;
@@ -37,7 +38,8 @@ impl Gpu {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapter = find_adapter(&instance, options).await?;
         let limits = required_limits(&adapter.limits());
-        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        let required_features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP);
+        let descriptor = wgpu::DeviceDescriptor { required_features, required_limits: limits, ..Default::default() };
         let (device, queue) =
             adapter.request_device(&descriptor).await.map_err(|e| failed("opening the adapter", e.to_string()))?;
         let health = Health::default();
@@ -49,12 +51,22 @@ impl Gpu {
             .map_err(|e| failed("starting the thread that polls the device", e.to_string()))?;
         let report = AdapterReport::new(&instance, &adapter, &device);
         let limits = device.limits();
+        let has = Has {
+            f16: device.features().contains(wgpu::Features::SHADER_F16),
+            // The text of kernels with subgroups differs between browsers and wgpu itself, which cannot ask browsers for
+            // subgroups anyhow.
+            subgroups: cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP),
+        };
+        if let Some(forced) = options.gemm.filter(|v| !v.runs_with(has)) {
+            return Err(failed("opening the adapter", format!("it lacks what {} needs", forced.name())));
+        }
         let capabilities = Capabilities {
             binding: limits.max_storage_buffer_binding_size,
             buffer: limits.max_buffer_size,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             groups: limits.max_compute_workgroups_per_dimension,
             kind: report.kind(),
+            has,
             gemm: options.gemm,
         };
         let uniform_alignment = u64::from(limits.min_uniform_buffer_offset_alignment);

@@ -31,13 +31,15 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Makes them. Call within error scopes.
-    pub(crate) fn new(gpu: &Gpu, graph: &Graph, plan: &MemoryPlan) -> Self {
+    /// Makes them, with a slot of `scratch` bytes after those of the plan. Call within error scopes.
+    pub(crate) fn new(gpu: &Gpu, graph: &Graph, plan: &MemoryPlan, scratch: u64) -> Self {
         use wgpu::BufferUsages as U;
         let make = |bytes: u64, usage: U| buffer(&gpu.device, bytes, usage);
         let of_outputs = graph.outputs().iter().map(|o| byte_size(graph.value(o.value))).sum();
         Self {
-            slots: plan.slots.iter().map(|&s| make(s, U::STORAGE | U::COPY_SRC)).collect(),
+            slots: (plan.slots.iter().copied().chain((scratch > 0).then_some(scratch)))
+                .map(|s| make(s, U::STORAGE | U::COPY_SRC))
+                .collect(),
             inputs: (graph.inputs().iter())
                 .map(|&id| make(byte_size(graph.value(id)), U::STORAGE | U::COPY_DST | U::COPY_SRC))
                 .collect(),

@@ -15,6 +15,7 @@ pub(crate) mod l2_normalize;
 pub(crate) mod layer_norm;
 pub(crate) mod matmul;
 pub(crate) mod peak;
+pub(crate) mod quantise;
 pub(crate) mod reduce;
 pub(crate) mod softmax;
 pub(crate) mod strided;
@@ -132,6 +133,7 @@ pub(crate) fn all_variants() -> Vec<Variant> {
         layer_norm::variants(),
         matmul::variants(),
         peak::variants(),
+        quantise::variants(),
         reduce::variants(),
         softmax::variants(),
         strided::variants(),

@@ -3,15 +3,16 @@
 
 mod node;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tabpool_engine::EngineError;
 use tabpool_engine::memory::{MemoryPlan, Place};
 use tabpool_graph::{Graph, ValueId};
+use tabpool_tensor::Precision;
 
 use crate::kernels::Variant;
 use crate::kernels::attention::Attention;
-use crate::kernels::gemm::GemmVariant;
+use crate::kernels::gemm::{GemmVariant, Has};
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
 
@@ -28,17 +29,40 @@ pub(crate) struct Capabilities {
     pub(crate) groups: u32,
     /// What computes.
     pub(crate) kind: AdapterKind,
+    /// What it has beyond what every device has.
+    pub(crate) has: Has,
     /// The GEMM variant to use for every linear node, where one is forced.
     pub(crate) gemm: Option<GemmVariant>,
 }
 
-/// How a weight lies in its buffer, always as f32.
+/// What arithmetic linear nodes may be computed with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Permission<'a> {
+    /// The least exact one.
+    pub(crate) precision: Precision,
+    /// Weights, as positions in [`Graph::weights`], that do not fit it: nodes that read them are computed in 32 bits.
+    pub(crate) unfit: &'a BTreeSet<usize>,
+}
+
+/// A product as the tuner tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Product {
+    /// The least exact arithmetic permitted.
+    pub(crate) permitted: Precision,
+    /// Rows, columns, and the length of what is summed.
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
+/// How a weight lies in its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Layout {
-    /// As stored: row-major.
+    /// As stored, row-major, in f32.
     Natural,
-    /// A matrix `[n, k]` transposed, in panels and padded for GEMMs; see [`crate::kernels::gemm::padded`].
-    Panels,
+    /// A matrix `[n, k]` transposed, in panels and padded for GEMMs, in the numbers of a precision; see
+    /// [`crate::kernels::gemm::Panels`].
+    Panels(Precision),
 }
 
 /// A weight in one layout.
@@ -103,12 +127,14 @@ pub(crate) struct Lowered {
     pub(crate) weights: Vec<WeightUse>,
     /// What is dispatched once, at load.
     pub(crate) load: Vec<Step>,
+    /// The bytes of one slot more than the plan has, which steps of one node pass something to each other in.
+    pub(crate) scratch: u64,
     /// What is dispatched in every run.
     pub(crate) run: Vec<Step>,
     /// Where each output of the graph lies.
     pub(crate) outputs: Vec<Source>,
-    /// The products in it, by their rows, columns and the length of what is summed, with how many nodes compute such.
-    pub(crate) products: BTreeMap<(usize, usize, usize), u64>,
+    /// The products in it, with how many nodes compute such and the variant that does.
+    pub(crate) products: BTreeMap<Product, (u64, GemmVariant)>,
     /// The attentions in it by their class, likewise.
     pub(crate) attentions: BTreeMap<String, (Attention, u64)>,
 }
@@ -122,12 +148,16 @@ pub(crate) fn lower(
     plan: &MemoryPlan,
     device: Capabilities,
     tuner: &Tuner,
+    permission: Permission<'_>,
 ) -> Result<Lowered, EngineError> {
     let mut lowering = Lowering {
         graph,
         plan,
         device,
         tuner,
+        permission,
+        scratch: 0,
+        in_scratch: None,
         origins: origins(graph),
         weights: Vec::new(),
         products: BTreeMap::new(),
@@ -136,8 +166,8 @@ pub(crate) fn lower(
     let load = lowering.steps(&plan.load_nodes)?;
     let run = lowering.steps(&plan.run_nodes)?;
     let outputs = graph.outputs().iter().map(|o| lowering.source(o.value)).collect();
-    let Lowering { weights, products, attentions, .. } = lowering;
-    Ok(Lowered { weights, load, run, outputs, products, attentions })
+    let Lowering { weights, products, attentions, scratch, .. } = lowering;
+    Ok(Lowered { weights, load, scratch, run, outputs, products, attentions })
 }
 
 /// What a leaf is, with its position in the graph's list of its kind.
@@ -167,15 +197,21 @@ struct Lowering<'a> {
     plan: &'a MemoryPlan,
     device: Capabilities,
     tuner: &'a Tuner,
+    permission: Permission<'a>,
+    /// The bytes of the slot after those of the plan.
+    scratch: u64,
+    /// The value that lies in it as integers.
+    in_scratch: Option<ValueId>,
     origins: Vec<Option<Leaf>>,
     weights: Vec<WeightUse>,
-    products: BTreeMap<(usize, usize, usize), u64>,
+    products: BTreeMap<Product, (u64, GemmVariant)>,
     attentions: BTreeMap<String, (Attention, u64)>,
 }
 
 impl Lowering<'_> {
     fn steps(&mut self, nodes: &[usize]) -> Result<Vec<Step>, EngineError> {
         let mut steps = Vec::with_capacity(nodes.len());
+        self.in_scratch = None;
         for &node in nodes {
             self.node(node, &mut steps)?;
         }
@@ -212,6 +248,13 @@ impl Lowering<'_> {
             Some(Leaf::Weight(weight)) => Some(weight),
             _ => None,
         }
+    }
+}
+
+impl Lowered {
+    /// The least exact arithmetic of the linear nodes.
+    pub(crate) fn precision(&self) -> Precision {
+        self.products.values().map(|(_, variant)| variant.precision()).max().unwrap_or_default()
     }
 }
 

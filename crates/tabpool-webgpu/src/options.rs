@@ -36,6 +36,7 @@ pub struct Options {
     /// Firefox resolves a pending map on a timer of 100 ms unless something is submitted; with this set, an empty list is
     /// submitted every 2 ms while a map is pending. Of no use elsewhere, and ignored natively.
     pub nudge_maps: bool,
-    /// The GEMM variant for every linear node; chosen by the kind of adapter and the number of rows where `None`.
+    /// The GEMM variant for every linear node that may be computed so; chosen by the kind of adapter, the number of rows
+    /// and the precision permitted where `None`. A device that cannot run it does not open.
     pub gemm: Option<GemmVariant>,
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use tabpool_engine::EngineError;
+use tabpool_tensor::Precision;
 use web_time::Instant;
 
 use crate::backend::WebGpuBackend;
 use crate::kernels::gemm::{self, GemmVariant};
 use crate::kernels::peak;
+use crate::lower::Product;
 use crate::trial::Trial;
 use crate::tuner::contest;
 
@@ -43,7 +45,11 @@ impl WebGpuBackend {
     /// Where the device is lost. A variant that fails has no time.
     pub async fn kernel_rates(&self, filter: &str) -> Result<Vec<KernelRate>, EngineError> {
         let products = [1, 16, 128].into_iter().flat_map(|m| [(m, 384, 384), (m, 1536, 384), (m, 384, 1536)]);
-        let trials = products.map(|(m, n, k)| gemm::trial::trial(m, n, k, &GemmVariant::ALL));
+        let variants: Vec<_> = GemmVariant::ALL.into_iter().filter(|&v| self.runs(v)).collect();
+        let trials = products.map(|(m, n, k)| {
+            let product = Product { permitted: Precision::F32, m, n, k };
+            gemm::trial::trial(product, &variants)
+        });
         let mut rates = Vec::new();
         for trial in std::iter::once(peak::trial()).chain(trials.filter(|t| t.class.contains(filter))) {
             rates.extend(self.rates_of(&trial).await?);

@@ -22,8 +22,8 @@ const READING: &str = "reading the result of a trial";
 pub(crate) struct Trial {
     /// The kernel and the class of its shapes, as in `gemm m128 n384 k384`.
     pub(crate) class: String,
-    /// Each way with its name, likely best first.
-    pub(crate) candidates: Vec<(&'static str, Launch)>,
+    /// The ways, likely best first.
+    pub(crate) candidates: Vec<Candidate>,
     /// Additions and multiplications of one launch.
     pub(crate) operations: u64,
     /// How many nodes of the program are of this class.
@@ -32,19 +32,54 @@ pub(crate) struct Trial {
     pub(crate) work: Rc<dyn Work>,
 }
 
+/// One way to compute a trial.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What is launched, in order.
+    pub(crate) launches: Vec<TrialLaunch>,
+}
+
+/// A launch with the operands of the trial that it reads, by their numbers, and the one it writes; the result where `None`.
+#[derive(Clone, Debug)]
+pub(crate) struct TrialLaunch {
+    pub(crate) launch: Launch,
+    pub(crate) reads: Vec<usize>,
+    pub(crate) write: Option<usize>,
+}
+
+impl Candidate {
+    /// One launch that reads the operands in their order.
+    pub(crate) fn plain(name: &'static str, launch: Launch) -> Self {
+        let reads = (0..launch.variant.kernel.reads as usize).collect();
+        Self { name, launches: vec![TrialLaunch { launch, reads, write: None }] }
+    }
+}
+
 /// What a trial computes.
 pub(crate) trait Work {
-    /// How many elements each operand has.
+    /// How many words each operand has.
     fn operands(&self) -> Vec<usize>;
 
-    /// Element `i` of an operand as it lies in its buffer.
+    /// Element `i` of an operand of f32 as it lies in its buffer.
     fn element(&self, operand: usize, i: usize) -> f32;
+
+    /// An operand as it lies in its buffer.
+    fn words(&self, operand: usize, count: usize) -> Vec<u32> {
+        (0..count).map(|i| self.element(operand, i).to_bits()).collect()
+    }
 
     /// How many elements the result has.
     fn results(&self) -> usize;
 
     /// What element `i` of the result must be, and how far from it a right kernel may be.
     fn expected(&self, i: usize) -> (f64, f64);
+
+    /// How far a candidate may be from element `i`, where its arithmetic is less exact than the others'.
+    fn allowed(&self, _candidate: &'static str, _i: usize, otherwise: f64) -> f64 {
+        otherwise
+    }
 }
 
 /// A number between -0.5 and 0.5 that depends on nothing but the operand and the place.
@@ -68,6 +103,11 @@ pub(crate) struct Bench<'a> {
 
 /// A candidate that was compiled and bound.
 pub(crate) struct Contender {
+    name: &'static str,
+    launches: Vec<Bound>,
+}
+
+struct Bound {
     pipeline: Rc<Pipeline>,
     group: wgpu::BindGroup,
     groups: [u32; 2],
@@ -89,14 +129,21 @@ impl<'a> Bench<'a> {
         };
         let (reads, write, staging, tick) = gpu.scoped("making the buffers of a trial", make).await?;
         for (operand, (&n, buffer)) in operands.iter().zip(&reads).enumerate() {
-            let numbers: Vec<f32> = (0..n).map(|i| work.element(operand, i)).collect();
-            gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&numbers));
+            gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&work.words(operand, n)));
         }
         Ok(Self { gpu, work, reads, write, staging, tick })
     }
 
     /// Compiles a candidate and binds the operands to it.
-    pub(crate) async fn contender(&self, launch: &Launch) -> Result<Contender, EngineError> {
+    pub(crate) async fn contender(&self, candidate: &Candidate) -> Result<Contender, EngineError> {
+        let mut launches = Vec::with_capacity(candidate.launches.len());
+        for one in &candidate.launches {
+            launches.push(self.bound(one).await?);
+        }
+        Ok(Contender { name: candidate.name, launches })
+    }
+
+    async fn bound(&self, TrialLaunch { launch, reads, write }: &TrialLaunch) -> Result<Bound, EngineError> {
         let gpu = self.gpu;
         let doing = "compiling a kernel to try";
         let Some(groups) = launch.groups.folded(gpu.capabilities.groups) else {
@@ -107,8 +154,10 @@ impl<'a> Bench<'a> {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
             let params = buffer(&gpu.device, launch.params.len() as u64 * 4, usage);
             gpu.queue.write_buffer(&params, 0, bytemuck::cast_slice(&launch.params));
-            let reads = (0..launch.variant.kernel.reads as usize).map(|i| self.reads.get(i).unwrap_or(&gpu.absent));
-            let resources = std::iter::once(&params).chain(reads).chain([&self.write]);
+            let operand = |i: usize| self.reads.get(i).unwrap_or(&gpu.absent);
+            let resources = std::iter::once(&params)
+                .chain(reads.iter().map(|&i| operand(i)))
+                .chain([write.map_or(&self.write, operand)]);
             let entries: Vec<_> = (0..)
                 .zip(resources)
                 .map(|(binding, b)| wgpu::BindGroupEntry { binding, resource: b.as_entire_binding() })
@@ -118,7 +167,7 @@ impl<'a> Bench<'a> {
                 layout: &pipeline.layout,
                 entries: &entries,
             });
-            Contender { pipeline, group, groups }
+            Bound { pipeline, group, groups }
         };
         let made = gpu.scoped(doing, make).await;
         made.inspect_err(|_| gpu.pipelines.forget(&[&launch.variant]))
@@ -149,7 +198,7 @@ impl<'a> Bench<'a> {
         self.map(&self.staging).await?;
         let verdict = {
             let view = self.staging.get_mapped_range(..).map_err(|e| gpu.blame(READING, e.to_string()))?;
-            self.judge(bytemuck::cast_slice(&view))
+            self.judge(contender.name, bytemuck::cast_slice(&view))
         };
         self.staging.unmap();
         Ok(verdict)
@@ -170,13 +219,14 @@ impl<'a> Bench<'a> {
         Err(self.gpu.blame(READING, "the device did not map it".to_owned()))
     }
 
-    fn judge(&self, got: &[f32]) -> Option<String> {
+    fn judge(&self, candidate: &'static str, got: &[f32]) -> Option<String> {
         let n = self.work.results();
         // Both ends, and places that lie in different rows and columns whatever the shape.
         let spread = (0..SAMPLES).map(|i| (i * n / SAMPLES + i * 7919) % n);
         let places: BTreeSet<usize> = spread.chain([0, n - 1]).collect();
         places.into_iter().find_map(|i| {
             let (want, tolerance) = self.work.expected(i);
+            let tolerance = self.work.allowed(candidate, i, tolerance);
             let error = (f64::from(got[i]) - want).abs();
             // Not a number is wrong as well.
             let right = error <= tolerance;
@@ -190,10 +240,15 @@ impl<'a> Bench<'a> {
 
     fn record(&self, encoder: &mut wgpu::CommandEncoder, contender: &Contender, launches: u32) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&contender.pipeline.pipeline);
-        pass.set_bind_group(0, &contender.group, &[]);
-        for _ in 0..launches {
-            pass.dispatch_workgroups(contender.groups[0], contender.groups[1], 1);
+        let alone = contender.launches.len() == 1;
+        for time in 0..launches {
+            for Bound { pipeline, group, groups } in &contender.launches {
+                if time == 0 || !alone {
+                    pass.set_pipeline(&pipeline.pipeline);
+                    pass.set_bind_group(0, group, &[]);
+                }
+                pass.dispatch_workgroups(groups[0], groups[1], 1);
+            }
         }
     }
 }

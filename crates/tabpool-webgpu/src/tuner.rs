@@ -7,15 +7,18 @@
 //! prior's choice, and the next load goes on.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tabpool_engine::EngineError;
 use tabpool_engine::tuning::{Timing, Tuning, Winner};
+use tabpool_tensor::Precision;
 use web_time::Instant;
 
 use crate::device::Gpu;
-use crate::trial::{Bench, Contender, Trial};
+use crate::kernels::gemm::GemmVariant;
+use crate::lower::{Capabilities, Product};
+use crate::trial::{Bench, Candidate, Contender, Trial};
 
 /// How long the launches of one measurement should take together: long beside a clock of a millisecond and beside
 /// submitting, short beside the budget.
@@ -35,6 +38,8 @@ pub(crate) struct Tuner {
     budget: Cell<Duration>,
     /// The winning variant of each class.
     choices: RefCell<HashMap<String, String>>,
+    /// In what numbers weights of a size lie where less exact ones are permitted; see [`format`](Self::format).
+    formats: RefCell<HashMap<Sized, Precision>>,
     fresh: RefCell<Vec<Winner>>,
     /// One load tunes at a time: two would measure each other.
     busy: Cell<bool>,
@@ -54,6 +59,31 @@ impl Tuner {
         if choices.len() < MOST_CLASSES || choices.contains_key(&class) {
             choices.insert(class, variant);
         }
+    }
+
+    /// In what numbers weights of this product's size lie on the device, once a program with the same permission was
+    /// loaded: programs for other numbers of rows take the same, so that they share the weights.
+    pub(crate) fn format(&self, of: Product) -> Option<Precision> {
+        self.formats.borrow().get(&sized(of)).copied()
+    }
+
+    /// Remembers in what numbers the weights of a program lie.
+    pub(crate) fn settle(&self, products: &BTreeMap<Product, (u64, GemmVariant)>) {
+        let mut formats = self.formats.borrow_mut();
+        for (&of, (_, variant)) in products.iter().filter(|(of, _)| of.permitted != Precision::F32) {
+            if formats.len() < MOST_CLASSES {
+                formats.entry(sized(of)).or_insert(variant.stored());
+            }
+        }
+    }
+
+    /// The variants worth timing for a product, likely best first.
+    pub(crate) fn candidates(&self, of: Product, device: &Capabilities) -> Vec<GemmVariant> {
+        let mut candidates = GemmVariant::candidates(of.m, device.kind, of.permitted, device.has);
+        if let Some(format) = self.format(of) {
+            candidates.retain(|c| c.stored() == format);
+        }
+        candidates
     }
 
     /// The winners found since this was last asked.
@@ -99,6 +129,13 @@ impl Tuner {
     }
 }
 
+/// The permission, the columns and the length of a product: what its weight has to do with it.
+type Sized = (Precision, usize, usize);
+
+fn sized(of: Product) -> Sized {
+    (of.permitted, of.n, of.k)
+}
+
 /// Clears the mark of a load that tunes, however that ends.
 struct Free<'a>(&'a Cell<bool>);
 
@@ -122,16 +159,16 @@ struct Entry {
 pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, deadline: Instant) -> Result<Vec<Timing>, EngineError> {
     let bench = Bench::new(gpu, trial.work.clone()).await?;
     let (mut entries, mut failed) = (Vec::<Entry>::new(), Vec::new());
-    for (name, launch) in &trial.candidates {
+    for candidate in &trial.candidates {
         // What compiled in time is still measured; what did not is not waited for.
         if Instant::now() >= deadline {
             break;
         }
-        match enter(&bench, name, launch).await {
+        match enter(&bench, candidate).await {
             Ok(Some(entry)) => entries.push(entry),
-            Ok(None) => failed.push(Timing { variant: (*name).to_owned(), time: None }),
+            Ok(None) => failed.push(Timing { variant: candidate.name.to_owned(), time: None }),
             Err(lost @ EngineError::DeviceLost { .. }) => return Err(lost),
-            Err(_) => failed.push(Timing { variant: (*name).to_owned(), time: None }),
+            Err(_) => failed.push(Timing { variant: candidate.name.to_owned(), time: None }),
         }
     }
     let first = entries.iter().map(|e| e.best).min().unwrap_or_default();
@@ -153,17 +190,13 @@ pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, deadline: Instant) -> Resu
 
 /// Compiles a candidate, looks at its numbers and launches it once for a first idea of its time; `None` where the
 /// numbers are wrong.
-async fn enter(
-    bench: &Bench<'_>,
-    name: &'static str,
-    launch: &crate::kernels::Launch,
-) -> Result<Option<Entry>, EngineError> {
-    let contender = bench.contender(launch).await?;
+async fn enter(bench: &Bench<'_>, candidate: &Candidate) -> Result<Option<Entry>, EngineError> {
+    let contender = bench.contender(candidate).await?;
     if bench.wrong(&contender).await?.is_some() {
         return Ok(None);
     }
     let best = bench.time(&contender, 1).await?;
-    Ok(Some(Entry { name, contender, best }))
+    Ok(Some(Entry { name: candidate.name, contender, best }))
 }
 
 /// How many launches of this length make a measurement.
@@ -174,7 +207,7 @@ fn launches_in(each: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Instant, Tuner, Tuning, Winner, contest};
+    use super::{Duration, Instant, Precision, Product, Tuner, Tuning, Winner, contest};
     use crate::Options;
     use crate::device::Gpu;
     use crate::kernels::gemm::{GemmVariant, trial::trial};
@@ -190,6 +223,10 @@ mod tests {
         });
     }
 
+    fn product(m: usize, n: usize, k: usize) -> Product {
+        Product { permitted: Precision::F32, m, n, k }
+    }
+
     fn variants(names: &[&str]) -> Vec<GemmVariant> {
         names.iter().map(|n| GemmVariant::named(n).expect("a variant")).collect()
     }
@@ -197,9 +234,9 @@ mod tests {
     #[test]
     fn what_gives_wrong_numbers_is_not_timed() {
         with_gpu("wrong numbers", async |gpu| {
-            let mut trial = trial(20, 30, 50, &variants(&["register_4x8", "register_8x8"]));
+            let mut trial = trial(product(20, 30, 50), &variants(&["register_4x8", "register_8x8"]));
             // A kernel that takes the product to be shorter than it is leaves the last elements out.
-            trial.candidates[0].1.params[2] -= 5;
+            trial.candidates[0].launches[0].launch.params[2] -= 5;
             let timings =
                 contest(gpu, &trial, Instant::now() + Duration::from_secs(60)).await.expect("the device lives");
             let timed: Vec<_> = timings.iter().map(|t| (&*t.variant, t.time.is_some())).collect();
@@ -212,7 +249,8 @@ mod tests {
         with_gpu("tried once", async |gpu| {
             let tuner = Tuner::default();
             tuner.set(Tuning { budget: Duration::from_secs(60), known: Vec::new() });
-            let trials = || vec![trial(33, 48, 64, &variants(&["register_1x4", "register_4x8", "register_8x8"]))];
+            let trials =
+                || vec![trial(product(33, 48, 64), &variants(&["register_1x4", "register_4x8", "register_8x8"]))];
             tuner.learn(gpu, trials()).await.expect("the device lives");
             let winners = tuner.take();
             assert_eq!(winners.len(), 1);
@@ -231,7 +269,7 @@ mod tests {
         with_gpu("no budget", async |gpu| {
             let tuner = Tuner::default();
             tuner.set(Tuning { budget: Duration::ZERO, known: Vec::new() });
-            tuner.learn(gpu, vec![trial(4, 4, 4, &GemmVariant::ALL)]).await.expect("the device lives");
+            tuner.learn(gpu, vec![trial(product(4, 4, 4), &GemmVariant::ALL)]).await.expect("the device lives");
             assert!(tuner.take().is_empty() && tuner.choice("gemm m4 n4 k4").is_none());
         });
     }

@@ -1,7 +1,10 @@
 //! Weights on the device: shared between executables, filled block by block.
 //!
-//! Blocks arrive as stored and are converted on the device by `unpack.wgsl` into the layout that kernels read, so a model
-//! is never in memory twice: at most [`UNDRAINED_BYTES`] of blocks wait to be uploaded.
+//! Blocks arrive as stored and are converted into the layout that kernels read, so a model is never in memory twice: at
+//! most [`UNDRAINED_BYTES`] of blocks wait to be uploaded. What becomes f32 is converted on the device by `unpack.wgsl`, what
+//! becomes less exact on the processor by [`packer`].
+
+mod packer;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,13 +13,15 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use tabpool_engine::{EngineError, WeightError, WeightSource};
 use tabpool_graph::{BlockRef, Graph, Weight};
-use tabpool_tensor::{DType, Shape};
+use tabpool_tensor::{DType, Precision, Shape};
 
 use crate::device::Gpu;
-use crate::kernels::gemm::padded;
+use crate::kernels::gemm::Panels;
 use crate::kernels::unpack::{self, Piece};
 use crate::kernels::{Launch, Variant};
 use crate::lower::{Layout, WeightUse};
+
+pub(crate) use packer::Packer;
 
 /// How many bytes may be handed to the device before its work is waited for.
 const UNDRAINED_BYTES: usize = 32 << 20;
@@ -72,20 +77,39 @@ struct Missing {
 
 /// The size of a weight's buffer.
 fn size(shape: &[usize], layout: Layout) -> u64 {
-    let elements = match (layout, shape) {
-        (Layout::Panels, &[n, k]) => {
-            let (rows, columns) = padded(k, n);
-            rows * columns
-        }
-        _ => shape.iter().product(),
+    let bytes = match (layout, shape) {
+        (Layout::Panels(precision), &[n, k]) => Panels::of(precision, n, k).bytes(),
+        _ => shape.iter().product::<usize>() * 4,
     };
-    (elements as u64 * 4).next_multiple_of(16)
+    (bytes as u64).next_multiple_of(16)
+}
+
+/// Whether the device converts it.
+fn on_device(layout: Layout) -> bool {
+    matches!(layout, Layout::Natural | Layout::Panels(Precision::F32))
 }
 
 /// The variants that loading these weights dispatches.
 pub(crate) fn variants(graph: &Graph, uses: &[WeightUse]) -> Vec<Variant> {
-    let of = |u: &WeightUse| unpack::variant(graph.weights()[u.weight].stored, u.layout == Layout::Panels);
-    uses.iter().map(of).collect()
+    let of = |u: &WeightUse| unpack::variant(graph.weights()[u.weight].stored, u.layout != Layout::Natural);
+    uses.iter().filter(|u| on_device(u.layout)).map(of).collect()
+}
+
+/// Says which blocks a load will likely ask for: those of the weights that are not there as these uses want them.
+pub(crate) fn expect(gpu: &Gpu, graph: &Graph, uses: &[WeightUse], source: &dyn WeightSource) {
+    let mut blocks = Vec::new();
+    for (i, u) in uses.iter().enumerate() {
+        let again = uses[..i].iter().any(|before| before.weight == u.weight);
+        if !again && gpu.weights.get(&key(graph, *u)).is_none() {
+            blocks.extend_from_slice(&graph.weights()[u.weight].blocks);
+        }
+    }
+    source.expect(&blocks);
+}
+
+fn key(graph: &Graph, WeightUse { weight, layout }: WeightUse) -> Key {
+    let Weight { value, stored, blocks } = &graph.weights()[weight];
+    Key { blocks: blocks.clone(), stored: *stored, shape: graph.value(*value).shape.clone(), layout }
 }
 
 /// Finds or makes the buffers. Nothing is in the new ones yet. Call within error scopes.
@@ -93,10 +117,8 @@ pub(crate) fn allocate(gpu: &Gpu, graph: &Graph, uses: &[WeightUse]) -> Weights 
     let mut weights = Weights { buffers: Vec::new(), bytes: 0, shared: 0, missing: Vec::new() };
     let mut here: HashMap<Key, Rc<WeightBuffer>> = HashMap::new();
     for u in uses {
-        let Weight { value, stored, blocks } = &graph.weights()[u.weight];
-        let shape = graph.value(*value).shape.clone();
-        let bytes = size(&shape, u.layout);
-        let key = Key { blocks: blocks.clone(), stored: *stored, shape, layout: u.layout };
+        let key = key(graph, *u);
+        let bytes = size(&key.shape, u.layout);
         let known = gpu.weights.get(&key).inspect(|_| weights.shared += bytes).or_else(|| here.get(&key).cloned());
         weights.bytes += bytes;
         let buffer = known.unwrap_or_else(|| {
@@ -126,31 +148,31 @@ impl Weights {
         }
     }
 
-    /// Says which blocks [`fill`](Self::fill) will ask for.
-    pub(crate) fn expect(&self, graph: &Graph, source: &dyn WeightSource) {
-        let blocks: Vec<_> = self.missing.iter().flat_map(|m| &graph.weights()[m.weight].blocks).cloned().collect();
-        source.expect(&blocks);
-    }
-
-    /// Fetches the blocks and fills the buffers, then shares them.
+    /// Fetches the blocks and fills the buffers, then shares them. Gives the weights, as positions in [`Graph::weights`],
+    /// that do not fit the format they were to have; their buffers are not shared and must not be used.
     pub(crate) async fn fill(
         &mut self,
         gpu: &Gpu,
         graph: &Graph,
         source: &dyn WeightSource,
-    ) -> Result<(), EngineError> {
-        let missing = std::mem::take(&mut self.missing);
+    ) -> Result<Vec<usize>, EngineError> {
+        let mut missing = std::mem::take(&mut self.missing);
         let mut uploader = None;
         let mut undrained = 0;
-        for m in &missing {
+        let mut unfit = Vec::new();
+        for m in &mut missing {
             let weight = &graph.weights()[m.weight];
             let mut first = 0;
+            let mut packers: Vec<_> = m.to.iter().map(|(key, _)| packer_of(key)).collect();
             for block in &weight.blocks {
                 let bytes = fetch(source, block, &graph.value(weight.value).name).await?;
                 gpu.health.alive()?;
                 let count = bytes.len() / weight.stored.size();
-                for to in &m.to {
-                    write(gpu, &mut uploader, &bytes, first, weight.stored, to);
+                for (to, packer) in m.to.iter().zip(&mut packers) {
+                    match packer {
+                        Some(packer) => packer.push(&bytes, &mut writer(gpu, &to.1)),
+                        None => write(gpu, &mut uploader, &bytes, first, weight.stored, to),
+                    }
                 }
                 first += count;
                 undrained += bytes.len();
@@ -159,13 +181,33 @@ impl Weights {
                     undrained = 0;
                 }
             }
+            let mut packers = packers.into_iter();
+            m.to.retain(|(_, to)| {
+                let fits = packers.next().flatten().is_none_or(|packer| packer.finish(&mut writer(gpu, to)));
+                unfit.extend((!fits).then_some(m.weight));
+                fits
+            });
         }
         gpu.drained().await?;
         for m in &missing {
             gpu.weights.add(&m.to);
         }
-        Ok(())
+        Ok(unfit)
     }
+}
+
+/// What makes the panels, where the device does not.
+fn packer_of(key: &Key) -> Option<Packer> {
+    match (key.layout, key.shape.dims()) {
+        (Layout::Panels(precision), &[n, k]) if !on_device(key.layout) => {
+            Some(Packer::new(precision, key.stored, n, k))
+        }
+        _ => None,
+    }
+}
+
+fn writer<'a>(gpu: &'a Gpu, to: &'a WeightBuffer) -> impl FnMut(u64, &[u8]) + 'a {
+    |offset, bytes| gpu.queue.write_buffer(&to.buffer, offset, bytes)
 }
 
 async fn fetch(source: &dyn WeightSource, block: &BlockRef, name: &str) -> Result<Bytes, EngineError> {
@@ -220,7 +262,7 @@ impl Uploader {
     fn unpack(&self, gpu: &Gpu, piece: &[u8], first: usize, stored: DType, key: &Key, to: &wgpu::Buffer) {
         let count = piece.len() / stored.size();
         let panels = match (key.layout, key.shape.dims()) {
-            (Layout::Panels, &[n, k]) => Some((k, padded(k, n).0)),
+            (Layout::Panels(precision), &[n, k]) => Some((k, Panels::of(precision, n, k).rows)),
             _ => None,
         };
         // A table may be larger than a binding: only the elements of this piece are bound, from an aligned offset on.

@@ -147,7 +147,10 @@ impl Backend for WebNnBackend {
         let memory = MemoryUse { weights: weights.bytes, shared: weights.shared, scratch: built.bytes + of_others };
         let executable =
             WebNnExecutable { graph: graph.clone(), built, placed, order: Rc::default(), _weights: weights };
-        Ok(Loaded { executable: Rc::new(executable), report: LoadReport { compile, upload, memory } })
+        Ok(Loaded {
+            executable: Rc::new(executable),
+            report: LoadReport { compile, upload, memory, ..LoadReport::default() },
+        })
     }
 }
 

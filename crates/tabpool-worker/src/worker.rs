@@ -14,6 +14,7 @@ use tabpool_engine::{Backend, Executable, Tuning};
 use tabpool_protocol::{
     ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, SessionError, VERSION, WorkerEvent, WorkerSession,
 };
+use tabpool_tensor::Precision;
 use web_time::{Duration, Instant};
 
 use crate::Environment;
@@ -43,7 +44,8 @@ impl Default for WorkerOptions {
 enum Held {
     /// Being loaded; the number tells this load from an earlier one of the same program.
     Loading(u64),
-    Ready(Rc<dyn Executable>),
+    /// What runs, and the least exact arithmetic of its linear layers.
+    Ready(Rc<dyn Executable>, Precision),
 }
 
 /// A device and what keeps its runs in order.
@@ -106,7 +108,7 @@ impl Worker {
             held.extend(self.requests.borrow().keys().copied());
             held.extend(self.outbox.borrow().requests());
             let programs = self.programs.borrow();
-            loaded.extend(programs.iter().filter(|(_, h)| matches!(h, Held::Ready(_))).map(|(key, _)| *key));
+            loaded.extend(programs.iter().filter(|(_, h)| matches!(h, Held::Ready(..))).map(|(key, _)| *key));
         }
         let hello = Hello {
             oldest: OLDEST_VERSION,
@@ -178,7 +180,7 @@ impl Worker {
     /// How many programs are ready, for showing.
     #[must_use]
     pub fn programs(&self) -> usize {
-        self.programs.borrow().values().filter(|h| matches!(h, Held::Ready(_))).count()
+        self.programs.borrow().values().filter(|h| matches!(h, Held::Ready(..))).count()
     }
 
     fn joined(&self, session: String, resumed: bool) {

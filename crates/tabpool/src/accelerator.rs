@@ -11,6 +11,7 @@ use tabpool_browser::{BrowserKind, SearchPaths, discover};
 use tabpool_content::Cid;
 use tabpool_pool::{ModelKind, ModelRequest, PoolBuilder, Profile, ResourcePool, Target, WorkerSpec, WorkerState};
 use tabpool_protocol::ApiKind;
+use tabpool_tensor::Precision;
 
 use crate::choice::workers_for;
 use crate::error::Error;
@@ -244,6 +245,7 @@ impl Accelerator {
             kind: ModelKind::Text,
             target: Target::default(),
             hardware: Vec::new(),
+            precision: Precision::F32,
         }
     }
 
@@ -279,6 +281,7 @@ pub struct Accelerate<'a> {
     kind: ModelKind,
     target: Target,
     hardware: Vec<ApiKind>,
+    precision: Precision,
 }
 
 impl<'a> Accelerate<'a> {
@@ -312,6 +315,12 @@ impl<'a> Accelerate<'a> {
         self
     }
 
+    /// The least exact arithmetic that its linear layers may be computed with; see [`ModelRequest::precision`].
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
     async fn go(self) -> Result<Model, Error> {
         let (library, name) = (self.accelerator.library.clone(), self.name);
         let resolved = match self.root {
@@ -321,6 +330,7 @@ impl<'a> Accelerate<'a> {
                 .map_err(|_| Error::Interrupted { doing: "reading the model" })??,
         };
         let mut request = ModelRequest::new(resolved.name).root(resolved.root).kind(self.kind).on(self.target);
+        request = request.precision(self.precision);
         if !self.hardware.is_empty() {
             request = request.hardware(self.hardware);
         }

@@ -3,7 +3,7 @@
 use tabpool_pipelines::{SimilarityError, similarity_matrix};
 use tabpool_pool::{Timing, WorkerId};
 use tabpool_protocol::ApiKind;
-use tabpool_tensor::{Tensor, TensorError};
+use tabpool_tensor::{Precision, Tensor, TensorError};
 
 /// The embeddings of some texts, row by row in the order the texts were given.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct EmbeddingRun {
     pub worker: WorkerId,
     /// The API it used.
     pub api: ApiKind,
+    /// The least exact arithmetic it used.
+    pub precision: Precision,
     /// Where the time went.
     pub timing: Timing,
     /// How many attempts it took.

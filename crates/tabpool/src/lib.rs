@@ -49,4 +49,4 @@ pub use tabpool_pool::{
 };
 pub use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, LoadStats, TunedClass};
 pub use tabpool_scheduler::WorkerKind;
-pub use tabpool_tensor::{DType, Shape, Tensor, TensorError};
+pub use tabpool_tensor::{DType, Precision, Shape, Tensor, TensorError};

@@ -108,8 +108,8 @@ impl Model {
         while let Some(run) = runs.next().await {
             let (indices, answer) = run?;
             self.place(&mut embeddings, texts.len(), &indices, &answer)?;
-            let (worker, api, timing, attempts) = (answer.worker, answer.api, answer.timing, answer.attempts);
-            embeddings.runs.push(EmbeddingRun { texts: indices, worker, api, timing, attempts });
+            let Answer { worker, api, precision, timing, attempts, .. } = answer;
+            embeddings.runs.push(EmbeddingRun { texts: indices, worker, api, precision, timing, attempts });
         }
         Ok(embeddings)
     }

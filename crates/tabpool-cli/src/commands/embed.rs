@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use futures::StreamExt;
 use serde::Serialize;
-use tabpool::{Embeddings, Model, Target};
+use tabpool::{Embeddings, Model, Precision, Target};
 use tokio::sync::mpsc;
 
 use crate::context::Context;
@@ -44,6 +44,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TARGET")]
     on: Vec<Target>,
 
+    /// The least exact arithmetic that linear layers may be computed with: f32, f16 or int8
+    ///
+    /// Each worker takes what is fastest on its device among what is permitted, and says what that was.
+    #[arg(long, value_name = "PRECISION", default_value_t = Precision::F32)]
+    precision: Precision,
+
     /// Print JSON, one object a line: {"text": …, "embedding": […]}
     ///
     /// That is also what is printed when standard output is no terminal. On a terminal the first numbers of each
@@ -67,6 +73,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         || builder(context, &arguments.on),
         async |accelerator| {
             let model = accelerator.accelerate_model(&resolved.name).root(resolved.root);
+            let model = model.precision(arguments.precision);
             let model = match arguments.on[..] {
                 [only] => model.on(only).await?,
                 _ => model.await?,
@@ -208,7 +215,10 @@ impl Printer<'_> {
         let mut out = String::new();
         if !self.json && self.dimension != Some(embeddings.dimension()) {
             self.dimension = Some(embeddings.dimension());
-            out.push_str(&self.terminal.dim(&format!("{} numbers a text", embeddings.dimension())));
+            let least = embeddings.runs().iter().map(|run| run.precision).max().unwrap_or_default();
+            out.push_str(
+                &self.terminal.dim(&format!("{} numbers a text, computed in {least}", embeddings.dimension())),
+            );
             out.push('\n');
         }
         for (text, embedding) in texts.iter().zip(embeddings.iter()) {

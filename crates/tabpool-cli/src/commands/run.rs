@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use tabpool::{ApiKind, Dim, Signature, Target, Tensor, Timing, WorkerView};
+use tabpool::{ApiKind, Dim, Precision, Signature, Target, Tensor, Timing, WorkerView};
 
 use self::compare::{Comparison, compare};
 use crate::context::Context;
@@ -44,6 +44,12 @@ pub(crate) struct Arguments {
     /// Where to run it: a browser or native, an API, or both, as in chromium:webgpu, native:cpu, firefox
     #[arg(long, value_name = "TARGET")]
     on: Option<Target>,
+
+    /// The least exact arithmetic that linear layers may be computed with: f32, f16 or int8
+    ///
+    /// Each worker takes what is fastest on its device among what is permitted, and says what that was.
+    #[arg(long, value_name = "PRECISION", default_value_t = Precision::F32)]
+    precision: Precision,
 
     /// Which case of a reference file that holds several
     #[arg(long, value_name = "NAME")]
@@ -96,7 +102,8 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         Measuring::Wanted,
         || builder(context, &targets),
         async |accelerator| {
-            let model = accelerator.accelerate_model(&name).root(root).on(arguments.on.unwrap_or_default()).await?;
+            let model = accelerator.accelerate_model(&name).root(root).on(arguments.on.unwrap_or_default());
+            let model = model.precision(arguments.precision).await?;
             let answer = model.handle().run_for(inputs, &names).await?;
             let worker = worker_view(accelerator, answer.worker);
             Ok((answer, worker))
@@ -183,7 +190,8 @@ impl Said<'_> {
         let worker = self.worker.map_or_else(|| answer.worker.to_string(), worker_name);
         let adapter = self.worker.and_then(|worker| worker.adapter(self.api)).filter(|adapter| !adapter.is_empty());
         let adapter = adapter.map_or_else(String::new, |adapter| format!(" ({adapter})"));
-        let mut text = format!("{} on {worker} {}{adapter}\n", terminal.bold(self.model), self.api);
+        let (model, precision) = (terminal.bold(self.model), answer.precision);
+        let mut text = format!("{model} on {worker} {} in {precision}{adapter}\n", self.api);
         let width = answer.outputs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, tensor) in &answer.outputs {
             text.push_str(&format!("  {name:width$}  {} {}", tensor.dtype(), tensor.shape()));
@@ -224,6 +232,7 @@ impl Said<'_> {
                 adapter: self.worker.and_then(|worker| worker.adapter(self.api)),
             },
             api: self.api.name(),
+            precision: answer.precision.name(),
             attempts: answer.attempts,
             timing: TimingJson {
                 queue_wait_ms: milliseconds(queue_wait),
@@ -253,6 +262,7 @@ struct RunJson<'a> {
     root: &'a str,
     worker: WorkerJson<'a>,
     api: &'a str,
+    precision: &'a str,
     attempts: u32,
     timing: TimingJson,
     outputs: Vec<OutputJson<'a>>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tabpool_graph::{Graph, GraphBuilder, GraphError, Op, ProgramError, ValueId};
-use tabpool_tensor::{DType, Shape, Tensor, TensorError};
+use tabpool_tensor::{DType, Precision, Shape, Tensor, TensorError};
 
 use super::random::Random;
 use super::weights::MemoryWeights;
@@ -39,6 +39,8 @@ pub struct Case {
     pub(super) weights: BTreeMap<String, Tensor>,
     pub(super) runs: Vec<Vec<Tensor>>,
     pub(super) tolerance: f64,
+    /// The least exact arithmetic that its linear nodes may be computed with.
+    pub(super) precision: Precision,
 }
 
 impl Case {
@@ -97,8 +99,12 @@ impl Case {
 
     async fn check_runs(&self, backend: &dyn Backend, worst: &mut f64) -> Result<(), Outcome> {
         let mut source = MemoryWeights::new();
-        let program = source.bind(self.graph.clone(), &self.weights).map_err(failure)?;
+        let program = source.bind(self.graph.clone(), &self.weights).map_err(failure)?.permitting(self.precision);
         let loaded = backend.load(&program, &source).await.map_err(refusal)?;
+        let came_to = loaded.report.precision;
+        if !came_to.within(self.precision) {
+            return Err(Outcome::Failed(format!("computes in {came_to}, {} is permitted", self.precision)));
+        }
         for (n, inputs) in self.runs.iter().enumerate() {
             let got = loaded.executable.run(inputs).await.map_err(refusal)?;
             let error = self.compare(inputs, &got.tensors).map_err(|e| Outcome::Failed(format!("run {n}: {e}")))?;
@@ -260,6 +266,14 @@ impl Sketch {
         Ok(id)
     }
 
+    /// A weight of these very numbers.
+    pub(super) fn weight_of(&mut self, tensor: Tensor) -> Result<ValueId, CaseError> {
+        let name = format!("w{}", self.weights.len());
+        let id = self.builder.weight(&name, tensor.dtype(), tensor.shape().clone())?;
+        self.weights.insert(name, tensor);
+        Ok(id)
+    }
+
     pub(super) fn constant(&mut self, tensor: Tensor) -> Result<ValueId, CaseError> {
         self.nodes += 1;
         Ok(self.builder.constant(&format!("c{}", self.nodes), tensor)?)
@@ -285,6 +299,14 @@ impl Sketch {
             runs.push(filled.collect::<Result<Vec<_>, _>>()?);
         }
         let graph = self.builder.finish()?;
-        Ok(Case { name: self.name, graph, reference: None, weights: self.weights, runs, tolerance })
+        Ok(Case {
+            name: self.name,
+            graph,
+            reference: None,
+            weights: self.weights,
+            runs,
+            tolerance,
+            precision: Precision::F32,
+        })
     }
 }

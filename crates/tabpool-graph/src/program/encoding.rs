@@ -1,11 +1,12 @@
-//! The program encoding, version 1: `u8` version, then a postcard body of the structures below.
+//! The program encoding, version 2: `u8` version, `u8` precision (its code), then a postcard body of the structures below.
+//! Version 1 had no precision and is not read any more.
 //!
 //! These are wire types: the IR itself is not serialisable, so it can change without changing what is written. An
 //! operator is a number with a list of integers and one of floats. Numbers are never reused.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tabpool_tensor::{DType, Shape, Tensor};
+use tabpool_tensor::{DType, Precision, Shape, Tensor};
 
 use super::{PROGRAM_VERSION, ProgramError, ProgramLimits};
 use crate::graph::Output;
@@ -57,7 +58,7 @@ struct WireNode<'a> {
     output: u32,
 }
 
-pub(super) fn encode(graph: &Graph) -> Vec<u8> {
+pub(super) fn encode(graph: &Graph, precision: Precision) -> Vec<u8> {
     let wire = WireProgram {
         values: graph
             .values
@@ -83,17 +84,19 @@ pub(super) fn encode(graph: &Graph) -> Vec<u8> {
         nodes: graph.nodes.iter().map(wire_node).collect(),
         outputs: graph.outputs.iter().map(|o| (o.name.as_str(), o.value.0)).collect(),
     };
-    let start = vec![PROGRAM_VERSION];
+    let start = vec![PROGRAM_VERSION, precision.code()];
     postcard::to_extend(&wire, start).unwrap_or_default()
 }
 
-pub(super) fn decode(bytes: &[u8], limits: &ProgramLimits) -> Result<Graph, ProgramError> {
+pub(super) fn decode(bytes: &[u8], limits: &ProgramLimits) -> Result<(Graph, Precision), ProgramError> {
     let bound = |what, got, limit| (got <= limit).then_some(()).ok_or(ProgramError::TooLarge { what, got, limit });
     bound("bytes", bytes.len(), limits.bytes)?;
     let (&version, body) = bytes.split_first().ok_or_else(|| malformed("no bytes"))?;
     if version != PROGRAM_VERSION {
         return Err(ProgramError::Version { got: version });
     }
+    let (&code, body) = body.split_first().ok_or_else(|| malformed("it ends after its version"))?;
+    let precision = Precision::from_code(code).ok_or_else(|| malformed(&format!("unknown precision code {code}")))?;
     let (wire, rest) = postcard::take_from_bytes::<WireProgram<'_>>(body).map_err(|e| malformed(&e.to_string()))?;
     if !rest.is_empty() {
         return Err(malformed(&format!("{} bytes follow its end", rest.len())));
@@ -102,14 +105,15 @@ pub(super) fn decode(bytes: &[u8], limits: &ProgramLimits) -> Result<Graph, Prog
     bound("nodes", wire.nodes.len(), limits.nodes)?;
     let values = wire.values.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     let constants = wire.constants.iter().map(|c| constant(c, &values)).collect::<Result<_, _>>()?;
-    Ok(Graph {
+    let graph = Graph {
         inputs: wire.inputs.into_iter().map(ValueId).collect(),
         weights: wire.weights.iter().map(weight).collect::<Result<_, _>>()?,
         constants,
         nodes: wire.nodes.iter().map(node).collect::<Result<_, _>>()?,
         outputs: wire.outputs.iter().map(|(name, v)| Output { name: (*name).to_owned(), value: ValueId(*v) }).collect(),
         values,
-    })
+    };
+    Ok((graph, precision))
 }
 
 fn malformed(reason: &str) -> ProgramError {

@@ -1,7 +1,7 @@
 //! Round trips, golden bytes and junk.
 
 use proptest::prelude::{any, proptest};
-use tabpool_tensor::{DType, Tensor};
+use tabpool_tensor::{DType, Precision, Tensor};
 
 use super::{Program, ProgramError, ProgramLimits};
 use crate::{Activation, Binary, BlockRef, Graph, GraphBuilder, GraphError, Op, Reduction, Unary};
@@ -41,22 +41,26 @@ fn every_op() -> Result<Graph, GraphError> {
 #[test]
 fn every_operator_round_trips() {
     let program = Program::new(every_op().expect("valid")).expect("bound");
-    let bytes = program.encode();
-    assert_eq!(Program::decode(&bytes, &ProgramLimits::default()).expect("decodes"), program);
+    for precision in Precision::ALL {
+        let program = program.clone().permitting(precision);
+        let bytes = program.encode();
+        let decoded = Program::decode(&bytes, &ProgramLimits::default()).expect("decodes");
+        assert_eq!((decoded.precision(), &decoded), (precision, &program));
+    }
 }
 
 #[test]
-fn the_encoding_of_version_1_stays_as_it_is() {
+fn the_encoding_of_version_2_stays_as_it_is() {
     let mut b = GraphBuilder::new();
     let x = b.input("x", DType::F32, [2, 300]).expect("valid");
     let y = b.node("y", Op::Reduce { reduction: Reduction::Max, axis: 1, keep: true }, &[x]).expect("valid");
     let y = b.node("z", Op::L2Normalize { epsilon: 0.5 }, &[y]).expect("valid");
     b.output("out", y).expect("valid");
-    let bytes = Program::new(b.finish().expect("valid")).expect("bound").encode();
+    let bytes = Program::new(b.finish().expect("valid")).expect("bound").permitting(Precision::Int8).encode();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "0103017800020\
+        "020203017800020\
          2ac020179000202010\
          17a00020201010000000201790903040202000100010\
          17a0a00010000003f010102\
@@ -66,11 +70,14 @@ fn the_encoding_of_version_1_stays_as_it_is() {
 }
 
 #[test]
-fn another_version_and_trailing_bytes_are_refused() {
+fn another_version_an_unknown_precision_and_trailing_bytes_are_refused() {
     let mut bytes = Program::new(every_op().expect("valid")).expect("bound").encode();
     bytes.push(0);
     let err = Program::decode(&bytes, &ProgramLimits::default()).expect_err("one byte too many");
     assert_eq!(err.to_string(), "not a program: 1 bytes follow its end");
+    bytes[1] = 3;
+    let err = Program::decode(&bytes, &ProgramLimits::default()).expect_err("no such precision");
+    assert_eq!(err.to_string(), "not a program: unknown precision code 3");
     bytes[0] = 9;
     let err = Program::decode(&bytes, &ProgramLimits::default()).expect_err("version 9");
     assert!(matches!(err, ProgramError::Version { got: 9 }));

@@ -84,10 +84,10 @@ fn bars(rows: &[Latency], out: &mut String) {
     out.push_str("</svg>\n");
 }
 
-/// Model, browser and API.
-type Place<'a> = (&'a str, &'a str, &'a str);
+/// Model, browser, API and precision.
+type Place<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-/// The median of each day, a line for each model, browser and API.
+/// The median of each day, a line for each model, browser, API and precision.
 #[expect(clippy::cast_precision_loss, reason = "there are at most a thousand days")]
 fn lines(days: &[Day], out: &mut String) {
     let mut dates: Vec<&str> = days.iter().map(|day| day.day.as_str()).collect();
@@ -96,7 +96,7 @@ fn lines(days: &[Day], out: &mut String) {
     let mut series: BTreeMap<Place<'_>, Vec<(usize, f64)>> = BTreeMap::new();
     for day in days {
         if let (Ok(index), Some(p50)) = (dates.binary_search(&day.day.as_str()), day.p50_ms) {
-            series.entry((&day.model, &day.browser, &day.api)).or_default().push((index, p50));
+            series.entry((&day.model, &day.browser, &day.api, &day.precision)).or_default().push((index, p50));
         }
     }
     let top = series.values().flatten().map(|(_, p50)| *p50).fold(0.0, f64::max);
@@ -120,12 +120,12 @@ fn lines(days: &[Day], out: &mut String) {
         escape(dates[0]),
         escape(dates[dates.len() - 1]),
     );
-    for (index, (((model, browser, api), points), colour)) in series.iter().zip(COLOURS).enumerate() {
+    for (index, (((model, browser, api, precision), points), colour)) in series.iter().zip(COLOURS).enumerate() {
         let place =
             |(day, p50): &(usize, f64)| format!("{:.1},{:.1}", 60.0 + step * *day as f64, 210.0 - p50 / top * 200.0);
         let path: Vec<String> = points.iter().map(place).collect();
         let y = 250 + index * 18;
-        let label = short(&format!("{model} · {browser} · {api}"), 100);
+        let label = short(&format!("{model} · {browser} · {api} {precision}"), 100);
         let _ = writeln!(
             out,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\

@@ -163,7 +163,7 @@ fn loads(report: &Report) -> Section {
         vec![
             text(&row.model),
             place(&row.browser, &row.browser_version),
-            text(&row.api),
+            place(&row.api, &row.precision),
             int(row.loads),
             int(row.loads - row.ok),
             bytes(Some(row.bytes_fetched)),
@@ -225,7 +225,7 @@ fn trend(report: &Report) -> Section {
         vec![
             text(&row.model),
             text(&row.browser),
-            text(&row.api),
+            place(&row.api, &row.precision),
             Cell::Number(row.day.clone()),
             int(row.requests),
             int(row.requests - row.ok),

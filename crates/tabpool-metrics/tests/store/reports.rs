@@ -146,6 +146,7 @@ fn loads_connections_days_and_samples_add_up() {
         model: model("minilm"),
         worker: worker("chromium"),
         api: Api::WebGpu,
+        precision: Precision::F32,
         bytes_fetched: fetched,
         bytes_cached: cached,
         blocks_fetched: u32::from(fetched > 0),

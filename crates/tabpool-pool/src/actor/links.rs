@@ -8,6 +8,7 @@ use tabpool_bridge::{LinkError, WorkerLink};
 use tabpool_metrics::{Adapter, Connection, ConnectionEvent, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity};
 use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, TunedClass, WorkerStatus};
 use tabpool_scheduler::{Api, Event, Fault, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+use tabpool_tensor::Precision;
 
 use super::Actor;
 use crate::PoolEvent;
@@ -16,6 +17,9 @@ use crate::tuning;
 
 /// Loads that failed for want of a block are tried again this often; a block that is corrupt stays so.
 const CONTENT_TRIES: u32 = 2;
+/// How many nodes that stayed more exact are told of, and how many characters of each name.
+const KEPT_NAMES: usize = 16;
+const KEPT_NAME: usize = 200;
 
 /// A worker that has joined.
 pub(super) struct Worker {
@@ -213,7 +217,9 @@ impl Actor {
         }
         let request = RequestId(frame.id);
         match frame.message {
-            Message::Loaded { program, api, stats } => self.load_finished(id, ProgramId(program), api, &stats),
+            Message::Loaded { program, api, stats, kept } => {
+                self.load_finished(id, ProgramId(program), api, &stats, kept);
+            }
             Message::LoadFailed { program, api, fault, reason } => {
                 self.load_failed(id, ProgramId(program), api, fault, reason);
             }
@@ -236,7 +242,7 @@ impl Actor {
         }
     }
 
-    fn load_finished(&mut self, id: WorkerId, program: ProgramId, api: ApiKind, stats: &LoadStats) {
+    fn load_finished(&mut self, id: WorkerId, program: ProgramId, api: ApiKind, stats: &LoadStats, kept: Vec<String>) {
         let api_here = scheduler_api(api);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if !worker.loading.remove(&(program, api_here)) {
@@ -249,7 +255,13 @@ impl Actor {
         self.counters(|c| c.loaded(took, stats.fetched.1, stats.cached.1));
         if let Some(entry) = self.programs.get(&program) {
             let (worker, model) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone());
-            self.tell(PoolEvent::Loaded { worker, model, api, stats: *stats });
+            // Workers are not trusted: what they say at length is cut.
+            let kept: Vec<String> =
+                kept.into_iter().take(KEPT_NAMES).map(|n| n.chars().take(KEPT_NAME).collect()).collect();
+            if !kept.is_empty() {
+                tracing::warn!(%worker, model, nodes = ?kept, "nodes stay more exact than permitted: their weights do not fit");
+            }
+            self.tell(PoolEvent::Loaded { worker, model, api, stats: *stats, kept });
         }
         self.handle(Event::LoadFinished { worker: id, program, api: api_here, took });
     }
@@ -270,7 +282,8 @@ impl Actor {
             _ => LoadRetry::Later,
         };
         let outcome = Outcome::Failed { code: format!("{fault:?}").to_lowercase(), message: reason.clone() };
-        self.record_load(id, program, key.1, &LoadStats::default(), outcome);
+        let permitted = self.programs.get(&program).map(|entry| entry.precision).unwrap_or_default();
+        self.record_load(id, program, key.1, &LoadStats { precision: permitted, ..LoadStats::default() }, outcome);
         if let Some(entry) = self.programs.get(&program) {
             let (worker, model) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone());
             self.tell(PoolEvent::LoadFailed { worker, model, api, reason: reason.clone() });
@@ -323,6 +336,7 @@ impl Actor {
             model: Arc::clone(&entry.identity),
             worker: worker.identity_for(api),
             api: metrics_api(api),
+            precision: metrics_precision(stats.precision),
             bytes_fetched: stats.fetched.1,
             bytes_cached: stats.cached.1,
             blocks_fetched: stats.fetched.0,
@@ -360,6 +374,14 @@ pub(super) fn metrics_api(api: Api) -> tabpool_metrics::Api {
         Api::WebGpu => tabpool_metrics::Api::WebGpu,
         Api::WebNn => tabpool_metrics::Api::WebNn,
         Api::Cpu => tabpool_metrics::Api::Cpu,
+    }
+}
+
+pub(super) fn metrics_precision(precision: Precision) -> tabpool_metrics::Precision {
+    match precision {
+        Precision::F16 => tabpool_metrics::Precision::F16,
+        Precision::Int8 => tabpool_metrics::Precision::Int8,
+        _ => tabpool_metrics::Precision::F32,
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tabpool_bridge::LinkError;
-use tabpool_metrics::{Bucket, Inference, Outcome as Recorded, Precision, Timestamp};
+use tabpool_metrics::{Bucket, Inference, Outcome as Recorded, Timestamp};
 use tabpool_protocol::{ApiKind, FaultKind, Frame, Message, RunStats};
 use tabpool_scheduler::{Api, Event, FailureCause, Outcome, Placement, ProgramId, RequestId, Submit, WorkerId};
-use tabpool_tensor::Tensor;
+use tabpool_tensor::{Precision, Tensor};
 use tokio::sync::oneshot;
 
 use super::Actor;
-use super::links::{fault_of, metrics_api};
+use super::links::{fault_of, metrics_api, metrics_precision};
 use crate::model::ProgramEntry;
 use crate::target::protocol_api;
 use crate::{PoolError, Timing};
@@ -36,6 +36,7 @@ pub(crate) struct RawAnswer {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) worker: tabpool_bridge::WorkerId,
     pub(crate) api: ApiKind,
+    pub(crate) precision: Precision,
     pub(crate) timing: Timing,
     pub(crate) attempts: u32,
 }
@@ -59,6 +60,15 @@ struct Sent {
     attempt: u32,
     api: Api,
     at: Instant,
+}
+
+/// How a request was computed, as it is recorded.
+struct Ran<'a> {
+    timing: Timing,
+    /// What the worker computed with; what was permitted where none did.
+    precision: Precision,
+    outputs: &'a [Tensor],
+    attempts: u32,
 }
 
 impl Actor {
@@ -124,7 +134,10 @@ impl Actor {
         worker.in_flight.remove(&request);
         if let Some(waiting) = self.requests.get_mut(&request) {
             // Workers are not trusted: what does not fit is a failure of the worker's, and another one is asked.
-            if let Err(reason) = waiting.program.fits(&tensors) {
+            let permitted = waiting.program.precision;
+            let exact = stats.precision.within(permitted);
+            let exact = exact.then_some(()).ok_or_else(|| format!("{} is not {permitted}", stats.precision));
+            if let Err(reason) = waiting.program.fits(&tensors).and(exact) {
                 let reason = format!("the answer of {} does not fit: {reason}", worker.link.id());
                 let fault = tabpool_scheduler::Fault::Worker;
                 return self.handle(Event::Failed { worker: id, request, attempt, fault, reason });
@@ -163,34 +176,30 @@ impl Actor {
         let total = waiting.submitted.elapsed();
         match answer {
             Ok((id, attempts, stats, tensors, at)) => {
-                let timing = waiting.timing(&stats, at);
-                self.record_inference(request, &waiting, timing, &tensors, attempts, Recorded::Ok);
+                let (timing, precision) = (waiting.timing(&stats, at), stats.precision);
+                let ran = Ran { timing, precision, outputs: &tensors, attempts };
+                self.record_inference(request, &waiting, &ran, Recorded::Ok);
                 let api = waiting.sent.map_or(Api::Cpu, |s| s.api);
                 let kind = self.workers.get(&id).map_or_else(|| "gone".to_owned(), |w| w.kind.to_string());
                 self.counters(|c| c.finished(format!("{kind}:{api}"), timing.total, timing.compute));
                 let (worker, api) = (tabpool_bridge::WorkerId(id.0), protocol_api(api));
                 // Whoever asked may have stopped waiting.
-                let _ = waiting.reply.send(Ok(RawAnswer { tensors, worker, api, timing, attempts }));
+                let _ = waiting.reply.send(Ok(RawAnswer { tensors, worker, api, precision, timing, attempts }));
             }
             Err(error) => {
                 self.failed_total += 1;
                 self.counters(super::Counters::failed);
                 let timing = Timing { total, ..Timing::default() };
-                self.record_inference(request, &waiting, timing, &[], attempts.max(1), recorded(&error));
+                let precision = waiting.program.precision;
+                let ran = Ran { timing, precision, outputs: &[], attempts: attempts.max(1) };
+                self.record_inference(request, &waiting, &ran, recorded(&error));
                 let _ = waiting.reply.send(Err(error));
             }
         }
     }
 
-    fn record_inference(
-        &self,
-        id: RequestId,
-        request: &Request,
-        timing: Timing,
-        outputs: &[Tensor],
-        attempts: u32,
-        outcome: Recorded,
-    ) {
+    fn record_inference(&self, id: RequestId, request: &Request, ran: &Ran<'_>, outcome: Recorded) {
+        let &Ran { timing, precision, outputs, attempts } = ran;
         let worker = request.sent.and_then(|s| Some(self.workers.get(&s.worker)?.identity_for(s.api)));
         let bytes = |tensors: &[Tensor]| tensors.iter().map(|t| t.data().len() as u64).sum();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -204,7 +213,7 @@ impl Actor {
             batch_used: small(request.rows),
             tokens: small(request.tokens),
             api: metrics_api(request.sent.map_or(Api::Cpu, |s| s.api)),
-            precision: Precision::F32,
+            precision: metrics_precision(precision),
             queue_wait: timing.queue_wait,
             transfer: timing.transfer,
             compute: timing.compute,

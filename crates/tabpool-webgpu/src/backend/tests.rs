@@ -1,16 +1,19 @@
 //! What only shows from inside: lost devices, errors nobody waited for, small limits, what is shared.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use futures::future::join;
 use tabpool_engine::conformance::{Case, EncoderSize, MemoryWeights, encoder};
+use tabpool_engine::tuning::Tuning;
 use tabpool_engine::{Api, Backend, BackendInfo, EngineError, Executable};
-use tabpool_graph::{GraphBuilder, Op, Unary};
-use tabpool_tensor::{DType, Tensor};
+use tabpool_graph::{Graph, GraphBuilder, Op, Program, Unary};
+use tabpool_tensor::{DType, Precision, Tensor};
 
 use super::WebGpuBackend;
 use crate::Options;
 use crate::device::Gpu;
+use crate::kernels::gemm::GemmVariant;
 use crate::tuner::Tuner;
 
 const SMALL: EncoderSize =
@@ -193,4 +196,104 @@ fn the_kernels_for_hardware_conform_too() {
             assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), results.len(), failed.join("\n"));
         },
     );
+}
+
+/// The program of a case with a permission, and where its weights come from.
+fn permitting(case: &Case, precision: Precision) -> (Program, MemoryWeights) {
+    let mut source = MemoryWeights::new();
+    let program = source.bind(case.graph().clone(), case.weights()).expect("binds").permitting(precision);
+    (program, source)
+}
+
+#[test]
+fn fewer_bits_are_less_memory_and_the_report_says_so() {
+    for (precision, variant, percent) in
+        [(Precision::F16, "f16_register_4x16", 55), (Precision::Int8, "int8_register_4x8", 40)]
+    {
+        with(
+            "fewer bits",
+            |gpu| gpu.capabilities.gemm = GemmVariant::named(variant),
+            async |backend| {
+                let case = small(DType::F32);
+                let (program, source) = permitting(&case, Precision::F32);
+                let (_exact, exact) = backend.load_program(&program, &source).await.expect("loads");
+                assert_eq!((exact.precision, exact.kept.len()), (Precision::F32, 0));
+                let (program, source) = permitting(&case, precision);
+                let (_less, less) = backend.load_program(&program, &source).await.expect("loads");
+                assert_eq!((less.precision, less.kept.len()), (precision, 0));
+                // What is no linear layer's is the same in both; what only loads read is not shared, but little.
+                let panels = exact.memory.weights - less.memory.shared;
+                let packed = less.memory.weights - less.memory.shared;
+                assert!(packed * 100 <= panels * percent, "{precision}: {packed} bytes instead of {panels}");
+            },
+        );
+    }
+}
+
+/// A chain of two linear layers, the second one's weight too large for f16.
+fn unfit() -> (Graph, BTreeMap<String, Tensor>) {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::F32, [3, 8]).expect("valid");
+    let first = b.weight("first", DType::F32, [8, 8]).expect("valid");
+    let second = b.weight("second", DType::F32, [4, 8]).expect("valid");
+    let y = b.node("small", Op::Linear { activation: None }, &[x, first]).expect("valid");
+    let y = b.node("large", Op::Linear { activation: None }, &[y, second]).expect("valid");
+    b.output("y", y).expect("valid");
+    let numbers = |count: usize, factor: f32| (0..count).map(|i| (i % 7) as f32 * factor).collect::<Vec<f32>>();
+    let weights = [
+        ("first".to_owned(), Tensor::from_f32([8, 8], numbers(64, 0.25)).expect("fits")),
+        ("second".to_owned(), Tensor::from_f32([4, 8], numbers(32, 20_000.0)).expect("fits")),
+    ];
+    (b.finish().expect("valid"), weights.into())
+}
+
+#[test]
+fn weights_beyond_f16_stay_in_32_bits_and_their_nodes_are_named() {
+    with(
+        "weights beyond f16",
+        |gpu| gpu.capabilities.gemm = GemmVariant::named("f16_register_4x16"),
+        async |backend| {
+            let (graph, weights) = unfit();
+            let mut source = MemoryWeights::new();
+            let program = source.bind(graph.clone(), &weights).expect("binds").permitting(Precision::F16);
+            let (executable, report) = backend.load_program(&program, &source).await.expect("loads");
+            assert_eq!((report.precision, &*report.kept), (Precision::F16, &["large".to_owned()][..]));
+            let inputs = [Tensor::from_f32([3, 8], (0..24).map(|i: i16| f32::from(i % 5)).collect()).expect("fits")];
+            let want = tabpool_engine::oracle::run(&graph, &|id| weights.get(&graph.value(id).name).cloned(), &inputs);
+            let (got, want) = (executable.run(&inputs).await.expect("runs"), want.expect("the oracle runs"));
+            let (got, want) = (got.tensors[0].to_f32().expect("f32"), want[0].to_f32().expect("f32"));
+            // These numbers lose nothing in f16.
+            assert!(got.iter().zip(want.iter()).all(|(g, w)| (g - w).abs() <= w.abs() * 1e-6), "{got:?} {want:?}");
+        },
+    );
+}
+
+#[test]
+fn programs_for_other_rows_share_less_exact_weights_too() {
+    for precision in Precision::ALL {
+        with(
+            "sharing less exact weights",
+            |_| (),
+            async |backend| {
+                backend.tuner.set(Tuning { budget: std::time::Duration::from_secs(20), known: Vec::new() });
+                let mut held = Vec::new();
+                for rows in [1, 40] {
+                    let mut b = GraphBuilder::new();
+                    let x = b.input("x", DType::F32, [rows, 96]).expect("valid");
+                    let w = b.weight("w", DType::F32, [64, 96]).expect("valid");
+                    let y = b.node("linear", Op::Linear { activation: None }, &[x, w]).expect("valid");
+                    b.output("y", y).expect("valid");
+                    let numbers = (0..64 * 96).map(|i: u16| f32::from(i % 11)).collect();
+                    let weights = [("w".to_owned(), Tensor::from_f32([64, 96], numbers).expect("fits"))].into();
+                    let mut source = MemoryWeights::new();
+                    let program = source.bind(b.finish().expect("valid"), &weights).expect("binds");
+                    let loaded = backend.load_program(&program.permitting(precision), &source).await.expect("loads");
+                    let memory = loaded.1.memory;
+                    assert_eq!(memory.shared == memory.weights, rows == 40, "{precision}, {rows} rows: {memory:?}");
+                    // Held, or there would be nothing to share.
+                    held.push(loaded.0);
+                }
+            },
+        );
+    }
 }

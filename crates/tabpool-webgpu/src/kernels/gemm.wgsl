@@ -1,16 +1,16 @@
-// Prelude of every GEMM: y = activation(a @ b + bias). `b` lies in panels of 16 columns, each [k up to a multiple of 4, 16],
-// with zeros where it was padded, so that an invocation walks through memory whatever tile it makes.
+// Prelude of every GEMM: y = activation(a @ b + bias). `b` lies in panels of 16 columns, each [k up to a multiple of 4, 16]
+// (16 for integers), with zeros where it was padded, so that an invocation walks through memory whatever tile it makes.
+// Another prelude binds it and says what its numbers are.
 
 struct Params {
     m: u32,
     n: u32,
     k: u32,
-    // From one panel to the next in vec4s.
+    // From one panel to the next in fours.
     panel: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(2) var<storage, read> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 
 override HAS_BIAS: bool = false;

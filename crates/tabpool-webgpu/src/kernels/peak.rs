@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Groups, Kernel, Launch, Variant};
-use crate::trial::{Trial, Work};
+use crate::trial::{Candidate, Trial, Work};
 
 static KERNEL: Kernel = Kernel { name: "peak", parts: &[include_str!("peak.wgsl")], reads: 0 };
 
@@ -25,7 +25,7 @@ pub(crate) fn trial() -> Trial {
     let operations = u64::from(GROUPS) * 64 * u64::from(TURNS) * OPERATIONS;
     Trial {
         class: "peak f32".to_owned(),
-        candidates: vec![("registers", launch)],
+        candidates: vec![Candidate::plain("registers", launch)],
         operations,
         nodes: 1,
         work: Rc::new(Peak),

@@ -2,12 +2,12 @@
 
 use tabpool_engine::EngineError;
 use tabpool_graph::{Activation, Binary, Node, Op, ValueId};
-use tabpool_tensor::DType;
+use tabpool_tensor::{DType, Precision};
 
-use super::{Bound, Layout, Lowering, Source, Step};
+use super::{Bound, Layout, Lowering, Product, Source, Step};
 use crate::kernels::attention::{Attention, AttentionVariant};
 use crate::kernels::gather::Part;
-use crate::kernels::gemm::{Gemm, GemmVariant, padded};
+use crate::kernels::gemm::{Gemm, GemmVariant, Panels};
 use crate::kernels::matmul::MatMul;
 use crate::kernels::{
     Launch, MAX_RANK, activation, attention, binary, cast, gather, gemm, l2_normalize, layer_norm, matmul, reduce,
@@ -23,18 +23,26 @@ impl Lowering<'_> {
     pub(super) fn node(&mut self, position: usize, steps: &mut Vec<Step>) -> Result<(), EngineError> {
         let graph = self.graph;
         let node = &graph.nodes()[position];
+        if let Some((launch, read)) = self.integers(node)? {
+            steps.push(self.step(position, launch, vec![read], self.plan.slots.len())?);
+        }
         for (launch, reads) in self.bindings(node)? {
-            let groups = launch.groups.folded(self.device.groups).ok_or_else(|| {
-                let most = self.device.groups;
-                unsupported(node, format!("needs more workgroups than {most} in one dimension"))
-            })?;
             let Source::Slot(write) = self.source(node.output) else {
                 return Err(unsupported(node, "has no slot for its result".to_owned()));
             };
             self.check_bindings(node, &reads)?;
-            steps.push(Step { node: position, variant: launch.variant, params: launch.params, reads, write, groups });
+            steps.push(self.step(position, launch, reads, write)?);
         }
         Ok(())
+    }
+
+    fn step(&self, position: usize, launch: Launch, reads: Vec<Bound>, write: usize) -> Result<Step, EngineError> {
+        let groups = launch.groups.folded(self.device.groups).ok_or_else(|| {
+            let most = self.device.groups;
+            let reason = format!("needs more workgroups than {most} in one dimension");
+            unsupported(&self.graph.nodes()[position], reason)
+        })?;
+        Ok(Step { node: position, variant: launch.variant, params: launch.params, reads, write, groups })
     }
 
     /// Refuses operands and results that are larger than a binding may be.
@@ -151,34 +159,76 @@ impl Lowering<'_> {
         let (m, k) = self.rows(x);
         let n = self.dims(w)[0];
         let bias = node.inputs.get(2).copied();
+        let mut rows = self.bound(x);
         let (launch, weight) = if let Some(weight) = self.weight_of(w) {
-            let (rows, columns) = padded(k, n);
-            let (bytes, limit) = (rows as u64 * columns as u64 * 4, self.device.binding.min(self.device.buffer));
+            let product = self.product(weight, m, n, k);
+            let variant = self.gemm_variant(product);
+            self.products.entry(product).or_insert((0, variant)).0 += 1;
+            let bytes = Panels::of(variant.stored(), n, k).bytes() as u64;
+            let limit = self.device.binding.min(self.device.buffer);
             if bytes > limit {
                 let reason = format!("needs {bytes} bytes for its weight, the device binds at most {limit}");
                 return Err(unsupported(node, reason));
             }
-            let variant = self.gemm_variant(m, n, k);
+            if variant.stored() == Precision::Int8 {
+                rows = Source::Slot(self.plan.slots.len()).into();
+            }
             let launch = gemm::launch(variant, Gemm { m, n, k, bias: bias.is_some(), function });
-            (launch, self.weight(weight, Layout::Panels))
+            (launch, self.weight(weight, Layout::Panels(variant.stored())))
         } else {
             let batch = Joined::new(&[], &[Vec::new(), Vec::new()]);
             let of = MatMul { m, n, k, transpose_b: true, batch: &batch, bias: bias.is_some(), function };
             (matmul::launch(&of), self.source(w))
         };
         let bias = bias.map_or(Source::Absent, |id| self.source(id));
-        Ok((launch, vec![self.bound(x), weight.into(), bias.into()]))
+        Ok((launch, vec![rows, weight.into(), bias.into()]))
+    }
+
+    /// What makes the rows of a linear node integers, where its variant takes such and they are not there yet.
+    fn integers(&mut self, node: &Node) -> Result<Option<(Launch, Bound)>, EngineError> {
+        let (Op::Linear { .. }, &[x, w, ..]) = (&node.op, &*node.inputs) else { return Ok(None) };
+        let Some(weight) = self.weight_of(w) else { return Ok(None) };
+        let ((m, k), n) = (self.rows(x), self.dims(w)[0]);
+        let variant = self.gemm_variant(self.product(weight, m, n, k));
+        let Some((launch, words)) = gemm::integers(variant, m, k, self.device.kind.is_software()) else {
+            return Ok(None);
+        };
+        let (bytes, limit) = (words as u64 * 4, self.device.binding.min(self.device.buffer));
+        if bytes > limit {
+            let reason = format!("needs {bytes} bytes for its rows as integers, the device binds at most {limit}");
+            return Err(unsupported(node, reason));
+        }
+        self.scratch = self.scratch.max(bytes);
+        // Several linear nodes of one value take the same integers.
+        let there = self.in_scratch.replace(x) == Some(x);
+        Ok((!there).then_some((launch, self.bound(x))))
+    }
+
+    /// A product of a weight with what it permits.
+    fn product(&self, weight: usize, m: usize, n: usize, k: usize) -> Product {
+        let wanted = self.permission.precision;
+        let permitted = match wanted {
+            _ if self.permission.unfit.contains(&weight) => Precision::F32,
+            Precision::Int8 if !gemm::sums_integers(k) => Precision::F16,
+            _ => wanted,
+        };
+        Product { permitted, m, n, k }
     }
 
     /// The variant that is forced, the one that won on this device, or the likely best.
-    fn gemm_variant(&mut self, m: usize, n: usize, k: usize) -> GemmVariant {
-        *self.products.entry((m, n, k)).or_default() += 1;
-        let won = || self.tuner.choice(&gemm::trial::class(m, n, k)).and_then(|name| GemmVariant::named(&name));
-        let likely = || GemmVariant::candidates(m, self.device.kind)[0];
-        self.device.gemm.or_else(won).unwrap_or_else(likely)
+    fn gemm_variant(&self, of: Product) -> GemmVariant {
+        let candidates = self.tuner.candidates(of, &self.device);
+        let format = self.tuner.format(of);
+        let allowed = |v: &GemmVariant| {
+            let fits = v.precision().within(of.permitted) && v.runs_with(self.device.has);
+            fits && format.is_none_or(|f| f == v.stored())
+        };
+        let forced = self.device.gemm.filter(|v| v.precision().within(of.permitted));
+        let won = || self.tuner.choice(&gemm::trial::class(of)).and_then(|name| GemmVariant::named(&name));
+        forced.or_else(|| won().filter(allowed)).unwrap_or_else(|| candidates[0])
     }
 
-    /// As [`gemm_variant`](Self::gemm_variant).
+    /// The variant that won on this device, or the likely best.
     fn attention_variant(&mut self, of: &Attention) -> AttentionVariant {
         let class = attention::trial::class(of);
         let won = self.tuner.choice(&class).and_then(|name| AttentionVariant::named(&name)).filter(|v| v.fits(of));

@@ -1,13 +1,15 @@
 //! What programs dispatch, seen without a device.
 
+use std::collections::BTreeSet;
+
 use tabpool_engine::conformance::{EncoderSize, encoder};
 use tabpool_engine::tuning::{Tuning, Winner};
 use tabpool_engine::{EngineError, memory};
 use tabpool_graph::{Graph, GraphBuilder, GraphError, Op};
-use tabpool_tensor::DType;
+use tabpool_tensor::{DType, Precision};
 
-use super::{Capabilities, Layout, Lowered, Source, lower};
-use crate::kernels::gemm::GemmVariant;
+use super::{Capabilities, Layout, Lowered, Permission, Source, lower};
+use crate::kernels::gemm::{GemmVariant, Has};
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
 
@@ -17,11 +19,21 @@ const DEVICE: Capabilities = Capabilities {
     alignment: 256,
     groups: 65_535,
     kind: AdapterKind::Software,
+    has: Has { f16: false, subgroups: false },
     gemm: None,
 };
 
 fn lowered(graph: &Graph, device: Capabilities) -> Result<Lowered, EngineError> {
-    lower(graph, &memory::plan(graph), device, &Tuner::default())
+    permitting(Precision::F32, graph, device)
+}
+
+fn permitting(precision: Precision, graph: &Graph, device: Capabilities) -> Result<Lowered, EngineError> {
+    tuned(precision, graph, device, &Tuner::default())
+}
+
+fn tuned(precision: Precision, graph: &Graph, device: Capabilities, tuner: &Tuner) -> Result<Lowered, EngineError> {
+    let permission = Permission { precision, unfit: &BTreeSet::new() };
+    lower(graph, &memory::plan(graph), device, tuner, permission)
 }
 
 fn kernels(of: &Lowered) -> Vec<&'static str> {
@@ -96,7 +108,7 @@ fn a_weight_read_in_two_ways_lies_there_twice() {
     b.output("y", y).expect("valid");
     let layouts = lowered(&b.finish().expect("valid"), DEVICE).expect("lowers").weights;
     let layouts: Vec<Layout> = layouts.iter().map(|w| w.layout).collect();
-    assert_eq!(layouts, [Layout::Natural, Layout::Panels]);
+    assert_eq!(layouts, [Layout::Natural, Layout::Panels(Precision::F32)]);
 }
 
 #[test]
@@ -127,7 +139,7 @@ fn what_won_on_a_device_is_taken_and_unknown_variants_are_not() {
     let tuner = Tuner::default();
     let won = |variant: &str| Winner { class: "gemm m64 n16 k8".into(), variant: variant.into(), timings: Vec::new() };
     let graph = linear(64, 8, 16).expect("valid");
-    let kernel = |tuner: &Tuner| kernels(&lower(&graph, &memory::plan(&graph), DEVICE, tuner).expect("lowers"))[0];
+    let kernel = |tuner: &Tuner| kernels(&tuned(Precision::F32, &graph, DEVICE, tuner).expect("lowers"))[0];
     tuner.set(Tuning { known: vec![won("a kernel of another version")], ..Tuning::default() });
     assert_eq!(kernel(&tuner), "register_16x16");
     tuner.set(Tuning { known: vec![won("register_4x16")], ..Tuning::default() });

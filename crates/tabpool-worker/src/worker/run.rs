@@ -85,8 +85,8 @@ impl Worker {
         if self.requests.borrow().get(&request).is_none_or(|p| p.cancelled) {
             return Err((FaultKind::Cancelled, "cancelled before it ran".to_owned()));
         }
-        let executable = match self.programs.borrow().get(&(program, api)) {
-            Some(Held::Ready(executable)) => Rc::clone(executable),
+        let (executable, precision) = match self.programs.borrow().get(&(program, api)) {
+            Some(Held::Ready(executable, precision)) => (Rc::clone(executable), *precision),
             _ => return Err(not_loaded()),
         };
         let start = Instant::now();
@@ -102,6 +102,7 @@ impl Worker {
             queue_us: micros(start.duration_since(arrived) + waited),
             compute_us: micros(output.compute.saturating_sub(waited)),
             readback_us: micros(output.readback),
+            precision,
         };
         Ok((output.tensors, stats))
     }

@@ -16,6 +16,8 @@ use crate::gate::Gate;
 
 /// How often a load's progress is told at most.
 const PROGRESS: Duration = Duration::from_millis(100);
+/// How many nodes that stayed more exact are named at most.
+const KEPT_NAMES: usize = 16;
 
 impl Worker {
     /// Does what a frame of the host asks for.
@@ -41,8 +43,9 @@ impl Worker {
     }
 
     fn start_load(self: &Rc<Self>, program: u64, api: ApiKind, name: String, tensors: &[Tensor]) {
-        if let Some(Held::Ready(_)) = self.programs.borrow().get(&(program, api)) {
-            self.deliver(&Message::Loaded { program, api, stats: LoadStats::default() }.into());
+        if let Some(Held::Ready(_, precision)) = self.programs.borrow().get(&(program, api)) {
+            let stats = LoadStats { precision: *precision, ..LoadStats::default() };
+            self.deliver(&Message::Loaded { program, api, stats, kept: Vec::new() }.into());
             return;
         }
         let load = self.loads.get() + 1;
@@ -59,8 +62,10 @@ impl Worker {
             }
             let answer = match outcome {
                 Ok((loaded, stats)) => {
-                    this.programs.borrow_mut().insert((program, api), Held::Ready(loaded.executable));
-                    Message::Loaded { program, api, stats }
+                    let Loaded { executable, report } = loaded;
+                    this.programs.borrow_mut().insert((program, api), Held::Ready(executable, report.precision));
+                    let kept = report.kept.into_iter().take(KEPT_NAMES).collect();
+                    Message::Loaded { program, api, stats, kept }
                 }
                 Err((fault, reason)) => {
                     this.programs.borrow_mut().remove(&(program, api));
@@ -98,7 +103,7 @@ impl Worker {
             self.check_device(api, &e);
             (fault(&e), format!("{name}: {e}"))
         })?;
-        let (counts, report) = (blocks.counts(), loaded.report);
+        let (counts, report) = (blocks.counts(), &loaded.report);
         if counts.fetched.0 > 0
             && let Some(cache) = self.env.cache()
         {
@@ -113,6 +118,7 @@ impl Worker {
             cached: counts.cached,
             weights: (report.memory.weights, report.memory.shared),
             scratch: report.memory.scratch,
+            precision: report.precision,
         };
         Ok((loaded, stats))
     }

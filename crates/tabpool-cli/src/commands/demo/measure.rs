@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tabpool::{Accelerator, ApiKind, Model, PoolEvent, WorkerId, WorkerKind, WorkerView};
+use tabpool::{Accelerator, ApiKind, Model, PoolEvent, Precision, WorkerId, WorkerKind, WorkerView};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::session::{worker_name, worker_view};
@@ -34,6 +34,8 @@ pub(super) struct Loads {
     pub(super) time: Duration,
     pub(super) fetched: u64,
     pub(super) cached: u64,
+    /// The least exact arithmetic of all of them.
+    pub(super) precision: Precision,
 }
 
 /// What it computed, and how fast.
@@ -122,6 +124,7 @@ async fn watching<T>(
             loads.time += Duration::from_micros(stats.total_us);
             loads.fetched += stats.fetched.1;
             loads.cached += stats.cached.1;
+            loads.precision = loads.precision.max(stats.precision);
         }
     };
     let mut work = std::pin::pin!(work);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tabpool::cosine_similarity;
+use tabpool::{Precision, cosine_similarity};
 
 use super::measure::{Measured, Measurement, Together};
 use super::reference::Source;
@@ -142,7 +142,9 @@ impl Shown {
             // The native worker takes blocks from this process's own disk.
             let moved = |size| if one.native { "–".to_owned() } else { bytes(size) };
             let plain = |text: String| (text, Mark::None);
-            let mut cells = vec![plain(one.worker.clone()), plain(one.api.to_string())];
+            let exact = one.loads.precision == Precision::F32;
+            let api = if exact { one.api.to_string() } else { format!("{} {}", one.api, one.loads.precision) };
+            let mut cells = vec![plain(one.worker.clone()), plain(api)];
             cells.push(plain(duration(one.loads.time)));
             cells.extend([plain(moved(one.loads.fetched)), plain(moved(one.loads.cached))]);
             match &one.result {
@@ -185,6 +187,7 @@ impl Shown {
                 "browser": one.browser,
                 "version": one.version,
                 "api": one.api.name(),
+                "precision": one.loads.precision.name(),
                 "adapter": one.adapter,
                 "in_process": one.native,
                 "programs_loaded": one.loads.programs,
@@ -272,7 +275,7 @@ mod tests {
             api: ApiKind::WebGpu,
             adapter: "google swiftshader".into(),
             native,
-            loads: Loads { programs: 2, time: Duration::from_millis(3200), fetched: 90_868_376, cached: 0 },
+            loads: Loads { programs: 2, time: Duration::from_millis(3200), fetched: 90_868_376, ..Loads::default() },
             result: Err("no device".into()),
         };
         let mut works = one("chromium 156", false);

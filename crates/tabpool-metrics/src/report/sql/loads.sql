@@ -1,4 +1,4 @@
-SELECT model, browser, browser_version, api, count(*), count(*) FILTER (outcome = 'ok'),
+SELECT model, browser, browser_version, api, "precision", count(*), count(*) FILTER (outcome = 'ok'),
     least(sum(bytes_fetched), 9223372036854775807)::BIGINT, least(sum(bytes_cached), 9223372036854775807)::BIGINT,
     sum(blocks_fetched)::BIGINT, sum(blocks_cached)::BIGINT,
     quantile_cont(fetch_us, 0.5) FILTER (outcome = 'ok') / 1e3,
@@ -12,6 +12,6 @@ WHERE ($1::TIMESTAMP IS NULL OR happened_at >= $1::TIMESTAMP)
   AND ($4::BIGINT IS NULL OR run = $4::BIGINT)
   AND ($5::VARCHAR IS NULL OR model = $5::VARCHAR)
   AND ($6::VARCHAR IS NULL OR api = $6::VARCHAR)
-GROUP BY model, browser, browser_version, api
-ORDER BY model, browser, browser_version, api
+GROUP BY model, browser, browser_version, api, "precision"
+ORDER BY model, browser, browser_version, api, "precision"
 LIMIT 1001

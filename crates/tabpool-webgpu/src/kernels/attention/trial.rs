@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Attention, AttentionVariant, launch};
-use crate::trial::{Trial, Work, made_up};
+use crate::trial::{Candidate, Trial, Work, made_up};
 
 /// The class of an attention: queries and keys as the next power of two, and the heads.
 pub(crate) fn class(of: &Attention) -> String {
@@ -16,7 +16,7 @@ pub(crate) fn class(of: &Attention) -> String {
 pub(crate) fn trial(of: &Attention, variants: &[AttentionVariant]) -> Trial {
     let class = class(of);
     let of = Attention { biases: Vec::new(), ..of.clone() };
-    let candidates = variants.iter().map(|&v| (v.name(), launch(v, &of))).collect();
+    let candidates = variants.iter().map(|&v| Candidate::plain(v.name(), launch(v, &of))).collect();
     let pairs = of.batches * of.heads * of.queries * of.keys;
     let operations = (2 * pairs * (of.size + of.value_size)) as u64;
     Trial { class, candidates, operations, nodes: 1, work: Rc::new(of) }

@@ -50,14 +50,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {{
     );
     for k in 0..steps {
         for q in 0..quads {
-            text += &format!("        let b{k}_{q} = b[at + {}u];\n", k * 4 + q);
+            text += &format!("        let b{k}_{q} = b_quad(at + {}u);\n", k * 4 + q);
         }
     }
     for r in 0..rows {
         text += &format!("        let a{r} = row_step(r{r}, turn);\n");
         for q in 0..quads {
             let products: Vec<String> = (0..steps).map(|k| format!("a{r}{} * b{k}_{q}", component(steps, k))).collect();
-            text += &format!("        s{r}_{q} = s{r}_{q} + {};\n", products.join(" + "));
+            text += &format!("        s{r}_{q} = s{r}_{q} + widened({});\n", products.join(" + "));
         }
     }
     text += &format!("        at += {}u;\n    }}\n", steps * 4);

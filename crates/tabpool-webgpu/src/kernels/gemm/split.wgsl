@@ -13,7 +13,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     for (var step = local / 4u; step < steps; step += 16u) {
         let x = row_step(row, step);
         let at = start + step * 16u;
-        sum += x.x * b[at] + x.y * b[at + 4u] + x.z * b[at + 8u] + x.w * b[at + 12u];
+        sum += widened(x.x * b_quad(at) + x.y * b_quad(at + 4u) + x.z * b_quad(at + 8u) + x.w * b_quad(at + 12u));
     }
     parts[local] = sum;
     workgroupBarrier();

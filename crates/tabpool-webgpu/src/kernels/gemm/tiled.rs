@@ -38,20 +38,20 @@ pub(super) fn source(tile: Tile) -> String {
     let (a_loads, b_loads) = (a_size.div_ceil(threads), b_size.div_ceil(threads));
     let mut text = format!(
         "
-var<workgroup> a_tile: array<vec4f, {}>;
-var<workgroup> b_tile: array<vec4f, {}>;
+var<workgroup> a_tile: array<quad, {}>;
+var<workgroup> b_tile: array<quad, {}>;
 
 // Four elements of `a` on their way into element `i` of its tile.
-fn incoming_a(row_from: u32, step: u32, i: u32) -> vec4f {{
+fn incoming_a(row_from: u32, step: u32, i: u32) -> quad {{
     let turn = step * {depth_quads}u + i % {depth_quads}u;
-    if (turn >= (p.k + 3u) / 4u) {{ return vec4f(0.0); }}
+    if (turn >= (p.k + 3u) / 4u) {{ return quad(0.0); }}
     return row_step(row_start(min(row_from + i / {depth_quads}u, p.m - 1u)), turn);
 }}
 
-fn incoming_b(column_from: u32, step: u32, i: u32) -> vec4f {{
+fn incoming_b(column_from: u32, step: u32, i: u32) -> quad {{
     let k = step * {depth}u + i / {column_quads}u;
-    if (k >= (p.k + 3u) / 4u * 4u) {{ return vec4f(0.0); }}
-    return b[b_start(column_from + i % {column_quads}u * 4u) + k * 4u];
+    if (k >= (p.k + 3u) / 4u * 4u) {{ return quad(0.0); }}
+    return b_quad(b_start(column_from + i % {column_quads}u * 4u) + k * 4u);
 }}
 
 @compute @workgroup_size({x}, {y})
@@ -90,7 +90,7 @@ fn main(
     for r in 0..each {
         text += &format!(
             "            let a{r} = a_tile[half * {a_size}u + (local.y * {each}u + {r}u) * {depth_quads}u + quad];
-            s{r} = s{r} + a{r}.x * b0 + a{r}.y * b1 + a{r}.z * b2 + a{r}.w * b3;\n"
+            s{r} = s{r} + widened(a{r}.x * b0 + a{r}.y * b1 + a{r}.z * b2 + a{r}.w * b3);\n"
         );
     }
     text += "        }\n";
