@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tabpool_metrics::{
-    Api, Bucket, Connection, ConnectionEvent, Event, Inference, MetricsStore, ModelLoad, Outcome, PoolSample, Report,
-    ReportFilter, StoreOptions, Timestamp, WorkerIdentity,
+    Api, Bucket, Connection, ConnectionEvent, Event, Inference, MetricsStore, ModelLoad, Outcome, PoolSample,
+    Precision, Report, ReportFilter, StoreOptions, Timestamp, WorkerIdentity,
 };
 
 use crate::samples::{inference, model, worker};
@@ -194,6 +194,7 @@ fn loads_connections_days_and_samples_add_up() {
     let report = report(events);
 
     let loads = &report.loads[0];
+    assert_eq!(loads.precision, "f32");
     assert_eq!((loads.loads, loads.bytes_fetched, loads.bytes_cached), (2, 90_000_000, 90_000_000));
     assert_eq!((loads.blocks_fetched, loads.blocks_cached, loads.total_p50_ms), (1, 1, Some(500.0)));
     let browser = &report.connections[0];
@@ -295,6 +296,7 @@ fn absurd_figures_from_a_worker_do_not_spoil_the_report() {
         model: model("minilm"),
         worker: worker("chromium"),
         api: Api::Cpu,
+        precision: Precision::Int8,
         bytes_fetched: u64::MAX,
         bytes_cached: u64::MAX,
         blocks_fetched: u32::MAX,
