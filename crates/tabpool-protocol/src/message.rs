@@ -82,6 +82,8 @@ pub struct LoadStats {
     /// The least exact arithmetic of its linear layers.
     #[serde(with = "crate::precision")]
     pub precision: Precision,
+    /// How many runs the device computes at once.
+    pub at_once: u16,
 }
 
 /// Where a run's time went, in microseconds, all on the worker's clock.
@@ -127,7 +129,7 @@ pub enum Message {
         heartbeat_ms: u32,
         /// After how long a silence the other side counts as gone, in milliseconds.
         timeout_ms: u32,
-        /// How many requests the worker may be given at once.
+        /// How many requests the worker may be given at once for each run that its device computes at once.
         credits: u16,
     },
     /// 2, host to worker: the worker may not join; the host closes.

@@ -40,7 +40,7 @@ pub enum Event {
         kind: WorkerKind,
         /// What it runs with, best first.
         apis: Vec<Api>,
-        /// How many requests it is willing to hold at once.
+        /// How many requests it is willing to hold for each run that it computes at once.
         credits: u32,
     },
     /// A worker is gone: closed, crashed or silent for too long.
@@ -67,6 +67,8 @@ pub enum Event {
         api: Api,
         /// How long it took, as measured by the worker.
         took: Duration,
+        /// How many runs its device of this API computes at once; at least one, and no more than [`MOST_AT_ONCE`] count.
+        at_once: u32,
     },
     /// A worker could not load a program.
     LoadFailed {

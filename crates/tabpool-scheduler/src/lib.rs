@@ -51,7 +51,7 @@
 //! assert!(matches!(actions[..], [Action::Load { api: Api::Cpu, .. }]));
 //!
 //! actions.clear();
-//! let loaded = Event::LoadFinished { worker, program, api: Api::Cpu, took: ms(200) };
+//! let loaded = Event::LoadFinished { worker, program, api: Api::Cpu, took: ms(200), at_once: 1 };
 //! scheduler.handle(ms(201), loaded, &mut actions);
 //! assert!(matches!(actions[..], [Action::Dispatch { attempt: 1, .. }]));
 //!
@@ -84,4 +84,4 @@ pub use placement::{ApiOrder, KindSet, Placement};
 pub use scheduler::Scheduler;
 pub use slots::{SlotState, SlotView};
 pub use stats::{Ignored, Stats};
-pub use worker::WorkerView;
+pub use worker::{MOST_AT_ONCE, WorkerView};

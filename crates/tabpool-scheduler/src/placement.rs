@@ -163,6 +163,8 @@ pub(crate) struct Offer {
     pub(crate) start: f64,
     /// How long it computes.
     pub(crate) compute: f64,
+    /// How many it computes at once, at least 1.
+    pub(crate) at_once: f64,
 }
 
 impl Offer {
@@ -171,12 +173,15 @@ impl Offer {
         self.start + self.compute
     }
 
-    /// How many requests it would have finished strictly before `moment`, one after the other.
+    /// How many requests it would have finished strictly before `moment`: the first after its own time, and from then on
+    /// as many in that time as it computes at once. Its runs are taken to be staggered; where they begin together it
+    /// is underrated by less than one round.
     ///
     /// Strictly, so that of two workers that would be finished together the one that is free now is taken.
     fn finished_before(self, moment: f64) -> f64 {
         let rounds = (moment - self.start) / self.compute.max(1e-9);
-        (rounds - 1e-6).floor().max(0.0)
+        let after_first = rounds - 1e-6 - 1.0;
+        if after_first < 0.0 { 0.0 } else { 1.0 + (after_first * self.at_once).floor() }
     }
 }
 
@@ -191,7 +196,7 @@ mod tests {
     use super::*;
 
     fn offer(start: f64, compute: f64) -> Offer {
-        Offer { start, compute }
+        Offer { start, compute, at_once: 1.0 }
     }
 
     #[test]

@@ -174,7 +174,9 @@ impl Scheduler {
             Event::Lost { worker, reason } => self.lost(worker, reason, actions),
             Event::Submit(submit) => self.submit(&submit, actions),
             Event::Cancel { request } => self.cancel(request, actions),
-            Event::LoadFinished { worker, program, api, took } => self.load_finished(worker, program, api, took),
+            Event::LoadFinished { worker, program, api, took, at_once } => {
+                self.load_finished(worker, program, api, took, at_once);
+            }
             Event::LoadFailed { worker, program, api, reason, retry } => {
                 self.load_failed(worker, program, api, loads::LoadFailure { reason, retry }, actions);
             }

@@ -11,23 +11,27 @@ use crate::placement::ApiOrder;
 /// A worker's own pace stays within this factor of its kind's, so that one wild measurement cannot banish it.
 const PACE_LIMIT: f64 = 20.0;
 
+/// The most runs a worker is believed to compute at once.
+pub const MOST_AT_ONCE: u32 = 16;
+
 /// A joined worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) kind: WorkerKind,
     pub(crate) slot: Option<SlotId>,
     pub(crate) apis: ApiOrder,
-    pub(crate) credits: u32,
+    /// The most it may hold for each run that it computes at once.
+    credits: u32,
     pub(crate) joined_at: Duration,
     /// It has finished a request, so its start was worth while.
     pub(crate) useful: bool,
     pub(crate) draining: bool,
     /// Unanswered attempts and loads since the last answer in time.
     pub(crate) timeouts_in_a_row: u32,
-    /// Dispatched and not answered, oldest first. At most `credits` long.
+    /// Dispatched and not answered, oldest first. At most `credits()` long.
     pub(crate) in_flight: Vec<InFlight>,
-    /// Since when the oldest of them is the oldest: workers compute one after the other.
-    head_since: Duration,
+    /// How many runs it computes at once, for each API. One, until it has loaded a program with that API.
+    at_once: [u32; 3],
     /// How many times longer than its kind's mean it takes.
     pub(crate) pace: f64,
     pub(crate) programs: BTreeMap<ProgramId, OnWorker>,
@@ -50,6 +54,8 @@ pub(crate) struct InFlight {
     pub(crate) due: Duration,
     pub(crate) standing: Standing,
     pub(crate) question: crate::latency::Question,
+    /// Since when it is computed, as far as can be told from here; `None` while others come first.
+    pub(crate) running_since: Option<Duration>,
 }
 
 /// Whether anybody waits for an attempt.
@@ -151,7 +157,7 @@ impl Worker {
             draining: false,
             timeouts_in_a_row: 0,
             in_flight: Vec::with_capacity(credits as usize),
-            head_since: joined_at,
+            at_once: [1; 3],
             pace: 1.0,
             programs: BTreeMap::new(),
             loads: 0,
@@ -166,18 +172,45 @@ impl Worker {
     }
 
     pub(crate) fn free_credits(&self) -> u32 {
-        if self.draining { 0 } else { self.credits.saturating_sub(self.in_flight.len() as u32) }
+        if self.draining { 0 } else { self.credits().saturating_sub(self.in_flight.len() as u32) }
     }
 
-    /// Seconds until what it was given is done.
+    /// The most it may hold.
+    pub(crate) fn credits(&self) -> u32 {
+        let most = self.at_once.iter().copied().max().unwrap_or(1);
+        self.credits.saturating_mul(most)
+    }
+
+    pub(crate) fn at_once(&self, api: Api) -> u32 {
+        self.at_once[api.index()]
+    }
+
+    /// What a worker says it computes at once is a claim: within bounds it is believed, because it fools itself with it.
+    /// It never shrinks, so that what is in flight stays within the credits.
+    pub(crate) fn set_at_once(&mut self, api: Api, claimed: u32, now: Duration) {
+        let known = &mut self.at_once[api.index()];
+        *known = claimed.clamp(*known, MOST_AT_ONCE);
+        self.begin_runs(now);
+    }
+
+    /// Seconds until it could begin a run of this API.
     ///
-    /// A head that is late is expected to stay late for as long again: nothing is known of it but that it takes
+    /// A run that is late is expected to stay late for as long again: nothing is known of it but that it takes
     /// longer than expected, and a hung worker must look worse with every moment, or requests would be held back
     /// for it until the time-out.
-    pub(crate) fn backlog(&self, now: Duration) -> f64 {
-        let Some((head, rest)) = self.in_flight.split_first() else { return 0.0 };
-        let elapsed = now.saturating_sub(self.head_since).as_secs_f64();
-        (head.expected - elapsed).abs() + rest.iter().map(|entry| entry.expected).sum::<f64>()
+    pub(crate) fn backlog(&self, api: Api, now: Duration) -> f64 {
+        let mut ends = Ends::default();
+        for entry in &self.in_flight {
+            if let Some(since) = entry.running_since {
+                let elapsed = now.saturating_sub(since).as_secs_f64();
+                ends.push((entry.expected - elapsed).abs());
+            }
+        }
+        for entry in self.in_flight.iter().filter(|entry| entry.running_since.is_none()) {
+            let begin = ends.wait_for(self.at_once(entry.api));
+            ends.push(begin + entry.expected);
+        }
+        ends.wait_for(self.at_once(api))
     }
 
     pub(crate) fn pledged(&self, pass: u64) -> f64 {
@@ -189,11 +222,37 @@ impl Worker {
     }
 
     pub(crate) fn put_in_flight(&mut self, entry: InFlight) {
-        if self.in_flight.is_empty() {
-            self.head_since = entry.dispatched_at;
-        }
         self.programs.entry(entry.program).or_default().in_flight += 1;
+        let at = entry.dispatched_at;
         self.in_flight.push(entry);
+        self.begin_runs(at);
+    }
+
+    /// Takes note of the runs that can begin now, in their order. A run of one API waits for those of another: they
+    /// share the machine.
+    fn begin_runs(&mut self, now: Duration) {
+        let mut running = self.in_flight.iter().filter(|entry| entry.running_since.is_some()).count();
+        for entry in &mut self.in_flight {
+            if entry.running_since.is_some() {
+                continue;
+            }
+            if running >= self.at_once[entry.api.index()] as usize {
+                return;
+            }
+            entry.running_since = Some(now);
+            running += 1;
+        }
+    }
+
+    /// Whether somebody runs where somebody waits, and nobody waits where there is room.
+    pub(crate) fn audit_running(&self) -> Result<(), String> {
+        let running = self.in_flight.iter().filter(|entry| entry.running_since.is_some()).count();
+        match self.in_flight.iter().find(|entry| entry.running_since.is_none()) {
+            Some(next) if running < self.at_once(next.api) as usize => {
+                Err(format!("{} waits behind {running} of {}", next.request, self.at_once(next.api)))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn in_flight_mut(&mut self, request: RequestId, attempt: u32) -> Option<&mut InFlight> {
@@ -203,9 +262,7 @@ impl Worker {
     pub(crate) fn take_in_flight(&mut self, request: RequestId, attempt: u32, now: Duration) -> Option<InFlight> {
         let position = self.in_flight.iter().position(|entry| entry.request == request && entry.attempt == attempt)?;
         let entry = self.in_flight.remove(position);
-        if position == 0 {
-            self.head_since = now;
-        }
+        self.begin_runs(now);
         if let Some(program) = self.programs.get_mut(&entry.program) {
             program.in_flight -= 1;
         }
@@ -222,6 +279,32 @@ impl Worker {
 
     pub(crate) fn keep_pace(&mut self, ratio: f64) {
         follow(&mut self.pace, ratio.clamp(1.0 / PACE_LIMIT, PACE_LIMIT));
+    }
+}
+
+/// When the runs that a worker computes at once end, in seconds from now, soonest first.
+#[derive(Default)]
+struct Ends {
+    ends: [f64; MOST_AT_ONCE as usize],
+    len: usize,
+}
+
+impl Ends {
+    /// One more run; there are never more than are computed at once.
+    fn push(&mut self, end: f64) {
+        let at = self.ends[..self.len].partition_point(|&other| other <= end);
+        self.ends.copy_within(at..self.len, at + 1);
+        self.ends[at] = end;
+        self.len += 1;
+    }
+
+    /// Seconds until fewer than `room` of them go on; those that end until then are taken out.
+    fn wait_for(&mut self, room: u32) -> f64 {
+        let over = (self.len + 1).saturating_sub(room as usize);
+        let wait = if over == 0 { 0.0 } else { self.ends[over - 1] };
+        self.ends.copy_within(over..self.len, 0);
+        self.len -= over;
+        wait
     }
 }
 
@@ -254,7 +337,7 @@ impl Worker {
             worker,
             kind: self.kind,
             slot: self.slot,
-            credits: self.credits,
+            credits: self.credits(),
             in_flight: self.in_flight.len() as u32,
             loading: self.loads,
             resident: states.filter(|load| matches!(load, LoadState::Resident { .. })).count() as u32,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, FailureCause, Fault, LoadReason, LoadRetry, ModelId, Outcome, Placement, ProgramId,
-    Record, RequestId, Scheduler, SlotId, SlotState, StopTarget, Submit, WorkerId, WorkerKind,
+    Action, Api, Config, Event, FailureCause, Fault, LoadReason, LoadRetry, MOST_AT_ONCE, ModelId, Outcome, Placement,
+    ProgramId, Record, RequestId, Scheduler, SlotId, SlotState, StopTarget, Submit, WorkerId, WorkerKind,
 };
 
 const PROGRAM: ProgramId = ProgramId(7);
@@ -72,11 +72,15 @@ impl Pool {
 
     /// A joined worker that holds the program and has shown how long it takes.
     fn ready(&mut self, worker: u64, kind: WorkerKind, credits: u32, compute: u64) {
+        self.ready_at_once(worker, kind, credits, compute, 1);
+    }
+
+    fn ready_at_once(&mut self, worker: u64, kind: WorkerKind, credits: u32, compute: u64, at_once: u32) {
         self.join(worker, kind, credits);
         let request = 1_000_000 + worker;
         self.submit(Submit { placement: Placement::ANY.pinned(WorkerId(worker)), ..request_of(request) });
         self.now += ms(500);
-        self.loaded(worker);
+        self.loaded_at_once(worker, Api::WebGpu, at_once);
         self.now += ms(compute);
         self.finished(worker, request, 1, compute);
     }
@@ -90,7 +94,12 @@ impl Pool {
     }
 
     fn loaded_with(&mut self, worker: u64, api: Api) -> Vec<Action> {
-        self.then(Event::LoadFinished { worker: WorkerId(worker), program: PROGRAM, api, took: ms(500) })
+        self.loaded_at_once(worker, api, 1)
+    }
+
+    fn loaded_at_once(&mut self, worker: u64, api: Api, at_once: u32) -> Vec<Action> {
+        let (worker, took) = (WorkerId(worker), ms(500));
+        self.then(Event::LoadFinished { worker, program: PROGRAM, api, took, at_once })
     }
 
     fn finished(&mut self, worker: u64, request: u64, attempt: u32, compute: u64) -> Vec<Action> {
@@ -684,4 +693,33 @@ fn a_clock_that_runs_backwards_is_taken_for_one_that_stands() {
     pool.at(5000, Event::SlotAdded { slot: SlotId(1), kind: WorkerKind::Edge });
     pool.at(10, Event::Tick);
     assert_eq!(pool.scheduler.next_wakeup(), Some(ms(65_000)));
+}
+
+/// Whom two requests go to, sent at the same moment to a fast worker and a slower one.
+fn two_requests(at_once: u32, credits: u32) -> Vec<Sent> {
+    let mut pool = Pool::new();
+    pool.ready_at_once(1, WorkerKind::Chromium, credits, 100, at_once);
+    pool.ready(2, WorkerKind::Firefox, 4, 150);
+    let mut all = sent(&pool.submit(request_of(1)));
+    all.extend(sent(&pool.submit(request_of(2))));
+    all
+}
+
+#[test]
+fn a_worker_that_computes_two_at_once_gets_both_before_a_slower_one_gets_any() {
+    assert_eq!(two_requests(1, 4), [(1, 1, 1), (2, 2, 1)], "one after the other, the second would take 200 ms");
+    assert_eq!(two_requests(2, 4), [(1, 1, 1), (1, 2, 1)]);
+}
+
+#[test]
+fn credits_count_for_each_run_that_a_worker_computes_at_once() {
+    let mut pool = Pool::new();
+    pool.ready_at_once(1, WorkerKind::Chromium, 2, 100, 2);
+    let given = |pool: &mut Pool, request| sent(&pool.submit(request_of(request))).len();
+    assert_eq!((1..=6).map(|request| given(&mut pool, request)).collect::<Vec<_>>(), [1, 1, 1, 1, 0, 0]);
+    // Whatever a worker claims, no more than a bound is believed, and a claim is not taken back.
+    let mut pool = Pool::new();
+    pool.ready_at_once(1, WorkerKind::Chromium, 1, 100, u32::MAX);
+    let taken: usize = (1..=u64::from(MOST_AT_ONCE) + 4).map(|request| given(&mut pool, request)).sum();
+    assert_eq!(taken, MOST_AT_ONCE as usize);
 }

@@ -45,7 +45,7 @@ fn rate(depth: u64, events: u64) -> f64 {
         } else {
             match todo.swap_remove(requests as usize % todo.len()) {
                 Action::Load { worker, program, api, .. } => {
-                    Event::LoadFinished { worker, program, api, took: Duration::from_millis(100) }
+                    Event::LoadFinished { worker, program, api, took: Duration::from_millis(100), at_once: 1 }
                 }
                 Action::Dispatch { worker, request, attempt, program, .. } => {
                     let compute = Duration::from_micros(200 + 20 * program.0 + 30 * worker.0);

@@ -55,9 +55,10 @@ impl Scheduler {
     fn audit_workers(&self) -> Result<(), String> {
         let mut wanted = 0;
         for (id, worker) in &self.workers {
-            if worker.in_flight.len() > worker.credits as usize {
-                return Err(format!("{id} holds {} of {}", worker.in_flight.len(), worker.credits));
+            if worker.in_flight.len() > worker.credits() as usize {
+                return Err(format!("{id} holds {} of {}", worker.in_flight.len(), worker.credits()));
             }
+            worker.audit_running().map_err(|e| format!("{id}: {e}"))?;
             let (loading, held) = count(worker);
             if (loading, held) != (worker.loads, worker.in_flight.len() as u32) {
                 return Err(format!("{id} counts wrong: {worker:?}"));

@@ -80,7 +80,7 @@ fn describe_obstacle(entry: &mut String, worker: &Worker, program: ProgramId) {
     if worker.draining {
         entry.push_str(", being drained");
     }
-    if worker.credits == 0 {
+    if worker.credits() == 0 {
         entry.push_str(", takes no requests");
     }
     let Some(on_worker) = worker.programs.get(&program) else { return };

@@ -36,9 +36,17 @@ impl Scheduler {
         actions.push(Action::Load { worker, program, api, why });
     }
 
-    pub(super) fn load_finished(&mut self, worker: WorkerId, program: ProgramId, api: Api, took: Duration) {
+    pub(super) fn load_finished(
+        &mut self,
+        worker: WorkerId,
+        program: ProgramId,
+        api: Api,
+        took: Duration,
+        at_once: u32,
+    ) {
         let Some(ended) = self.end_load(worker, program, api) else { return };
         let Some(known) = self.workers.get_mut(&worker) else { return };
+        known.set_at_once(api, at_once, self.now);
         *known.programs.entry(program).or_default().load_mut(api) = LoadState::Resident { since: self.now };
         if !ended.overdue {
             known.timeouts_in_a_row = 0;

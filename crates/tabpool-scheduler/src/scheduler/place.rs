@@ -50,7 +50,7 @@ impl Seen {
 
     /// The offer if the program were there.
     fn if_loaded(&self, backlog: f64) -> Offer {
-        Offer { start: backlog, compute: self.offer.compute }
+        Offer { start: backlog, ..self.offer }
     }
 }
 
@@ -192,12 +192,12 @@ impl Scheduler {
                     (self.latency.load(program, kind, api) - elapsed).abs()
                 }
             };
-            let queue = worker.backlog(self.now) + worker.pledged(self.pass);
+            let queue = worker.backlog(api, self.now) + worker.pledged(self.pass);
             let compute = self.latency.compute(question) * worker.pace;
             seen.push(Seen {
                 candidate,
                 // Loads go on beside other work.
-                offer: Offer { start: queue.max(load), compute },
+                offer: Offer { start: queue.max(load), compute, at_once: f64::from(worker.at_once(api)) },
                 ready: is_ready(&candidate, worker, &lane.key),
                 load,
                 loadable: loadable(&candidate, worker),
@@ -230,6 +230,7 @@ impl Scheduler {
             due,
             standing: Standing::Wanted,
             question,
+            running_since: None,
         });
         let (rank, submitted_at) = (known.rank, known.submitted_at);
         self.timers.set(due, Timer::Attempt(worker, request, attempt));
@@ -294,7 +295,7 @@ impl Scheduler {
             return Some(LoadReason::Queue);
         }
         let worker = self.workers.get(&best.candidate.worker)?;
-        let ready_made = best.if_loaded(worker.backlog(self.now) + worker.pledged(self.pass));
+        let ready_made = best.if_loaded(worker.backlog(best.candidate.api, self.now) + worker.pledged(self.pass));
         let regret = self.queue.lane(lane)?.regret;
         let worth_it = regret >= best.load && finished(ready_made.finish() + margin) < waiting;
         worth_it.then_some(LoadReason::Waiting)
@@ -304,7 +305,7 @@ impl Scheduler {
     /// the same time.
     fn pledge_rest(&mut self, waiting: usize, seen: &[Seen]) {
         let awaited = || seen.iter().filter(|it| !it.ready && !it.is_absent());
-        let rate: f64 = awaited().map(|it| it.offer.compute.recip()).sum();
+        let rate: f64 = awaited().map(|it| it.offer.at_once / it.offer.compute).sum();
         if rate <= 0.0 {
             return;
         }
@@ -410,7 +411,7 @@ enum Candidacy {
 fn candidacy(id: WorkerId, worker: &Worker, key: &LaneKey) -> Candidacy {
     let placement = &key.placement;
     let allowed = placement.kinds.contains(worker.kind) && placement.worker.is_none_or(|pin| pin == id);
-    if !allowed || worker.draining || worker.credits == 0 {
+    if !allowed || worker.draining || worker.credits() == 0 {
         return Candidacy::No;
     }
     if worker.is_silent() {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, FailureCause, Fault, LoadRetry, Outcome, ProgramId, RequestId, SlotId, StopTarget,
-    Submit, WorkerId, WorkerKind,
+    Action, Api, Config, Event, FailureCause, Fault, LoadRetry, MOST_AT_ONCE, Outcome, ProgramId, RequestId, SlotId,
+    StopTarget, Submit, WorkerId, WorkerKind,
 };
 
 /// A worker as the observer knows it.
@@ -15,7 +15,9 @@ pub(crate) struct Seen {
     pub(crate) kind: WorkerKind,
     pub(crate) slot: Option<SlotId>,
     pub(crate) apis: Vec<Api>,
+    /// The most it may be given for each run it computes at once.
     pub(crate) credits: usize,
+    pub(crate) at_once: usize,
     pub(crate) draining: bool,
     /// Attempts dispatched and not answered, with the moment of dispatch.
     pub(crate) held: BTreeMap<(RequestId, u32), (ProgramId, Api, Duration)>,
@@ -142,10 +144,11 @@ impl Rules {
 
     fn load_event(&mut self, event: &Event) {
         match event {
-            Event::LoadFinished { worker, program, api, .. } => {
+            Event::LoadFinished { worker, program, api, at_once, .. } => {
                 if let Some(seen) = self.workers.get_mut(worker)
                     && seen.loading.remove(&(*program, *api))
                 {
+                    seen.at_once = seen.at_once.max((*at_once).min(MOST_AT_ONCE) as usize);
                     seen.resident.insert((*program, *api), self.now);
                 }
             }
@@ -204,6 +207,7 @@ impl Rules {
             slot,
             apis: apis.to_vec(),
             credits,
+            at_once: 1,
             draining: false,
             held: BTreeMap::new(),
             loading: BTreeSet::new(),
@@ -306,7 +310,8 @@ impl Rules {
         holds(seen.held.insert((request, attempt), (program, api, self.now)).is_none(), || {
             "is dispatched twice".to_owned()
         })?;
-        holds(seen.held.len() <= seen.credits, || format!("exceeds {} credits", seen.credits))?;
+        let credits = seen.credits * seen.at_once;
+        holds(seen.held.len() <= credits, || format!("exceeds {credits} credits"))?;
         Ok(())
     }
 

@@ -73,7 +73,8 @@ enum Happening {
 struct Body {
     slowness: u64,
     hung: bool,
-    busy_until: Duration,
+    /// Until when each of the runs that it computes at once goes on.
+    busy_until: Vec<Duration>,
 }
 
 pub(crate) struct World {
@@ -209,7 +210,8 @@ impl World {
     fn handle(&mut self, event: Event) -> Result<(), String> {
         if let Event::Joined { worker, .. } = &event {
             let slowness = if self.scenario == Scenario::Calm { 1 } else { self.chance.pick(&[1, 1, 1, 2, 6]) };
-            self.bodies.insert(*worker, Body { slowness, hung: false, busy_until: self.now });
+            let at_once = self.chance.pick(&[1, 1, 2, 4]);
+            self.bodies.insert(*worker, Body { slowness, hung: false, busy_until: vec![self.now; at_once] });
         }
         if let Event::Lost { worker, .. } = &event {
             self.bodies.remove(worker);
@@ -322,15 +324,14 @@ impl World {
     }
 
     fn load(&mut self, worker: WorkerId, program: ProgramId, api: Api) {
-        if self.bodies.get(&worker).is_none_or(|body| body.hung) {
-            return;
-        }
+        let Some(body) = self.bodies.get(&worker).filter(|body| !body.hung) else { return };
+        let at_once = body.busy_until.len() as u32;
         let took = self.chance.micros(5_000, 400_000);
         if self.chance.permille(self.scenario.permille(40)) {
             let retry = if self.chance.permille(300) { LoadRetry::Never } else { LoadRetry::Later };
             self.say(took, Event::LoadFailed { worker, program, api, reason: "no block".to_owned(), retry });
         } else if !self.chance.permille(self.scenario.permille(10)) {
-            self.say(took, Event::LoadFinished { worker, program, api, took });
+            self.say(took, Event::LoadFinished { worker, program, api, took, at_once });
         }
     }
 
@@ -338,8 +339,9 @@ impl World {
         let compute = self.chance.micros(2_000, 6_000) * (1 << program.0) as u32;
         let Some(body) = self.bodies.get_mut(&worker) else { return };
         let compute = compute * body.slowness as u32;
-        let done = body.busy_until.max(self.now) + compute;
-        body.busy_until = done;
+        let Some(free) = body.busy_until.iter_mut().min() else { return };
+        let done = (*free).max(self.now) + compute;
+        *free = done;
         if body.hung || self.chance.permille(self.scenario.permille(3)) {
             return;
         }
@@ -483,7 +485,7 @@ impl World {
         let event = match self.chance.below(7) {
             0 => Event::Finished { worker, request, attempt, compute: Duration::MAX },
             1 => Event::Failed { worker, request, attempt, fault: Fault::Device, reason },
-            2 => Event::LoadFinished { worker, program, api, took: Duration::MAX },
+            2 => Event::LoadFinished { worker, program, api, took: Duration::MAX, at_once: u32::MAX },
             3 => Event::LoadFailed { worker, program, api, reason, retry: LoadRetry::Later },
             4 => Event::LaunchFailed { slot: SlotId(self.chance.below(self.next_slot + 2)), reason },
             5 => Event::Cancel { request: RequestId(self.next_request + 1000) },

@@ -119,6 +119,7 @@ impl Worker {
             weights: (report.memory.weights, report.memory.shared),
             scratch: report.memory.scratch,
             precision: report.precision,
+            at_once: u16::try_from(backend.lanes()).unwrap_or(u16::MAX),
         };
         Ok((loaded, stats))
     }
@@ -129,9 +130,9 @@ impl Worker {
             return Ok(Rc::clone(&device.backend));
         }
         let backend = self.env.backend(api).await?;
-        // A processor computes one run at a time; a GPU takes the next one while the last is read back.
+        // A processor computes one run at a time; other devices take the next one while the last is read back.
         let lanes = backend.lanes().max(1);
-        let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight + lanes - 1 };
+        let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight * lanes };
         let mut devices = self.devices.borrow_mut();
         // Two first loads may have raced to here; the first one's device is the one both use.
         let device = devices.entry(api).or_insert_with(|| {
