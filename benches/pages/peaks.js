@@ -1,11 +1,11 @@
 // The most that this browser can do: arithmetic and memory in WebAssembly on so many threads, arithmetic on its WebGPU
-// adapter. The best of several tries counts, for a peak is what nothing disturbed.
+// adapter, products of matrices in so many contexts of its WebNN. The best of several tries counts, for a peak is what nothing disturbed.
 
 import { serve } from "./line.js";
 
-function thread(command) {
+function thread(script, command) {
   return new Promise((resolve, reject) => {
-    const worker = new Worker("peaks-worker.js");
+    const worker = new Worker(script);
     worker.addEventListener("message", ({ data }) => {
       worker.terminate();
       if (data.error) reject(new Error(data.error));
@@ -16,11 +16,16 @@ function thread(command) {
   });
 }
 
-/** Turns a second of all threads together. */
-async function wasm(command) {
-  const rates = await Promise.all(Array.from({ length: command.threads }, () => thread(command)));
+async function threads(script, command) {
+  const rates = await Promise.all(Array.from({ length: command.threads }, () => thread(script, command)));
   return { figures: { rate: rates.reduce((sum, rate) => sum + rate, 0) } };
 }
+
+/** Turns a second of all threads together. */
+const wasm = (command) => threads("peaks-worker.js", command);
+
+/** Floating-point operations a second of all contexts together. */
+const webnn = (command) => threads("peaks-webnn.js", command);
 
 const SHADER = `
 override turns: u32;
@@ -86,4 +91,4 @@ async function webgpu(command) {
   return { figures: { rate: best } };
 }
 
-await serve({ wasm, webgpu });
+await serve({ wasm, webgpu, webnn });

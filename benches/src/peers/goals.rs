@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::measure::percentile;
-use super::peaks::Peak;
+use super::peaks::{Peak, WEBNN};
 use super::report::{Report, Row, StartRow, TwoContexts, figure};
 
 /// The goals are for one case: this model, so many tokens.
@@ -79,7 +79,8 @@ pub(super) fn table(report: &Report) -> String {
     for two in &report.two_contexts {
         let what = format!("{}, two contexts, batch {}, answers a second", two.browser, two.batch);
         let Some(goal) = GOALS.iter().find(|goal| goal.api == "webnn" && goal.batch == two.batch) else { continue };
-        line(&mut text, &what, TWO_CONTEXTS * goal.at_least, Some(two.ratio()), "");
+        let limit = two_contexts_limit(report, two).unwrap_or_default();
+        line(&mut text, &what, TWO_CONTEXTS * goal.at_least, Some(two.ratio()), &limit);
     }
     for start in &report.starts {
         for (what, ratio) in [("cold", start.ratio(|o| &o.cold)), ("warm", start.ratio(|o| &o.warm))] {
@@ -117,12 +118,12 @@ fn limit(report: &Report, row: Option<&Row>, at_least: f64) -> String {
     let wanted = row.gigaflops / (peer.median() / at_least) * 1e3;
     let reached = row.gigaflops / ours.median() * 1e3;
     let fits = |peak: &&Peak| {
-        peak.browser == row.browser
-            && peak.unit == "GF/s"
-            && peak.threads == row.threads
-            // No arithmetic peak is measured through WebNN: another API's would say nothing of it.
-            && row.api != "webnn"
-            && peak.what.starts_with("wasm") == (row.api == "cpu")
+        let of_api = match &*row.api {
+            "cpu" => peak.what.starts_with("wasm") && peak.threads == row.threads,
+            "webnn" => peak.what == WEBNN && peak.threads == Some(1),
+            _ => peak.threads.is_none(),
+        };
+        peak.browser == row.browser && peak.unit == "GF/s" && of_api
     };
     let best = report.peaks.iter().filter(fits).filter_map(|peak| peak.giga).fold(0.0, f64::max);
     let of_peak = if best > 0.0 {
@@ -135,6 +136,20 @@ fn limit(report: &Report, row: Option<&Row>, at_least: f64) -> String {
         ": it would take {} ms, {wanted:.0} GF/s, and we do {reached:.0}{of_peak}; by each side's fastest run {fastest:.2}",
         figure(peer.median() / at_least)
     )
+}
+
+/// The answers a second that two contexts would give if they did nothing but multiply matrices.
+fn two_contexts_limit(report: &Report, two: &TwoContexts) -> Option<String> {
+    let of_batch = |row: &&Row| row.browser == two.browser && row.batch == two.batch;
+    let row = report.rows.iter().filter(of_batch).find(|row| (&*row.model, row.sequence) == (MODEL, TOKENS))?;
+    let of_two = |peak: &&Peak| peak.browser == two.browser && peak.what == WEBNN && peak.threads == Some(2);
+    let peak = report.peaks.iter().find(of_two)?.giga?;
+    let (ours, peer, most) = (two.ours_hz?, two.peer_hz?, peak / row.gigaflops);
+    Some(format!(
+        ": products of matrices alone would give {most:.1} answers a second, {:.2} times the peer's, and we reach {:.0} % of it",
+        most / peer,
+        ours / most * 100.0
+    ))
 }
 
 impl StartRow {

@@ -95,7 +95,8 @@ pub(super) async fn interleaved(
     outcomes
 }
 
-/// Answers a second of two of our requests at once and of the peer's one, in slices that take turns. The median slice counts.
+/// Answers a second of our two contexts, each with a run and one that follows it, and of the peer's one, whose session takes one
+/// run at a time; in slices that take turns. The median slice counts.
 pub(super) async fn two_at_once(
     browser: &str,
     [ours, peer]: [&mut Place<'_>; 2],
@@ -104,7 +105,7 @@ pub(super) async fn two_at_once(
 ) -> TwoContexts {
     let (mut ours_hz, mut peer_hz, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds {
-        for (place, at_once, hz) in [(&mut *ours, 2, &mut ours_hz), (&mut *peer, 1, &mut peer_hz)] {
+        for (place, at_once, hz) in [(&mut *ours, 4, &mut ours_hz), (&mut *peer, 1, &mut peer_hz)] {
             tokio::time::sleep(PAUSE).await;
             match place.throughput(case, at_once, SLICE).await {
                 // The first slice loads the model into both contexts.

@@ -8,6 +8,7 @@ use serde_json::json;
 use tabpool_browser::Installed;
 
 use super::contender::{SETTLING, Surroundings};
+use super::machine::has_webnn;
 use super::page::Page;
 use super::wasm::{Arithmetic, BYTES, OPERATIONS, module};
 use crate::Fault;
@@ -15,6 +16,9 @@ use crate::Fault;
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long one try goes on.
 const TRY_MS: u32 = 100;
+
+/// What WebNN's peak is of.
+pub(super) const WEBNN: &str = "WebNN, products of matrices";
 
 /// One peak.
 #[derive(Clone, Debug, Serialize)]
@@ -46,8 +50,15 @@ pub(super) async fn measure(here: &Surroundings, on: &Installed, threads: &[usiz
             peaks.push(peak(on, what, Some(threads), unit, rate));
         }
     }
-    let rate = rate(&mut page, &json!({ "do": "webgpu", "ms": TRY_MS })).await;
+    let rate = self::rate(&mut page, &json!({ "do": "webgpu", "ms": TRY_MS })).await;
     peaks.push(peak(on, "WebGPU, fused multiply-add", None, "GF/s", rate));
+    if has_webnn(on) {
+        // One core works for each context.
+        for &contexts in threads {
+            let rate = self::rate(&mut page, &json!({ "do": "webnn", "ms": TRY_MS, "threads": contexts })).await;
+            peaks.push(peak(on, WEBNN, Some(contexts), "GF/s", rate));
+        }
+    }
     page.close(&here.server).await;
     Ok(peaks)
 }
