@@ -263,7 +263,13 @@ impl Actor {
             }
             self.tell(PoolEvent::Loaded { worker, model, api, stats: *stats, kept });
         }
-        self.handle(Event::LoadFinished { worker: id, program, api: api_here, took, at_once: u32::from(stats.at_once) });
+        self.handle(Event::LoadFinished {
+            worker: id,
+            program,
+            api: api_here,
+            took,
+            at_once: u32::from(stats.at_once),
+        });
     }
 
     fn load_failed(&mut self, id: WorkerId, program: ProgramId, api: ApiKind, fault: FaultKind, reason: String) {
