@@ -28,8 +28,8 @@ mod show;
 fn tolerance(permitted: Precision) -> f64 {
     match permitted {
         Precision::F32 => 1e-4,
-        Precision::F16 => 2e-3,
-        _ => 3e-2,
+        Precision::F16 => 1e-3,
+        _ => 6e-2,
     }
 }
 
