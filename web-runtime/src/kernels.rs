@@ -11,10 +11,9 @@ use std::time::Duration;
 use js_sys::{Array, ArrayBuffer, Uint8Array};
 use tabpool_engine::EngineError;
 use tabpool_engine::cpu::tabpool_kernels::{Step, TileSize};
-use tabpool_engine::cpu::{CpuBackend, Placement, Processor};
+use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
 
-use crate::arena::Arena;
 use crate::navigator::{Scope, scope, thrown};
 
 /// Threads used where nobody says how many: beyond these, what an encoder's steps are cut into no longer keeps them busy.

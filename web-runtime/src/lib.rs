@@ -9,14 +9,12 @@
 //! - `lane` spreads WebNN over workers nested in that one (`static/lane.js`);
 //! - `gateway` fetches blocks of weights, `opfs` keeps them, `pack` lays them out in one file and decides
 //!   which ones go when there is no room;
-//! - `kernels` opens the CPU kernels, a module of their own, `arena` gives out its memory;
+//! - `kernels` opens the CPU kernels, a module of their own, and gives out its memory;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.
 //!
 //! Only the modules without a browser's API build natively, for their tests; elsewhere this crate is empty.
 //! It knows no operator and no model family, and trusts no block: those are verified by the worker.
 
-#[cfg(any(target_family = "wasm", test))]
-mod arena;
 #[cfg(any(target_family = "wasm", test))]
 mod identity;
 #[cfg(any(target_family = "wasm", test))]

@@ -5,6 +5,8 @@
 //! executes the steps and copies the outputs; it allocates nothing else. It computes on the calling thread (and on
 //! the backend's own), so it is over when its future is first polled.
 
+mod arena;
+mod chunks;
 mod in_process;
 mod lower;
 mod processor;
@@ -29,6 +31,7 @@ use lower::{Addresses, Lowering};
 use processor::Region;
 use weights::{LoadedWeights, WeightCache};
 
+pub use arena::{Arena, Taken};
 pub use processor::{Placement, Processor};
 /// How kernels expect weights and steps: for those who write a [`Processor`].
 pub use tabpool_kernels;

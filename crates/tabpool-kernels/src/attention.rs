@@ -1,10 +1,7 @@
 //! Attention, one head of one sequence at a time: scores of a block of queries, softmax, and the weighted sum, all while
 //! they are in the cache.
 
-use crate::gemm::{
-    Epilogue, Matrix, Rows, Size, Target, TileSize, multiply_panels, pack_left, pack_right, packed_left_len,
-    packed_right_len,
-};
+use crate::gemm::{Epilogue, Matrix, Rows, Size, Target, TileSize, multiply_panels, pack_right, packed_right_len};
 use crate::isa::Isa;
 use crate::rows::{scale_in_place, shares_in_place};
 use crate::step::line;
@@ -45,14 +42,14 @@ impl Attention {
         self.parts(tile).iter().sum()
     }
 
-    /// Packed keys, packed values, scores, packed rows of queries or scores; each a multiple of a cache line.
-    fn parts(&self, tile: TileSize) -> [usize; 4] {
+    /// Packed keys, packed values, scores; each a multiple of a cache line. Queries and scores are read where they are: they
+    /// are few and in the cache, and packing them would take as long as a good part of their product.
+    fn parts(&self, tile: TileSize) -> [usize; 3] {
         let queries = BLOCK_QUERIES.min(self.queries);
         [
             line(packed_right_len(tile, self.depth, self.keys)),
             line(packed_right_len(tile, self.keys, self.depth_v)),
             line(queries * self.row(tile)),
-            packed_left_len(tile, queries, self.depth.max(self.keys)),
         ]
     }
 
@@ -105,10 +102,10 @@ impl Attention {
     ) {
         let (width, width_v) = (self.heads * self.depth, self.heads * self.depth_v);
         let tile = isa.tile();
-        let [keys_len, values_len, scores_len, _] = self.parts(tile);
+        let [keys_len, values_len, scores_len] = self.parts(tile);
         let (packed_k, memory) = memory.split_at_mut(keys_len);
         let (packed_v, memory) = memory.split_at_mut(values_len);
-        let (scores, left) = memory.split_at_mut(scores_len);
+        let scores = &mut memory[..scores_len];
         let turned = Matrix { elements: k, row_stride: 1, column_stride: width };
         pack_right(tile, turned, self.depth, self.keys, packed_k);
         let values = Matrix { elements: v, row_stride: width_v, column_stride: 1 };
@@ -116,7 +113,7 @@ impl Attention {
         for first in (0..self.queries).step_by(BLOCK_QUERIES) {
             let rows = BLOCK_QUERIES.min(self.queries - first);
             let mut sums = [0.0; BLOCK_QUERIES];
-            let queries = ready(tile, &q[first * width..], width, (rows, self.depth), left);
+            let queries = Rows::Strided(&q[first * width..], width);
             let row = self.row(tile);
             let size = Size { m: rows, k: self.depth, n: row };
             let into = Target { first: scores.as_mut_ptr(), stride: row };
@@ -126,7 +123,7 @@ impl Attention {
             for ((query, scores), sum) in scores.chunks_exact_mut(row).enumerate().zip(&mut sums[..rows]) {
                 *sum = self.shares(isa, [batch, head, first + query], biases, &mut scores[..self.keys]);
             }
-            let shares = ready(tile, scores, row, (rows, self.keys), left);
+            let shares = Rows::Strided(scores, row);
             let size = Size { m: rows, k: self.keys, n: self.depth_v };
             // SAFETY: the block begins inside the head, which is this call's own.
             unsafe {
@@ -150,19 +147,4 @@ impl Attention {
         };
         shares_in_place(isa, scores, self.scale, [row(0), row(1)])
     }
-}
-
-/// Rows as a left operand: packed into `memory` where the level packs.
-fn ready<'a>(
-    tile: TileSize,
-    elements: &'a [f32],
-    stride: usize,
-    (rows, k): (usize, usize),
-    memory: &'a mut [f32],
-) -> Rows<'a> {
-    if !tile.packs_left {
-        return Rows { elements, stride };
-    }
-    pack_left(tile, Matrix { elements, row_stride: stride, column_stride: 1 }, rows, k, memory);
-    Rows { elements: memory, stride: k }
 }

@@ -13,7 +13,7 @@ use crate::isa::Isa;
 use crate::layout::Axes;
 use crate::math::{self, Function};
 use crate::step::line;
-use tile::{Left, MAX_COLUMNS, MAX_ROWS, Tile, multiply};
+use tile::{Ahead, Left, MAX_COLUMNS, MAX_ROWS, Tile, multiply};
 
 pub use tile::TileSize;
 
@@ -94,9 +94,9 @@ impl Product {
         }
         let mut blocks = 1;
         if right == Right::Packed {
-            // Each thread packs the rows it multiplies; cut by rows first, threads in step pack different ones.
-            let packing = if tile.packs_left { threads.min(size.m / (2 * tile.rows)) } else { 1 };
-            blocks = packing.max(size.m.div_ceil(BLOCK_ROWS)).max(1);
+            // No more blocks than packing needs: every thread that has panels of its own reads the weights of those only,
+            // and panels are alike, while the last block of rows may be small.
+            blocks = size.m.div_ceil(BLOCK_ROWS).max(1);
             whole.task_rows = size.m.div_ceil(blocks).next_multiple_of(tile.rows).min(size.m);
             blocks = size.m.div_ceil(whole.task_rows);
         }
@@ -166,9 +166,9 @@ impl Product {
                     if left_holds.replace((at_a, first)) != Some((at_a, first)) {
                         pack_left(tile, Matrix { elements, row_stride: k, column_stride: 1 }, rows, k, left);
                     }
-                    Rows { elements: left, stride: k }
+                    Rows::Packed(left)
                 } else {
-                    Rows { elements, stride: k }
+                    Rows::Strided(elements, k)
                 };
                 // SAFETY: the part lies inside its matrix of the result, and no other unit has it.
                 unsafe {
@@ -191,11 +191,33 @@ pub(crate) struct Matrix<'a> {
     pub(crate) column_stride: usize,
 }
 
-/// A left operand ready to be multiplied: packed where the level packs, otherwise rows at a stride.
+/// A left operand ready to be multiplied.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) elements: &'a [f32],
-    pub(crate) stride: usize,
+pub(crate) enum Rows<'a> {
+    /// Packed into tiles.
+    Packed(&'a [f32]),
+    /// As it lies in memory, with the elements from one row to the next.
+    Strided(&'a [f32], usize),
+}
+
+impl Rows<'_> {
+    /// The tile of `rows` rows that begins at row `at`, from step `first` of `k` on.
+    fn tile(&self, k: usize, at: usize, rows: usize, first: usize) -> Left {
+        match *self {
+            Rows::Packed(elements) => Left { first: elements[at * k + first * rows..].as_ptr(), row: 1, step: rows },
+            Rows::Strided(elements, stride) => {
+                Left { first: elements[at * stride + first..].as_ptr(), row: stride, step: 1 }
+            }
+        }
+    }
+
+    /// Whether there are so many rows of `k` elements.
+    fn hold(&self, rows: usize, k: usize) -> bool {
+        match *self {
+            Rows::Packed(elements) => elements.len() >= rows * k,
+            Rows::Strided(elements, stride) => elements.len() >= (rows - 1) * stride + k,
+        }
+    }
 }
 
 /// A matrix that is written, in parts, by several threads at once.
@@ -265,8 +287,7 @@ pub(crate) fn pack_left(tile: TileSize, a: Matrix<'_>, rows: usize, k: usize, ou
     }
 }
 
-/// One tile: as many rows as `out` has room for. It is a transpose, done in squares of four by four, which LLVM turns
-/// into shuffles of registers, and a few steps of all rows at a time, so that the lines they share stay in the L1 cache.
+/// One tile: as many rows as `out` has room for. It is a transpose, done in squares of four by four in registers, and a few steps of all rows at a time, so that the lines they share stay in the L1 cache.
 fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
     const STEPS: usize = 32;
     let rows = out.len() / k;
@@ -284,17 +305,77 @@ fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
     }
 }
 
-/// Four rows, turned, to the first four elements of every `stride`.
+/// Four rows of one length, turned, to the first four elements of every `stride`.
 fn pack_four(rows: [&[f32]; 4], out: &mut [f32], stride: usize) {
-    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = rows.map(<[f32]>::as_chunks::<4>);
-    let (squares, rest) = out.split_at_mut((a.len() * 4 * stride).min(out.len()));
-    for ((((a, b), c), d), out) in a.iter().zip(b).zip(c).zip(d).zip(squares.chunks_mut(4 * stride)) {
-        for (column, out) in out.chunks_mut(stride).enumerate() {
-            out[..4].copy_from_slice(&[a[column], b[column], c[column], d[column]]);
-        }
+    let steps = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == steps), "rows of one length");
+    assert!(steps == 0 || out.len() >= (steps - 1) * stride + 4, "room for every step");
+    let whole = steps / 4 * 4;
+    for step in (0..whole).step_by(4) {
+        // SAFETY: the rows have four elements from here, and there is room for this and the next three steps.
+        unsafe { turn(rows.map(|row| row.as_ptr().add(step)), out.as_mut_ptr().add(step * stride), stride) };
     }
-    for ((((a, b), c), d), out) in a_rest.iter().zip(b_rest).zip(c_rest).zip(d_rest).zip(rest.chunks_mut(stride)) {
-        out[..4].copy_from_slice(&[*a, *b, *c, *d]);
+    for step in whole..steps {
+        out[step * stride..][..4].copy_from_slice(&rows.map(|row| row[step]));
+    }
+}
+
+/// A square of four by four elements, turned, its rows `stride` elements apart.
+///
+/// # Safety
+/// Each row has four elements, and so has each of the four places in `out`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn turn(rows: [*const f32; 4], out: *mut f32, stride: usize) {
+    use core::arch::x86_64::{
+        _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
+    };
+    // SAFETY: the caller's promise; every processor of this architecture has these instructions.
+    unsafe {
+        let [a, b, c, d] = rows.map(|row| _mm_loadu_ps(row));
+        let [ab, cd] = [_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d)];
+        let [ab_high, cd_high] = [_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d)];
+        _mm_storeu_ps(out, _mm_movelh_ps(ab, cd));
+        _mm_storeu_ps(out.add(stride), _mm_movehl_ps(cd, ab));
+        _mm_storeu_ps(out.add(2 * stride), _mm_movelh_ps(ab_high, cd_high));
+        _mm_storeu_ps(out.add(3 * stride), _mm_movehl_ps(cd_high, ab_high));
+    }
+}
+
+/// The same with a browser's vectors.
+///
+/// # Safety
+/// As above.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+unsafe fn turn(rows: [*const f32; 4], out: *mut f32, stride: usize) {
+    use core::arch::wasm32::{i32x4_shuffle, i64x2_shuffle, v128, v128_load, v128_store};
+    // SAFETY: the caller's promise; WebAssembly loads and stores need no alignment.
+    unsafe {
+        let [a, b, c, d] = rows.map(|row| v128_load(row.cast::<v128>()));
+        let [ab, cd] = [i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, d)];
+        let [ab_high, cd_high] = [i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, d)];
+        v128_store(out.cast(), i64x2_shuffle::<0, 2>(ab, cd));
+        v128_store(out.add(stride).cast(), i64x2_shuffle::<1, 3>(ab, cd));
+        v128_store(out.add(2 * stride).cast(), i64x2_shuffle::<0, 2>(ab_high, cd_high));
+        v128_store(out.add(3 * stride).cast(), i64x2_shuffle::<1, 3>(ab_high, cd_high));
+    }
+}
+
+/// The same element by element, for LLVM to find the shuffles.
+///
+/// # Safety
+/// As above.
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
+#[inline(always)]
+unsafe fn turn(rows: [*const f32; 4], out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let square = rows.map(|row| row.cast::<[f32; 4]>().read_unaligned());
+        for step in 0..4 {
+            let column = square.map(|row| row[step]);
+            out.add(step * stride).cast::<[f32; 4]>().write_unaligned(column);
+        }
     }
 }
 
@@ -327,8 +408,7 @@ pub(crate) unsafe fn multiply_panels(
 ) {
     let tile = isa.tile();
     let (mr, nr) = (tile.rows, tile.columns);
-    let needed = if tile.packs_left { m * k } else { (m - 1) * left.stride + k };
-    assert!(left.elements.len() >= needed && right.len() >= panels.end * nr * k, "operands are whole");
+    assert!(left.hold(m, k) && right.len() >= panels.end * nr * k, "operands are whole");
     for panel in panels {
         let columns = nr.min(n - panel * nr);
         let mut bias = [0.0; MAX_COLUMNS];
@@ -338,13 +418,16 @@ pub(crate) unsafe fn multiply_panels(
         for first in (0..k).step_by(BLOCK_STEPS) {
             let steps = BLOCK_STEPS.min(k - first);
             let right = &right[(panel * k + first) * nr..][..steps * nr];
+            // What lies behind this part of the panel comes next; each tile fetches as much of it as the others.
+            let share = (right.len() * 4).div_ceil(m.div_ceil(mr));
             for at in (0..m).step_by(mr) {
                 let rows = mr.min(m - at);
-                let begin = if tile.packs_left { at * k + first * rows } else { at * left.stride + first };
-                let left = Left { first: left.elements[begin..].as_ptr(), stride: left.stride };
+                let behind = right.as_ptr_range().end.wrapping_byte_add(at / mr * share);
+                let ahead = Ahead { first: behind, bytes: share.div_ceil(steps) };
+                let left = left.tile(k, at, rows, first);
                 // SAFETY: the tile begins inside the target.
                 let part = unsafe { target.part(at, panel * nr) };
-                let place = Place { rows, columns, nr, continues: first > 0 };
+                let place = Place { rows, columns, nr, continues: first > 0, ahead };
                 // SAFETY: the tile's rows and columns are inside the target and nobody else's; the operands were seen to
                 // hold `steps` steps from here.
                 unsafe { multiply_tile(isa, place, left, right, &bias, part) };
@@ -367,6 +450,7 @@ struct Place {
     columns: usize,
     nr: usize,
     continues: bool,
+    ahead: Ahead,
 }
 
 /// One tile, through a buffer where it is narrower than the kernel's.
@@ -374,12 +458,12 @@ struct Place {
 /// # Safety
 /// `out` has `rows` rows of `columns` elements, which nobody else touches meanwhile; `left` holds as many steps as `right`.
 unsafe fn multiply_tile(isa: Isa, place: Place, left: Left, right: &[f32], bias: &[f32; MAX_COLUMNS], out: Target) {
-    let Place { rows, columns, nr, continues } = place;
+    let Place { rows, columns, nr, continues, ahead } = place;
     let steps = right.len() / nr;
     let from_bias = (bias.as_ptr(), 0);
     if columns == nr {
         let (start, start_stride) = if continues { (out.first.cast_const(), out.stride) } else { from_bias };
-        let tile = Tile { start, start_stride, out: out.first, out_stride: out.stride };
+        let tile = Tile { start, start_stride, out: out.first, out_stride: out.stride, ahead };
         // SAFETY: the operands hold `steps` steps, the tile is whole.
         unsafe { multiply(isa, rows, steps, left, right.as_ptr(), tile) };
         return;
@@ -396,7 +480,7 @@ unsafe fn multiply_tile(isa: Isa, place: Place, left: Left, right: &[f32], bias:
         }
     }
     let (start, start_stride) = if continues { (first.cast_const(), nr) } else { from_bias };
-    let tile = Tile { start, start_stride, out: first, out_stride: nr };
+    let tile = Tile { start, start_stride, out: first, out_stride: nr, ahead };
     // SAFETY: the operands hold `steps` steps, the buffer holds the largest tile; each row is read before it is written.
     unsafe { multiply(isa, rows, steps, left, right.as_ptr(), tile) };
     for (row, buffer) in buffer.chunks_exact(nr).enumerate().take(rows) {

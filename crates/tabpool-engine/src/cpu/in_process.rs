@@ -1,8 +1,8 @@
 //! The processor in this process: memory of the allocator's, and threads of the operating system's where there are any.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,17 +10,16 @@ use std::time::Duration;
 use tabpool_kernels::team::{Park, Team};
 use tabpool_kernels::{Isa, Step, TileSize, weights};
 
+use super::chunks::Chunks;
 use super::processor::{Placement, Processor};
 use crate::backend::EngineError;
-
-/// Memory begins at a cache line, so that no vector load of a packed panel straddles two.
-const ALIGNMENT: usize = 64;
 
 /// This process's processor.
 pub(crate) struct InProcess {
     isa: Isa,
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
+    memory: RefCell<Chunks>,
 }
 
 #[derive(Default)]
@@ -35,7 +34,7 @@ impl InProcess {
     /// # Errors
     /// [`EngineError::Device`] where the operating system gives no threads.
     pub(crate) fn new(isa: Isa, threads: usize) -> Result<Self, EngineError> {
-        let mut processor = Self { isa, shared: Arc::default(), helpers: Vec::new() };
+        let mut processor = Self { isa, shared: Arc::default(), helpers: Vec::new(), memory: RefCell::default() };
         let threads = if cfg!(target_arch = "wasm32") { 1 } else { threads };
         for lane in 1..threads {
             let shared = Arc::clone(&processor.shared);
@@ -62,7 +61,7 @@ fn help(isa: Isa, lane: usize, shared: &Shared) {
     }
     let _watch = Watch(shared);
     // SAFETY: every step that is led keeps the promises of `Processor::execute`, and each helper has a lane of its own.
-    unsafe { shared.team.help(isa, lane, &shared.parking) };
+    unsafe { shared.team.help(isa, lane, &HelperParking(&shared.parking)) };
 }
 
 impl Drop for InProcess {
@@ -75,11 +74,7 @@ impl Drop for InProcess {
     }
 }
 
-fn layout(bytes: usize) -> Option<Layout> {
-    Layout::from_size_align(bytes, ALIGNMENT).ok()
-}
-
-// SAFETY: the allocator gives what it is asked for.
+// SAFETY: chunks give each stretch to one at a time, zeroed and at a cache line.
 unsafe impl Processor for InProcess {
     fn description(&self) -> String {
         let threads = self.threads();
@@ -95,19 +90,15 @@ unsafe impl Processor for InProcess {
     }
 
     fn allocate(&self, bytes: usize, doing: &str) -> Result<usize, EngineError> {
-        // SAFETY: the size is not zero.
-        let memory = layout(bytes.max(1)).map(|layout| unsafe { alloc_zeroed(layout) }).filter(|m| !m.is_null());
-        memory.map(|memory| memory.expose_provenance()).ok_or_else(|| EngineError::OutOfMemory {
+        self.memory.borrow_mut().take(bytes).ok_or_else(|| EngineError::OutOfMemory {
             doing: doing.to_owned(),
             reason: format!("the system gives no {bytes} bytes"),
         })
     }
 
     unsafe fn free(&self, address: usize, bytes: usize) {
-        if let Some(layout) = layout(bytes.max(1)) {
-            // SAFETY: the caller's promise: this is what was allocated.
-            unsafe { dealloc(std::ptr::with_exposed_provenance_mut(address), layout) };
-        }
+        // SAFETY: the caller's promise, handed on.
+        unsafe { self.memory.borrow_mut().give(address, bytes) };
     }
 
     unsafe fn write(&self, address: usize, bytes: *const u8, len: usize) {
@@ -148,6 +139,8 @@ unsafe impl Processor for InProcess {
 struct Parking {
     mutex: Mutex<()>,
     changed: Condvar,
+    /// The core on which whoever woke somebody last was.
+    waker: AtomicUsize,
 }
 
 impl Park for Parking {
@@ -163,11 +156,89 @@ impl Park for Parking {
     fn wake(&self, _word: &AtomicU32) {
         // Whoever saw the old value holds the mutex until it waits.
         drop(self.mutex.lock().unwrap_or_else(PoisonError::into_inner));
+        self.waker.store(crowding::core(), Ordering::Relaxed);
         self.changed.notify_all();
     }
 
     fn gives_up(&self) -> bool {
         // A thread that is slow may still write into memory that would be freed; one that panics says so.
         false
+    }
+}
+
+/// A helper's way to wait: woken up on the core of whoever woke it, it goes to another.
+struct HelperParking<'a>(&'a Parking);
+
+impl Park for HelperParking<'_> {
+    fn wait(&self, word: &AtomicU32, seen: u32, milliseconds: u32) {
+        self.0.wait(word, seen, milliseconds);
+        crowding::leave(self.0.waker.load(Ordering::Relaxed));
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        self.0.wake(word);
+    }
+
+    fn gives_up(&self) -> bool {
+        self.0.gives_up()
+    }
+}
+
+/// Two threads of a team on one core while another is idle.
+///
+/// Inside virtual machines Linux takes an idle core for one whose host has no time for it, and puts the woken thread beside
+/// the one that woke it, for as long as until it next balances its cores: several milliseconds, a third of a run.
+#[cfg(target_os = "linux")]
+mod crowding {
+    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+    /// The core the caller is on.
+    pub(super) fn core() -> usize {
+        sched_getcpu()
+    }
+
+    /// Leaves a core if the caller is on it, for any other that it may use; afterwards it may use all of them again.
+    pub(super) fn leave(core: usize) {
+        if sched_getcpu() != core {
+            return;
+        }
+        let Ok(allowed) = sched_getaffinity(None) else { return };
+        let mut others = allowed;
+        others.unset(core);
+        // Where there is no other core or the system refuses, everything works as well, and slower.
+        if others.count() > 0 && sched_setaffinity(None, &others).is_ok() {
+            let _ = sched_setaffinity(None, &allowed);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod crowding {
+    /// The core the caller is on, where that is of use.
+    pub(super) fn core() -> usize {
+        0
+    }
+
+    /// Nothing to do: other systems' schedulers were not seen to crowd.
+    pub(super) fn leave(_core: usize) {}
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::thread::sched_getaffinity;
+
+    use super::crowding::{core, leave};
+
+    #[test]
+    fn who_is_woken_leaves_the_core_of_the_waker_and_may_use_all_of_them_afterwards() {
+        let allowed = sched_getaffinity(None).expect("the system says which cores there are");
+        // The system may move this thread at any time; it does not do so each time.
+        let left = (0..50).any(|_| {
+            let before = core();
+            leave(before);
+            core() != before
+        });
+        assert_eq!(left, allowed.count() > 1);
+        assert!(sched_getaffinity(None).expect("as before") == allowed);
     }
 }

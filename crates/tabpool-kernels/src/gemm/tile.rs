@@ -61,13 +61,28 @@ pub(crate) struct Tile {
     pub(crate) out: *mut f32,
     /// From one row of the result to the next.
     pub(crate) out_stride: usize,
+    /// What to fetch meanwhile.
+    pub(crate) ahead: Ahead,
 }
 
-/// A left operand: packed for the tile, or rows that begin `stride` elements apart.
+/// Memory that will be read next, fetched a little with every step of `k`: weights come from memory more slowly than they are
+/// multiplied, so a panel is on its way while the one before it is used. Only a hint; there may be nothing there.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// Where it begins.
+    pub(crate) first: *const f32,
+    /// Bytes for each step.
+    pub(crate) bytes: usize,
+}
+
+/// A left operand: packed for the tile, or rows as they lie in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     pub(crate) first: *const f32,
-    pub(crate) stride: usize,
+    /// From one row to the next.
+    pub(crate) row: usize,
+    /// From one step of `k` to the next.
+    pub(crate) step: usize,
 }
 
 /// Adds `left @ right` to the starting values of a tile.
@@ -88,11 +103,11 @@ pub(crate) unsafe fn multiply(isa: Isa, rows: usize, k: usize, left: Left, right
     #[cfg(target_arch = "x86_64")]
     {
         if isa.has_avx512() {
-            call!(avx512, left.first, 1 2 3 4 5 6 7 8 9 10 11 12);
+            call!(avx512, left, 1 2 3 4 5 6 7 8 9 10 11 12);
             return;
         }
         if isa.has_avx2() {
-            call!(avx2, left.first, 1 2 3 4 5 6);
+            call!(avx2, left, 1 2 3 4 5 6);
             return;
         }
     }
@@ -105,10 +120,18 @@ pub(crate) unsafe fn multiply(isa: Isa, rows: usize, k: usize, left: Left, right
     call!(baseline, left, 1 2 3 4 5 6 7 8);
 }
 
+/// How many steps before it is used the panel at hand is brought from the L2 cache, where it is, into the smaller one: with
+/// rows as wide as these it does not stay there from one tile to the next.
+#[cfg(target_arch = "x86_64")]
+const NEAR: usize = 8;
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *const f32, tile: Tile) {
-    use core::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+unsafe fn avx512<const ROWS: usize>(k: usize, left: Left, mut right: *const f32, tile: Tile) {
+    use core::arch::x86_64::{
+        _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
+    };
     // SAFETY: the caller keeps the promises of `multiply`.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
@@ -116,14 +139,19 @@ unsafe fn avx512<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *
             let start = tile.start.add(r * tile.start_stride);
             *row = [_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(16))];
         }
+        let (mut x, mut ahead) = (left.first, tile.ahead.first);
         for _ in 0..k {
+            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+            ahead = ahead.wrapping_byte_add(tile.ahead.bytes);
+            _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(NEAR * 32).cast());
+            _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(NEAR * 32 + 16).cast());
             let columns = [_mm512_loadu_ps(right), _mm512_loadu_ps(right.add(16))];
             for (r, row) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*left.add(r));
-                row[0] = _mm512_fmadd_ps(x, columns[0], row[0]);
-                row[1] = _mm512_fmadd_ps(x, columns[1], row[1]);
+                let y = _mm512_set1_ps(*x.add(r * left.row));
+                row[0] = _mm512_fmadd_ps(y, columns[0], row[0]);
+                row[1] = _mm512_fmadd_ps(y, columns[1], row[1]);
             }
-            left = left.add(ROWS);
+            x = x.add(left.step);
             right = right.add(32);
         }
         for (r, row) in sums.iter().enumerate() {
@@ -136,8 +164,11 @@ unsafe fn avx512<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *const f32, tile: Tile) {
-    use core::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+unsafe fn avx2<const ROWS: usize>(k: usize, left: Left, mut right: *const f32, tile: Tile) {
+    use core::arch::x86_64::{
+        _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm256_storeu_ps,
+    };
     // SAFETY: the caller keeps the promises of `multiply`.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
@@ -145,14 +176,18 @@ unsafe fn avx2<const ROWS: usize>(k: usize, mut left: *const f32, mut right: *co
             let start = tile.start.add(r * tile.start_stride);
             *row = [_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))];
         }
+        let (mut x, mut ahead) = (left.first, tile.ahead.first);
         for _ in 0..k {
+            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+            ahead = ahead.wrapping_byte_add(tile.ahead.bytes);
+            _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(NEAR * 16).cast());
             let columns = [_mm256_loadu_ps(right), _mm256_loadu_ps(right.add(8))];
             for (r, row) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*left.add(r));
-                row[0] = _mm256_fmadd_ps(x, columns[0], row[0]);
-                row[1] = _mm256_fmadd_ps(x, columns[1], row[1]);
+                let y = _mm256_set1_ps(*x.add(r * left.row));
+                row[0] = _mm256_fmadd_ps(y, columns[0], row[0]);
+                row[1] = _mm256_fmadd_ps(y, columns[1], row[1]);
             }
-            left = left.add(ROWS);
+            x = x.add(left.step);
             right = right.add(16);
         }
         for (r, row) in sums.iter().enumerate() {
@@ -183,7 +218,7 @@ unsafe fn baseline<const ROWS: usize>(k: usize, left: Left, mut right: *const f3
         }
         let mut rows = [left.first; ROWS];
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = row.add(r * left.stride);
+            *row = row.add(r * left.row);
         }
         for step in 0..k {
             let mut columns = [f32x4_splat(0.0); VECTORS];
@@ -233,7 +268,7 @@ unsafe fn baseline<const ROWS: usize>(k: usize, left: Left, right: *const f32, t
         for step in 0..k {
             let columns = right.add(step * 8).cast::<[f32; 8]>().read_unaligned();
             for (row, sums) in sums.iter_mut().enumerate() {
-                let x = *left.first.add(if BASELINE.packs_left { step * ROWS + row } else { row * left.stride + step });
+                let x = *left.first.add(row * left.row + step * left.step);
                 for (sum, y) in sums.iter_mut().zip(&columns) {
                     *sum = fused_or_not(x, *y, *sum);
                 }

@@ -1,4 +1,5 @@
-//! Which parts of a growing memory are free: the kernels' module allocates nothing itself.
+//! Which parts of a memory that may grow are free: the kernels allocate nothing themselves, and a backend's weights lie better
+//! close together.
 //!
 //! Best fit over free stretches, which are joined with their neighbours when they are given back. Weights and activations
 //! are few and large, so the list stays short.
@@ -10,7 +11,7 @@ const LINE: usize = 64;
 
 /// The free parts of a memory.
 #[derive(Debug)]
-pub(crate) struct Arena {
+pub struct Arena {
     /// Free stretches: where each begins, and its bytes.
     free: BTreeMap<usize, usize>,
     /// Where the memory ends.
@@ -21,16 +22,17 @@ pub(crate) struct Arena {
 
 /// A stretch of memory that was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub struct Taken {
     /// Where it begins.
-    pub(crate) address: usize,
+    pub address: usize,
     /// The bytes at its beginning that were in use before, and are not zero.
-    pub(crate) stale: usize,
+    pub stale: usize,
 }
 
 impl Arena {
     /// A memory of `end` bytes whose first `start` bytes are somebody else's.
-    pub(crate) fn new(start: usize, end: usize) -> Self {
+    #[must_use]
+    pub fn new(start: usize, end: usize) -> Self {
         let mut arena = Self { free: BTreeMap::new(), end, used: start.next_multiple_of(LINE) };
         if arena.used < end {
             arena.free.insert(arena.used, end - arena.used);
@@ -39,7 +41,7 @@ impl Arena {
     }
 
     /// Takes memory, `None` where there is none; see [`missing`](Self::missing).
-    pub(crate) fn take(&mut self, bytes: usize) -> Option<Taken> {
+    pub fn take(&mut self, bytes: usize) -> Option<Taken> {
         let bytes = rounded(bytes)?;
         let fits = self.free.iter().filter(|(_, len)| **len >= bytes).min_by_key(|(at, len)| (**len, **at));
         let (&address, &len) = fits?;
@@ -53,20 +55,21 @@ impl Arena {
     }
 
     /// How many bytes the memory must grow by before so many can be taken; `None` where that is more than can be counted.
-    pub(crate) fn missing(&self, bytes: usize) -> Option<usize> {
+    #[must_use]
+    pub fn missing(&self, bytes: usize) -> Option<usize> {
         let last = self.free.last_key_value().filter(|(at, len)| *at + *len == self.end).map_or(0, |(_, len)| *len);
         Some(rounded(bytes)?.saturating_sub(last))
     }
 
     /// The memory has grown.
-    pub(crate) fn grown(&mut self, end: usize) {
+    pub fn grown(&mut self, end: usize) {
         let (start, bytes) = (self.end, end.saturating_sub(self.end));
         self.end = self.end.max(end);
         self.insert(start, bytes);
     }
 
     /// Gives back what was taken for as many bytes.
-    pub(crate) fn give(&mut self, address: usize, bytes: usize) {
+    pub fn give(&mut self, address: usize, bytes: usize) {
         // What could be taken could be rounded.
         self.insert(address, rounded(bytes).unwrap_or(bytes));
     }
