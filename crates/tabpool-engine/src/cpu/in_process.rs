@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -54,11 +54,13 @@ fn help(isa: Isa, lane: usize, shared: &Shared) {
     struct Watch<'a>(&'a Shared);
     impl Drop for Watch<'_> {
         fn drop(&mut self) {
+            self.0.parking.helpers.leave();
             if std::thread::panicking() {
-                self.0.team.abandon(&self.0.parking);
+                self.0.team.abandon(&HelperParking(&self.0.parking));
             }
         }
     }
+    shared.parking.helpers.join();
     let _watch = Watch(shared);
     // SAFETY: every step that is led keeps the promises of `Processor::execute`, and each helper has a lane of its own.
     unsafe { shared.team.help(isa, lane, &HelperParking(&shared.parking)) };
@@ -139,10 +141,18 @@ unsafe impl Processor for InProcess {
 struct Parking {
     mutex: Mutex<()>,
     changed: Condvar,
-    /// The core on which whoever woke somebody last was.
-    waker: AtomicUsize,
+    helpers: crowding::Sleepers,
 }
 
+impl Parking {
+    fn notify(&self) {
+        // Whoever saw the old value holds the mutex until it waits.
+        drop(self.mutex.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+}
+
+/// How the leader waits and wakes helpers.
 impl Park for Parking {
     fn wait(&self, word: &AtomicU32, seen: u32, milliseconds: u32) {
         let guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,10 +164,7 @@ impl Park for Parking {
     }
 
     fn wake(&self, _word: &AtomicU32) {
-        // Whoever saw the old value holds the mutex until it waits.
-        drop(self.mutex.lock().unwrap_or_else(PoisonError::into_inner));
-        self.waker.store(crowding::core(), Ordering::Relaxed);
-        self.changed.notify_all();
+        self.helpers.wake_elsewhere(|| self.notify());
     }
 
     fn gives_up(&self) -> bool {
@@ -166,17 +173,16 @@ impl Park for Parking {
     }
 }
 
-/// A helper's way to wait: woken up on the core of whoever woke it, it goes to another.
+/// How helpers wait and wake the leader. They are on another core than it already.
 struct HelperParking<'a>(&'a Parking);
 
 impl Park for HelperParking<'_> {
     fn wait(&self, word: &AtomicU32, seen: u32, milliseconds: u32) {
         self.0.wait(word, seen, milliseconds);
-        crowding::leave(self.0.waker.load(Ordering::Relaxed));
     }
 
-    fn wake(&self, word: &AtomicU32) {
-        self.0.wake(word);
+    fn wake(&self, _word: &AtomicU32) {
+        self.0.notify();
     }
 
     fn gives_up(&self) -> bool {
@@ -184,61 +190,104 @@ impl Park for HelperParking<'_> {
     }
 }
 
-/// Two threads of a team on one core while another is idle.
+/// Keeping a woken thread off the core of whoever wakes it.
 ///
 /// Inside virtual machines Linux takes an idle core for one whose host has no time for it, and puts the woken thread beside
-/// the one that woke it, for as long as until it next balances its cores: several milliseconds, a third of a run.
+/// the one that woke it, where it waits until cores are balanced: for most of a run, which then has one thread. While it
+/// is woken it may therefore use any core but the waker's.
 #[cfg(target_os = "linux")]
 mod crowding {
-    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+    use std::sync::{Mutex, PoisonError};
 
-    /// The core the caller is on.
-    pub(super) fn core() -> usize {
-        sched_getcpu()
-    }
+    use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-    /// Leaves a core if the caller is on it, for any other that it may use; afterwards it may use all of them again.
-    pub(super) fn leave(core: usize) {
-        if sched_getcpu() != core {
-            return;
+    /// Threads that are woken.
+    #[derive(Default)]
+    pub(super) struct Sleepers(Mutex<Vec<Pid>>);
+
+    impl Sleepers {
+        /// The calling thread will sleep.
+        pub(super) fn join(&self) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(gettid());
         }
-        let Ok(allowed) = sched_getaffinity(None) else { return };
-        let mut others = allowed;
-        others.unset(core);
-        // Where there is no other core or the system refuses, everything works as well, and slower.
-        if others.count() > 0 && sched_setaffinity(None, &others).is_ok() {
-            let _ = sched_setaffinity(None, &allowed);
+
+        /// The calling thread ends.
+        pub(super) fn leave(&self) {
+            let own = gettid();
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|sleeper| *sleeper != own);
+        }
+
+        /// Wakes them, on other cores than the caller's. Where there is no other, or the system refuses, on any.
+        pub(super) fn wake_elsewhere(&self, wake: impl FnOnce()) {
+            let sleepers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let core = sched_getcpu();
+            let kept_off = |&sleeper: &Pid| -> Option<(Pid, CpuSet)> {
+                let allowed = sched_getaffinity(Some(sleeper)).ok()?;
+                let mut others = allowed;
+                others.unset(core);
+                (others.count() > 0 && sched_setaffinity(Some(sleeper), &others).is_ok()).then_some((sleeper, allowed))
+            };
+            let moved: Vec<_> = sleepers.iter().filter_map(kept_off).collect();
+            wake();
+            for (sleeper, allowed) in moved {
+                // One that has ended meanwhile needs no core.
+                let _ = sched_setaffinity(Some(sleeper), &allowed);
+            }
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod crowding {
-    /// The core the caller is on, where that is of use.
-    pub(super) fn core() -> usize {
-        0
-    }
+    /// Other systems' schedulers were not seen to crowd.
+    #[derive(Default)]
+    pub(super) struct Sleepers;
 
-    /// Nothing to do: other systems' schedulers were not seen to crowd.
-    pub(super) fn leave(_core: usize) {}
+    impl Sleepers {
+        pub(super) fn join(&self) {}
+
+        pub(super) fn leave(&self) {}
+
+        pub(super) fn wake_elsewhere(&self, wake: impl FnOnce()) {
+            wake();
+        }
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use rustix::thread::sched_getaffinity;
+    use std::sync::mpsc;
 
-    use super::crowding::{core, leave};
+    use rustix::thread::{sched_getaffinity, sched_getcpu};
+
+    use super::crowding::Sleepers;
 
     #[test]
-    fn who_is_woken_leaves_the_core_of_the_waker_and_may_use_all_of_them_afterwards() {
+    fn a_woken_thread_is_on_another_core_and_may_use_all_of_them_afterwards() {
         let allowed = sched_getaffinity(None).expect("the system says which cores there are");
-        // The system may move this thread at any time; it does not do so each time.
-        let left = (0..50).any(|_| {
-            let before = core();
-            leave(before);
-            core() != before
+        let sleepers = Sleepers::default();
+        let (wake, woken) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|threads| {
+            let sleepers = &sleepers;
+            threads.spawn(move || {
+                sleepers.join();
+                tell.send(usize::MAX).expect("the test listens");
+                while woken.recv().is_ok() {
+                    tell.send(sched_getcpu()).expect("the test listens");
+                }
+                assert!(sched_getaffinity(None).expect("as before") == allowed);
+                sleepers.leave();
+            });
+            told.recv().expect("the thread joins");
+            // The system may move either thread at any time; it does not do so each time.
+            let apart = (0..50).any(|_| {
+                let own = sched_getcpu();
+                sleepers.wake_elsewhere(|| wake.send(()).expect("the thread waits"));
+                told.recv().expect("the thread answers") != own
+            });
+            assert_eq!(apart, allowed.count() > 1);
+            drop(wake);
         });
-        assert_eq!(left, allowed.count() > 1);
-        assert!(sched_getaffinity(None).expect("as before") == allowed);
     }
 }
