@@ -62,12 +62,14 @@ pub(crate) struct Tile {
     /// From one row of the result to the next.
     pub(crate) out_stride: usize,
     /// What to fetch meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as for what it says"))]
     pub(crate) ahead: Ahead,
 }
 
 /// Memory that will be read next, fetched a little with every step of `k`: weights come from memory more slowly than they are
 /// multiplied, so a panel is on its way while the one before it is used. Only a hint; there may be nothing there.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other kernels leave fetching to the processor"))]
 pub(crate) struct Ahead {
     /// Where it begins.
     pub(crate) first: *const f32,
@@ -82,6 +84,7 @@ pub(crate) struct Left {
     /// From one row to the next.
     pub(crate) row: usize,
     /// From one step of `k` to the next.
+    #[cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "a browser's kernels read rows where they lie"))]
     pub(crate) step: usize,
 }
 
