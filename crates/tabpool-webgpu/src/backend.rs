@@ -126,8 +126,9 @@ impl WebGpuBackend {
             gpu.scoped("binding a program's buffers", || (bind(&lowered.load), bind(&lowered.run))).await?;
         if !lowered.load.is_empty() {
             gpu.scoped("computing what no run changes", || load.submit(gpu)).await?;
-            gpu.drained().await?;
         }
+        gpu.scoped("warming a program's kernels up", || run.warm_up(gpu)).await?;
+        gpu.drained().await?;
         let upload = started.elapsed();
         let memory = MemoryUse { weights: weights.bytes, shared: weights.shared, scratch: buffers.bytes() };
         let report =

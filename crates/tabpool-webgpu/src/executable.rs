@@ -1,6 +1,7 @@
 //! A program on the device: its buffers, its bind groups, and how it runs.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -125,6 +126,22 @@ impl Bindings {
             pass.set_bind_group(0, &step.group, &[]);
             pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
         }
+    }
+
+    /// Runs one workgroup of every pipeline. Drivers put the last stage of compiling off until a pipeline is first used, and
+    /// buffers are cleared then: the first run would pay for both. What is written, every run writes anew.
+    pub(crate) fn warm_up(&self, gpu: &Gpu) {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let mut seen = HashSet::new();
+            for step in self.steps.iter().filter(|s| seen.insert(Rc::as_ptr(&s.pipeline))) {
+                pass.set_pipeline(&step.pipeline.pipeline);
+                pass.set_bind_group(0, &step.group, &[]);
+                pass.dispatch_workgroups(1, 1, 1);
+            }
+        }
+        gpu.queue.submit([encoder.finish()]);
     }
 
     /// Runs the steps once.

@@ -2,7 +2,7 @@
 //!
 //! They are what software adapters run fastest: those execute a workgroup's invocations as the lanes of a vector, pay for
 //! every load lane by lane and for every barrier with all that lives across it. What counts there is products for each
-//! element loaded, so tiles are as large as the compiler bears: lavapipe takes 16 by 16 with accumulators in memory,
+//! element loaded, so tiles are as large as the compiler bears: lavapipe takes 32 by 16 with accumulators in memory,
 //! SwiftShader's code has to stay within the instruction cache, which 16 by 8 with two rows of `b` at a time does.
 //!
 //! The text is written here because compilers there do not turn arrays of accumulators into registers. Each accumulator
@@ -75,18 +75,25 @@ fn component(steps: u32, k: u32) -> &'static str {
     }
 }
 
-/// Stores the tile in a loop: an activation written out for each of 64 accumulators would take longer to compile than
-/// all the rest.
+/// Stores the tile element by element, and then, where a function follows, takes each back from memory in a loop. Compilers
+/// take many seconds for a loop over the accumulators themselves, which makes an array of them, and as long for the
+/// function written out for each.
 fn finish(rows: u32, quads: u32) -> String {
-    let count = rows * quads;
-    let sums: Vec<String> = (0..rows).flat_map(|r| (0..quads).map(move |q| format!("s{r}_{q}"))).collect();
-    format!(
-        "    var sums = array<vec4f, {count}>({});
-    for (var i = 0u; i < {count}u; i++) {{
-        finish(row + i / {quads}u, column + i % {quads}u * 4u, sums[i]);
+    let mut text = String::new();
+    for q in 0..quads {
+        text += &format!("    let bias{q} = bias_quad(column + {}u);\n", q * 4);
+    }
+    for r in 0..rows {
+        for q in 0..quads {
+            text += &format!("    store(row + {r}u, column + {}u, s{r}_{q} + bias{q});\n", q * 4);
+        }
+    }
+    text + &format!(
+        "    if (FUNCTION != 0u) {{
+        for (var i = 0u; i < {}u; i++) {{ refine(row + i / {quads}u, column + i % {quads}u * 4u); }}
     }}
 }}
 ",
-        sums.join(", ")
+        rows * quads
     )
 }

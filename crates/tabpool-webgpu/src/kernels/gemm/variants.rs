@@ -84,6 +84,7 @@ const TILE_8X16: Form = tile(8, 16, 4, (8, 1));
 const TILE_16X8: Form = tile(16, 8, 4, (8, 1));
 const TILE_16X8_SHORT: Form = tile(16, 8, 2, (8, 1));
 const TILE_16X16: Form = tile(16, 16, 4, (8, 1));
+const TILE_32X16: Form = tile(32, 16, 4, (8, 1));
 
 const REGISTER_1X4: GemmVariant = variant("register_1x4", TILE_1X4, Numbers::F32);
 const REGISTER_1X16: GemmVariant = variant("register_1x16", TILE_1X16, Numbers::F32);
@@ -94,6 +95,7 @@ const REGISTER_8X8_WIDE: GemmVariant = variant("register_8x8_wide", tile(8, 8, 4
 const REGISTER_16X8: GemmVariant = variant("register_16x8", TILE_16X8, Numbers::F32);
 const REGISTER_16X8_SHORT: GemmVariant = variant("register_16x8_short", TILE_16X8_SHORT, Numbers::F32);
 const REGISTER_16X16: GemmVariant = variant("register_16x16", TILE_16X16, Numbers::F32);
+const REGISTER_32X16: GemmVariant = variant("register_32x16", TILE_32X16, Numbers::F32);
 const TILED_32X64: GemmVariant = variant("tiled_32x64", tiled(32, 64, 16, 4), Numbers::F32);
 const TILED_64X64: GemmVariant = variant("tiled_64x64", tiled(64, 64, 16, 4), Numbers::F32);
 const TILED_128X64: GemmVariant = variant("tiled_128x64", tiled(128, 64, 8, 8), Numbers::F32);
@@ -127,7 +129,7 @@ const INT8_SPLIT: GemmVariant = variant("int8_split_1x16", Form::Split, Numbers:
 
 impl GemmVariant {
     /// Every variant.
-    pub const ALL: [GemmVariant; 36] = [
+    pub const ALL: [GemmVariant; 37] = [
         REGISTER_1X4,
         REGISTER_1X16,
         REGISTER_4X8,
@@ -137,6 +139,7 @@ impl GemmVariant {
         REGISTER_16X8,
         REGISTER_16X8_SHORT,
         REGISTER_16X16,
+        REGISTER_32X16,
         TILED_32X64,
         TILED_64X64,
         TILED_128X64,
@@ -242,7 +245,8 @@ impl GemmVariant {
             (AdapterKind::Software, 0..=3) => &[REGISTER_1X16, REGISTER_1X4],
             (AdapterKind::Software, 4..=8) => &[REGISTER_4X16, REGISTER_4X8, REGISTER_8X8],
             (AdapterKind::Software, 9..=32) => &[REGISTER_16X8, REGISTER_16X16, REGISTER_8X8],
-            (AdapterKind::Software, _) => &[REGISTER_16X16, REGISTER_16X8, REGISTER_8X8],
+            (AdapterKind::Software, 33..=64) => &[REGISTER_16X16, REGISTER_32X16, REGISTER_16X8],
+            (AdapterKind::Software, _) => &[REGISTER_32X16, REGISTER_16X16, REGISTER_16X8],
         }
     }
 
