@@ -75,10 +75,26 @@ fn component(steps: u32, k: u32) -> &'static str {
     }
 }
 
-/// Stores the tile element by element, and then, where a function follows, takes each back from memory in a loop. Compilers
-/// take many seconds for a loop over the accumulators themselves, which makes an array of them, and as long for the
-/// function written out for each.
+/// The most quads of a tile that are stored in a loop.
+const MOST_LOOPED: u32 = 32;
+
+/// Stores the tile. Small ones in a loop over an array of the accumulators, which keeps SwiftShader's code short. For such an
+/// array of a large tile lavapipe's compiler takes ten seconds and more, as for the function written out for each: they
+/// are stored one by one and, where a function follows, taken back from memory in a loop.
 fn finish(rows: u32, quads: u32) -> String {
+    let count = rows * quads;
+    if count <= MOST_LOOPED {
+        let sums: Vec<String> = (0..rows).flat_map(|r| (0..quads).map(move |q| format!("s{r}_{q}"))).collect();
+        return format!(
+            "    var sums = array<vec4f, {count}>({});
+    for (var i = 0u; i < {count}u; i++) {{
+        finish(row + i / {quads}u, column + i % {quads}u * 4u, sums[i]);
+    }}
+}}
+",
+            sums.join(", ")
+        );
+    }
     let mut text = String::new();
     for q in 0..quads {
         text += &format!("    let bias{q} = bias_quad(column + {}u);\n", q * 4);
@@ -90,10 +106,9 @@ fn finish(rows: u32, quads: u32) -> String {
     }
     text + &format!(
         "    if (FUNCTION != 0u) {{
-        for (var i = 0u; i < {}u; i++) {{ refine(row + i / {quads}u, column + i % {quads}u * 4u); }}
+        for (var i = 0u; i < {count}u; i++) {{ refine(row + i / {quads}u, column + i % {quads}u * 4u); }}
     }}
 }}
-",
-        rows * quads
+"
     )
 }
