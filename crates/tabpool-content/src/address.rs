@@ -81,10 +81,19 @@ pub fn dag_pb_cid(bytes: &[u8]) -> Cid {
     cid_of(DAG_PB, bytes)
 }
 
+/// The sha2-256 of bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 fn cid_of(codec: u64, bytes: &[u8]) -> Cid {
-    let digest = Sha256::digest(bytes);
+    cid_of_digest(codec, &sha256(bytes))
+}
+
+fn cid_of_digest(codec: u64, digest: &[u8; 32]) -> Cid {
     #[expect(clippy::expect_used, reason = "a digest of 32 bytes always fits a multihash of 64")]
-    let hash = Multihash::wrap(SHA2_256, &digest).expect("32 bytes fit a 64 byte multihash");
+    let hash = Multihash::wrap(SHA2_256, digest).expect("32 bytes fit a 64 byte multihash");
     Cid::new_v1(codec, hash)
 }
 
@@ -135,11 +144,22 @@ pub enum VerifyError {
 /// [`VerifyError::Mismatch`] when they are not; the `Unsupported…` errors when that cannot be told here.
 pub fn verify(cid: &Cid, bytes: &[u8]) -> Result<(), VerifyError> {
     supported(cid)?;
-    let actual = cid_of(cid.codec(), bytes);
+    verify_digest(cid, bytes.len(), &sha256(bytes))
+}
+
+/// Tells whether `len` bytes whose sha2-256 is `digest` are the block that `cid` names: for places that have means of
+/// their own to hash.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_digest(cid: &Cid, len: usize, digest: &[u8; 32]) -> Result<(), VerifyError> {
+    supported(cid)?;
+    let actual = cid_of_digest(cid.codec(), digest);
     if actual == *cid {
         Ok(())
     } else {
-        Err(VerifyError::Mismatch { cid: Box::new(*cid), actual: Box::new(actual), len: bytes.len() })
+        Err(VerifyError::Mismatch { cid: Box::new(*cid), actual: Box::new(actual), len })
     }
 }
 

@@ -75,6 +75,10 @@ impl DiskStore {
         self.folder.join(shard(&name)).join(name)
     }
 
+    fn corrupt(&self, cid: &Cid) -> StoreError {
+        StoreError::Corrupt { cid: Box::new(*cid), path: self.path_of(cid) }
+    }
+
     fn tmp(&self) -> PathBuf {
         self.folder.join("tmp")
     }
@@ -103,13 +107,15 @@ impl DiskStore {
 
 impl BlockStore for DiskStore {
     fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
-        supported(cid)?;
-        let path = self.path_of(cid);
-        let corrupt = || StoreError::Corrupt { cid: Box::new(*cid), path: path.clone() };
-        let Some(bytes) = read_block(&path)? else { return Ok(None) };
-        let bytes = bytes.ok_or_else(corrupt)?;
-        verify(cid, &bytes).map_err(|_| corrupt())?;
+        let Some(bytes) = self.stored(cid)? else { return Ok(None) };
+        verify(cid, &bytes).map_err(|_| self.corrupt(cid))?;
         Ok(Some(bytes))
+    }
+
+    fn stored(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        supported(cid)?;
+        let Some(bytes) = read_block(&self.path_of(cid))? else { return Ok(None) };
+        bytes.map(Some).ok_or_else(|| self.corrupt(cid))
     }
 
     fn put_block(&self, block: &Block) -> Result<Stored, StoreError> {

@@ -24,6 +24,7 @@
 //! lacks `DiskStore`, `RefStore` and `import_folder` and is otherwise the same.
 
 mod address;
+mod car;
 mod dag_pb;
 mod directory;
 #[cfg(not(target_family = "wasm"))]
@@ -40,7 +41,8 @@ mod safetensors_layout;
 mod store;
 mod unixfs;
 
-pub use address::{Block, MAX_BLOCK_BYTES, VerifyError, dag_pb_cid, raw_cid, verify};
+pub use address::{Block, MAX_BLOCK_BYTES, VerifyError, dag_pb_cid, raw_cid, sha256, verify, verify_digest};
+pub use car::{CarError, CarReader, car_header, car_section};
 pub use cid::Cid;
 pub use directory::{Directory, DirectoryError, Entry, Leaf};
 #[cfg(not(target_family = "wasm"))]

@@ -31,6 +31,15 @@ pub trait BlockStore: Send + Sync {
     /// [`StoreError::Corrupt`] when what is stored under the CID is not that block; [`StoreError::Io`].
     fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError>;
 
+    /// What is stored under the CID, not necessarily verified: for whoever hands it on to somebody who verifies it in any case.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlockStore::get`].
+    fn stored(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        self.get(cid)
+    }
+
     /// Keeps a block that was already proved to be what its CID says.
     ///
     /// # Errors
