@@ -28,6 +28,8 @@ pub struct BridgeConfig {
     pub limits: Limits,
     /// How long a worker whose connection broke has to come back.
     pub grace: Duration,
+    /// How long a worker that is sent away has to hang up by itself. A tab writes down what it keeps by then.
+    pub parting: Duration,
     /// Workers at once at most.
     pub most_workers: usize,
     /// Connections at once at most, joined or not.
@@ -42,6 +44,7 @@ impl Default for BridgeConfig {
             session: SessionConfig::default(),
             limits: Limits::default(),
             grace: Duration::from_secs(5),
+            parting: Duration::from_secs(3),
             most_workers: 256,
             most_connections: 512,
             events: 1024,

@@ -36,8 +36,10 @@ struct Connection {
 enum End {
     /// It may come back: the socket broke or fell silent.
     Broken(String),
-    /// It will not: it left, misbehaved, was refused or was sent away.
+    /// It will not: it left, misbehaved or was refused.
     Final(String),
+    /// It will not: it was sent away, and may still put things in order.
+    Dismissed(String),
 }
 
 /// Serves a connection until it ends.
@@ -79,7 +81,7 @@ impl Connection {
                     }
                     Order::Close(reason) => {
                         out.push(Message::Bye { reason: reason.clone() }.into());
-                        Err(End::Final(reason))
+                        Err(End::Dismissed(reason))
                     }
                 },
                 () = sleep => {
@@ -187,6 +189,12 @@ impl Connection {
         let (reason, may_resume) = match end {
             End::Broken(reason) => (reason, true),
             End::Final(reason) => (reason, false),
+            End::Dismissed(reason) => {
+                // A worker that is sent home first keeps what it has fetched; what it says by then is of no use any more.
+                let hung_up = async { while self.socket.receive().await.is_ok() {} };
+                let _ = tokio::time::timeout(self.shared.config.parting, hung_up).await;
+                (reason, false)
+            }
         };
         self.socket.close(&reason).await;
         let Some(who) = joined else {

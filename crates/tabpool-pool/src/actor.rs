@@ -9,7 +9,7 @@ mod requests;
 mod sampling;
 mod slots;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
 use crate::tuning::Tunings;
-use crate::{PoolError, PoolEvent, TuningPolicy, WorkerSpec, WorkerView};
+use crate::{PoolError, PoolEvent, Profile, TuningPolicy, WorkerSpec, WorkerView};
 use links::Worker;
 use requests::Request;
 pub(crate) use requests::{Job, RawAnswer};
@@ -75,6 +75,9 @@ pub(crate) struct Setup {
     pub(crate) tuning: TuningPolicy,
     pub(crate) tunings: Tunings,
 }
+
+/// How long tabs whose profile is kept have to write what they keep, when the pool closes.
+const LEAVING: Duration = Duration::from_secs(5);
 
 pub(crate) struct Actor {
     scheduler: Scheduler,
@@ -131,7 +134,7 @@ impl Actor {
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Close(done)) => {
-                        self.close().await;
+                        self.close(&mut events).await;
                         // Whoever asked may have stopped waiting.
                         let _ = done.send(());
                         return;
@@ -228,13 +231,31 @@ impl Actor {
     }
 
     /// Answers what waits, closes links, ends what was started.
-    async fn close(&mut self) {
+    async fn close(&mut self, events: &mut Events) {
         for (_, request) in self.requests.drain() {
             let _ = request.reply.send(Err(PoolError::Closed));
         }
         let workers: Vec<_> = self.workers.keys().copied().collect();
         for worker in workers {
             self.close_link(worker, "the pool closes");
+        }
+        // A tab whose profile is kept writes down what it has fetched before it hangs up; only then its browser may end.
+        let keeps = |worker: &&Worker| {
+            let slot = worker.slot.and_then(|slot| self.slots.get(&slot));
+            !worker.detached && slot.is_some_and(|slot| slot.spec.profile == Profile::Kept)
+        };
+        let mut writing: HashSet<_> = self.workers.values().filter(keeps).map(|worker| worker.link.id()).collect();
+        let all_left = async {
+            while !writing.is_empty() {
+                match events.recv().await {
+                    Some(BridgeEvent::Lost { worker, .. }) => drop(writing.remove(&worker)),
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(LEAVING, all_left).await.is_err() {
+            tracing::warn!("not every worker left in time");
         }
         let mut endings: Vec<_> = self.slots.values_mut().filter_map(Slot::end).collect();
         endings.extend(self.slots.values_mut().filter_map(|slot| slot.ending.take()));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use futures::future::join_all;
 use tabpool_bridge::{Bridge, Grant};
 use tabpool_browser::{discover, sweep};
@@ -111,6 +112,12 @@ impl ResourcePool {
         let counters = Arc::new(Mutex::new(Counters::default()));
         let router = server::router(&bridge, Arc::clone(&store), Arc::clone(&counters), address);
         let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+        // Frames are small and wait for answers: held back until the last one is acknowledged, each would cost 40 ms.
+        let listener = listener.tap_io(|connection| {
+            if let Err(e) = connection.set_nodelay(true) {
+                tracing::warn!(error = %e, "a connection holds small messages back");
+            }
+        });
         let server = tokio::spawn(async move {
             if let Err(e) = axum::serve(listener, service).await {
                 tracing::error!(error = %e, "the pool's server ended");

@@ -4,16 +4,25 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use futures::StreamExt as _;
 use tabpool_bridge::Bridge;
-use tabpool_content::{BlockStore, Cid};
+use tabpool_content::{BlockStore, Cid, car_header, car_section};
 
 use crate::assets::{self, Asset};
 use crate::metrics::Counters;
+
+/// Blocks that one request may name.
+const MOST_BLOCKS: usize = 1024;
+/// Bytes of a request that names so many.
+const LONGEST_LIST: usize = MOST_BLOCKS * 128;
+/// Blocks of one answer that are read ahead of the network.
+const READ_AHEAD: usize = 3;
 
 /// Everything a pool serves. Only pages of the same origin can read it: browsers of other sites' pages are told so by
 /// the headers, and names other than the one listened on are refused, so that no foreign name can be pointed here.
@@ -25,6 +34,7 @@ pub(crate) fn router(
 ) -> Router {
     Router::new()
         .route("/ipfs/{cid}", get(block))
+        .route("/ipfs/", post(blocks).layer(DefaultBodyLimit::max(LONGEST_LIST)))
         .with_state(store)
         .fallback(get(asset).with_state(counters))
         .merge(bridge.router())
@@ -96,4 +106,39 @@ async fn block(
         }
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")).into_response(),
     }
+}
+
+/// Several raw blocks in one stream, as CARv1 without roots: a request for each would cost a browser more than their bytes. The
+/// body names them, a CID a line. What is not here or cannot be read is left out, and nothing is verified, because whoever asks does; asked for alone, a
+/// block is verified and gets its reason.
+async fn blocks(State(store): State<Arc<dyn BlockStore>>, list: String) -> Response {
+    let wanted: Result<Vec<Cid>, _> = list.split_ascii_whitespace().map(str::parse).collect();
+    let Ok(wanted) = wanted else {
+        return (StatusCode::BAD_REQUEST, "not a list of CIDs\n").into_response();
+    };
+    if wanted.len() > MOST_BLOCKS {
+        return (StatusCode::BAD_REQUEST, format!("one request names {MOST_BLOCKS} blocks at most\n")).into_response();
+    }
+    let read = move |cid: Cid| {
+        let store = Arc::clone(&store);
+        async move {
+            match tokio::task::spawn_blocking(move || store.stored(&cid)).await {
+                Ok(Ok(Some(bytes))) => vec![Bytes::from(car_section(&cid, bytes.len())), bytes],
+                Ok(Ok(None)) => Vec::new(),
+                Ok(Err(e)) => {
+                    tracing::error!(%cid, error = %e, "a block could not be served");
+                    Vec::new()
+                }
+                Err(e) => {
+                    tracing::error!(%cid, error = %e, "a block was not read");
+                    Vec::new()
+                }
+            }
+        }
+    };
+    let sections = futures::stream::iter(wanted).map(read).buffered(READ_AHEAD).flat_map(futures::stream::iter);
+    let header = futures::stream::once(async { Bytes::from_static(car_header()) });
+    let body = header.chain(sections).map(Ok::<_, std::convert::Infallible>);
+    let media = "application/vnd.ipld.car; version=1";
+    ([(header::CONTENT_TYPE, media), (header::CACHE_CONTROL, "no-store")], Body::from_stream(body)).into_response()
 }

@@ -12,7 +12,7 @@ use super::{Bridge, BridgeConfig, BridgeEvent, Events};
 use crate::{Grant, LinkError, LocalLink};
 
 fn quick() -> BridgeConfig {
-    BridgeConfig { grace: Duration::from_millis(300), ..BridgeConfig::default() }
+    BridgeConfig { grace: Duration::from_millis(300), parting: Duration::from_millis(300), ..BridgeConfig::default() }
 }
 
 fn hello(token: &str, resume: Option<&str>) -> Bytes {
