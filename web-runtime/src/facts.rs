@@ -17,6 +17,9 @@ use crate::timers::{sleep, within};
 const ADAPTER_TIMEOUT_MS: u32 = 20_000;
 const AGENT_TIMEOUT_MS: u32 = 2_000;
 
+/// Why an API that the page may not use is not offered.
+const LEFT_OUT: &str = "left out by the page's address";
+
 /// The limits that decide which programs fit an adapter.
 const LIMITS: &[&str] = &[
     "maxBufferSize",
@@ -32,9 +35,13 @@ pub(crate) async fn gather(only: &[ApiKind], kernels: KernelChoice) -> Capabilit
     let scope = scope();
     let navigator = scope.navigator();
     let cores = navigator.hardware_concurrency().unwrap_or(1);
-    let (identity, gpu, ml) =
-        futures::join!(identity(&navigator), webgpu(&scope, &navigator), webnn(&navigator, cores));
-    let (relaxed, threads) = kernels.here(&scope);
+    // A device is asked for only where it may be used: that takes from milliseconds to seconds.
+    let wanted = |api| only.is_empty() || only.contains(&api);
+    let gpu =
+        async { if wanted(ApiKind::WebGpu) { webgpu(&scope, &navigator).await } else { Err(LEFT_OUT.to_owned()) } };
+    let ml = async { if wanted(ApiKind::WebNn) { webnn(&navigator, cores).await } else { Err(LEFT_OUT.to_owned()) } };
+    let (identity, gpu, ml) = futures::join!(identity(&navigator), gpu, ml);
+    let (relaxed, threads) = kernels.here();
     let cpu = AdapterInfo {
         vendor: "wasm".to_owned(),
         architecture: instructions(relaxed).to_owned(),
@@ -53,8 +60,8 @@ pub(crate) async fn gather(only: &[ApiKind], kernels: KernelChoice) -> Capabilit
         apis.rotate_left(1);
     }
     for report in &mut apis {
-        if !only.is_empty() && !only.contains(&report.api) {
-            report.adapter = Err("left out by the page's address".to_owned());
+        if !wanted(report.api) {
+            report.adapter = Err(LEFT_OUT.to_owned());
         }
     }
     let memory = navigator.device_memory().map(|gib| (gib * 1024.0) as u32);

@@ -1,28 +1,39 @@
 //! Blocks from the host's trustless gateway, by fetch from the page's own origin.
+//!
+//! What is asked for in one turn of the worker's thread is asked of the host in one request, and comes in one stream: a request
+//! for each block costs a browser more than the block's bytes do. What the stream leaves out is asked for by itself, so
+//! that the host says why.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, Shared};
 use js_sys::{ArrayBuffer, Uint8Array};
-use tabpool_content::{Cid, MAX_BLOCK_BYTES};
+use tabpool_content::{CarReader, Cid, MAX_BLOCK_BYTES};
 use tabpool_worker::BlockFetcher;
 use wasm_bindgen::prelude::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortSignal, Headers, RequestCache, RequestInit, Response};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestCache, RequestInit, Response};
+use web_time::{Duration, Instant};
 
-use crate::navigator::{scope, thrown};
+use crate::navigator::{property, scope, thrown};
 use crate::retry::wait_ms;
-use crate::timers::sleep;
+use crate::timers::{Interval, sleep};
 
-/// How long one block may take: a megabyte over a slow mobile network, with its neighbours beside it.
-const TIMEOUT_MS: u32 = 120_000;
-/// How often one block is asked for. A phone that changes its network must not lose a load that is nearly done.
+/// How long nothing may come: a megabyte over a slow mobile network, with its neighbours beside it.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// How often that is looked at.
+const LOOK_MS: u32 = 5_000;
+/// How often blocks are asked for when nothing comes. A phone that changes its network must not lose a load that is nearly
+/// done.
 const ATTEMPTS: u32 = 4;
+/// Blocks in one request; the host takes no more.
+const MOST_AT_ONCE: usize = 1024;
 
 /// Fetches blocks. One that several loads want at the same time is fetched once.
 pub(crate) struct Gateway {
@@ -33,6 +44,8 @@ pub(crate) struct Gateway {
 
 /// A block on its way to everybody who asked for it.
 type Coming = Shared<LocalBoxFuture<'static, Result<Bytes, String>>>;
+/// Who waits for it, where the host is asked.
+type Waiting = oneshot::Sender<Result<Bytes, String>>;
 
 struct Source {
     /// What a CID is appended to.
@@ -40,18 +53,27 @@ struct Source {
     /// Whether blocks are kept by this runtime, so that the browser need not keep them as well.
     kept: bool,
     fetched: Cell<(u32, u64)>,
+    /// What was asked for and is in no request yet.
+    pending: RefCell<VecDeque<(Cid, Waiting)>>,
 }
 
-/// Why a block did not come, and whether asking again may help.
+/// Why blocks did not come, and whether asking again may help.
 struct Failure {
     reason: String,
     again: bool,
 }
 
+/// An answer of the host, given up when nothing of it comes for too long.
+struct Answer {
+    response: Response,
+    heard: Rc<Cell<Instant>>,
+    _watch: Interval,
+}
+
 impl Gateway {
     pub(crate) fn new(address: String, kept: bool) -> Self {
-        let source = Rc::new(Source { address, kept, fetched: Cell::default() });
-        Self { source, coming: RefCell::default() }
+        let source = Source { address, kept, fetched: Cell::default(), pending: RefCell::default() };
+        Self { source: Rc::new(source), coming: RefCell::default() }
     }
 
     /// Blocks and bytes that came so far.
@@ -65,8 +87,7 @@ impl BlockFetcher for Gateway {
     async fn fetch(&self, cid: &Cid) -> Result<Bytes, String> {
         let coming = {
             let mut all = self.coming.borrow_mut();
-            let start = || Rc::clone(&self.source).fetch(*cid).boxed_local().shared();
-            all.entry(*cid).or_insert_with(start).clone()
+            all.entry(*cid).or_insert_with(|| self.source.ask(*cid)).clone()
         };
         let result = coming.await;
         self.coming.borrow_mut().remove(cid);
@@ -75,14 +96,112 @@ impl BlockFetcher for Gateway {
 }
 
 impl Source {
-    async fn fetch(self: Rc<Self>, cid: Cid) -> Result<Bytes, String> {
+    /// Has a block brought with whatever else is asked for in this turn.
+    fn ask(self: &Rc<Self>, cid: Cid) -> Coming {
+        let (sender, receiver) = oneshot::channel();
+        let first = {
+            let mut pending = self.pending.borrow_mut();
+            pending.push_back((cid, sender));
+            pending.len() == 1
+        };
+        if first {
+            // Tasks that run now run before one that is spawned now.
+            let this = Rc::clone(self);
+            spawn_local(async move { this.send_pending() });
+        }
+        let given_up = || Err("its request was given up".to_owned());
+        receiver.map(move |result| result.unwrap_or_else(|_| given_up())).boxed_local().shared()
+    }
+
+    fn send_pending(self: &Rc<Self>) {
+        loop {
+            let request: Vec<_> = {
+                let mut pending = self.pending.borrow_mut();
+                let most = pending.len().min(MOST_AT_ONCE);
+                pending.drain(..most).collect()
+            };
+            if request.is_empty() {
+                return;
+            }
+            spawn_local(Rc::clone(self).bring(request));
+        }
+    }
+
+    /// Brings blocks, as a stream where they are several.
+    async fn bring(self: Rc<Self>, request: Vec<(Cid, Waiting)>) {
+        let order: Vec<Cid> = request.iter().map(|(cid, _)| *cid).collect();
+        let mut missing: HashMap<Cid, Waiting> = request.into_iter().collect();
+        let mut attempt = 0;
+        while missing.len() > 1 {
+            let before = missing.len();
+            match self.stream(&order, &mut missing).await {
+                Ok(()) => break,
+                Err(failure) => {
+                    // A host that brings something each time is asked until everything is here.
+                    attempt = if missing.len() < before { 0 } else { attempt + 1 };
+                    if !failure.again || attempt >= ATTEMPTS {
+                        for (_, waiting) in missing.drain() {
+                            let _ = waiting.send(Err(failure.reason.clone()));
+                        }
+                        return;
+                    }
+                    sleep(wait_ms(attempt, js_sys::Math::random())).await;
+                }
+            }
+        }
+        for (cid, waiting) in missing {
+            let this = Rc::clone(&self);
+            spawn_local(async move {
+                // Nobody waits any more where the load was given up.
+                let _ = waiting.send(this.single(&cid).await);
+            });
+        }
+    }
+
+    fn came(&self, bytes: &Bytes) {
+        let (blocks, total) = self.fetched.get();
+        self.fetched.set((blocks + 1, total + bytes.len() as u64));
+    }
+
+    /// Asks for those missing in the order they were asked for, and hands out those that come.
+    async fn stream(&self, order: &[Cid], missing: &mut HashMap<Cid, Waiting>) -> Result<(), Failure> {
+        let url = &self.address;
+        let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
+        let wanted = order.iter().filter(|cid| missing.contains_key(cid));
+        let list: Vec<String> = wanted.map(ToString::to_string).collect();
+        let answer = self.answer(url, "application/vnd.ipld.car", Some(&list.join("\n"))).await?;
+        let body = answer.response.body().ok_or_else(|| broken(&JsValue::from_str("the answer has no body")))?;
+        let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
+        let (mut car, mut piece) = (CarReader::default(), Vec::new());
+        loop {
+            let read = JsFuture::from(reader.read()).await.map_err(|e| broken(&e))?;
+            answer.heard.set(Instant::now());
+            if property(&read, "done").is_truthy() {
+                break;
+            }
+            let chunk: Uint8Array = property(&read, "value").unchecked_into();
+            piece.resize(chunk.length() as usize, 0);
+            chunk.copy_to(&mut piece);
+            let found = |cid: Cid, bytes: Bytes| {
+                // A block that was not asked for is nobody's.
+                if let Some(waiting) = missing.remove(&cid) {
+                    self.came(&bytes);
+                    let _ = waiting.send(Ok(bytes));
+                }
+            };
+            car.push(&piece, found).map_err(|e| Failure { reason: format!("{url}: {e}"), again: false })?;
+        }
+        car.finish().map_err(|e| Failure { reason: format!("{url}: {e}"), again: true })
+    }
+
+    /// Asks for one block until it comes.
+    async fn single(&self, cid: &Cid) -> Result<Bytes, String> {
         let url = format!("{}{cid}?format=raw", self.address);
         let mut attempt = 0;
         loop {
-            match self.ask(&url).await {
+            match self.block(&url).await {
                 Ok(bytes) => {
-                    let (blocks, total) = self.fetched.get();
-                    self.fetched.set((blocks + 1, total + bytes.len() as u64));
+                    self.came(&bytes);
                     return Ok(bytes);
                 }
                 Err(Failure { again: true, .. }) if attempt + 1 < ATTEMPTS => {
@@ -94,18 +213,45 @@ impl Source {
         }
     }
 
-    async fn ask(&self, url: &str) -> Result<Bytes, Failure> {
+    async fn block(&self, url: &str) -> Result<Bytes, Failure> {
+        let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
+        let answer = self.answer(url, "application/vnd.ipld.raw", None).await?;
+        let headers = answer.response.headers();
+        let told = headers.get("Content-Length").ok().flatten().and_then(|v| v.parse::<usize>().ok());
+        if let Some(told) = told.filter(|&told| told > MAX_BLOCK_BYTES) {
+            return Err(Failure { reason: format!("{url}: {told} bytes are no block"), again: false });
+        }
+        let promise = answer.response.array_buffer().map_err(|e| broken(&e))?;
+        let buffer: ArrayBuffer = JsFuture::from(promise).await.map_err(|e| broken(&e))?.unchecked_into();
+        Ok(Bytes::from(Uint8Array::new(&buffer).to_vec()))
+    }
+
+    /// A good answer of the host: to a list of what is wanted where there is one.
+    async fn answer(&self, url: &str, accept: &str, list: Option<&str>) -> Result<Answer, Failure> {
         let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
         let init = RequestInit::new();
         let headers = Headers::new().map_err(|e| broken(&e))?;
-        headers.set("Accept", "application/vnd.ipld.raw").map_err(|e| broken(&e))?;
+        headers.set("Accept", accept).map_err(|e| broken(&e))?;
         init.set_headers_headers(&headers);
-        init.set_signal(Some(&AbortSignal::timeout_with_u32(TIMEOUT_MS)));
+        if let Some(list) = list {
+            init.set_method("POST");
+            init.set_body(&JsValue::from_str(list));
+        }
         if self.kept {
             init.set_cache(RequestCache::NoStore);
         }
+        let abort = AbortController::new().map_err(|e| broken(&e))?;
+        init.set_signal(Some(&abort.signal()));
+        let heard = Rc::new(Cell::new(Instant::now()));
+        let last = Rc::clone(&heard);
+        let watch = Interval::new(LOOK_MS, move || {
+            if last.get().elapsed() >= TIMEOUT {
+                abort.abort_with_reason(&JsValue::from_str("nothing came for two minutes"));
+            }
+        });
         let promise = scope().fetch(url, &init).map_err(|e| broken(&e))?;
         let response: Response = JsFuture::from(promise).await.map_err(|e| broken(&e))?.unchecked_into();
+        heard.set(Instant::now());
         if !response.ok() {
             let status = response.status();
             let again = status >= 500 || status == 429;
@@ -116,12 +262,6 @@ impl Source {
             let said: String = said.trim().chars().take(200).collect();
             return Err(Failure { reason: format!("{url}: {status} {} {said}", response.status_text()), again });
         }
-        let told = response.headers().get("Content-Length").ok().flatten().and_then(|v| v.parse::<usize>().ok());
-        if let Some(told) = told.filter(|&told| told > MAX_BLOCK_BYTES) {
-            return Err(Failure { reason: format!("{url}: {told} bytes are no block"), again: false });
-        }
-        let promise = response.array_buffer().map_err(|e| broken(&e))?;
-        let buffer: ArrayBuffer = JsFuture::from(promise).await.map_err(|e| broken(&e))?.unchecked_into();
-        Ok(Bytes::from(Uint8Array::new(&buffer).to_vec()))
+        Ok(Answer { response, heard, _watch: watch })
     }
 }

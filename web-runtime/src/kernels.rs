@@ -8,19 +8,18 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use js_sys::{Array, ArrayBuffer, Uint8Array};
+use js_sys::{Array, ArrayBuffer, Promise, Uint8Array};
 use tabpool_engine::EngineError;
 use tabpool_engine::cpu::tabpool_kernels::{Step, TileSize};
 use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 
-use crate::navigator::{Scope, scope, thrown};
+use crate::navigator::{scope, thrown};
 
-/// Threads used where nobody says how many: beyond these, what an encoder's steps are cut into no longer keeps them busy.
-const MOST_THREADS: u32 = 8;
-
-/// How long the kernels are exercised when they are opened: about as long as Chromium takes to compile them well.
-const WARM_UP: Duration = Duration::from_millis(60);
+/// How long the kernels are exercised when they are opened: enough for Chromium to find that they deserve to be compiled well,
+/// which it then does beside the load.
+const WARM_UP: Duration = Duration::from_millis(20);
 
 /// Bytes of a page of WebAssembly memory.
 const PAGE: usize = 65536;
@@ -34,6 +33,9 @@ extern "C" {
     pub(crate) fn has_relaxed_simd() -> bool;
     #[wasm_bindgen(js_name = canShareMemory)]
     pub(crate) fn can_share_memory() -> bool;
+    /// How many threads are used where so many are wanted, or where nobody says how many (0).
+    #[wasm_bindgen(js_name = threadsHere)]
+    fn threads_here(wanted: u32) -> u32;
     #[wasm_bindgen(js_name = stackBytes)]
     fn stack_bytes() -> usize;
     #[wasm_bindgen(js_name = openKernels, catch)]
@@ -119,10 +121,9 @@ impl KernelChoice {
     }
 
     /// What will be opened here: the instructions, and how many threads.
-    pub(crate) fn here(self, scope: &Scope) -> (bool, u32) {
-        let cores = scope.navigator().hardware_concurrency().unwrap_or(1).clamp(1, MOST_THREADS);
-        let threads = self.threads.map_or(cores, NonZeroU32::get);
-        (self.relaxed.unwrap_or_else(has_relaxed_simd), if can_share_memory() { threads } else { 1 })
+    pub(crate) fn here(self) -> (bool, u32) {
+        let threads = threads_here(self.threads.map_or(0, NonZeroU32::get));
+        (self.relaxed.unwrap_or_else(has_relaxed_simd), threads)
     }
 }
 
@@ -141,7 +142,7 @@ pub(crate) fn count_of_threads(threads: usize) -> String {
 /// # Errors
 /// [`EngineError::Device`] where the module does not come, does not compile, or is another build's.
 pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineError> {
-    let (relaxed, threads) = choice.here(&scope());
+    let (relaxed, threads) = choice.here();
     let fail = |reason: String| EngineError::Device { doing: "opening the CPU kernels".to_owned(), reason };
     let opened: Opened = open_kernels(relaxed, threads).await.map_err(|e| fail(thrown(&e)))?.unchecked_into();
     let exports = opened.exports();
@@ -160,24 +161,44 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
     }
     let memory = opened.memory();
     let arena = Arena::new(exports.heap_base().value(), memory.buffer().byte_length() as usize);
-    let helpers: Vec<Helper> = opened.helpers().iter().map(JsCast::unchecked_into).collect();
-    let kernels = Kernels {
-        description: format!("wasm {}, {}", instructions(relaxed), count_of_threads(helpers.len() + 1)),
+    let coming = opened.helpers();
+    let threads = coming.length() as usize + 1;
+    let kernels = Rc::new(Kernels {
+        description: format!("wasm {}, {}", instructions(relaxed), count_of_threads(threads)),
         exports,
         memory,
         tile,
-        helpers,
+        threads,
+        helpers: RefCell::default(),
         arena: RefCell::new(arena),
         staging: Cell::default(),
         broken: RefCell::default(),
-    };
-    for (helper, lane) in kernels.helpers.iter().zip(1..) {
+    });
+    for (helper, lane) in coming.iter().zip(1..) {
         let stack = kernels.allocate(stack_bytes(), "starting threads")?;
-        // A stack grows downwards from its end.
-        helper.join(lane, stack + stack_bytes());
+        let kernels = Rc::downgrade(&kernels);
+        // Nobody waits for it: a helper that comes later helps from then on.
+        spawn_local(async move {
+            let Ok(helper) = JsFuture::from(helper.unchecked_into::<Promise>()).await else { return };
+            if helper.is_null() {
+                return;
+            }
+            let helper: Helper = helper.unchecked_into();
+            match kernels.upgrade() {
+                Some(kernels) => {
+                    // A stack grows downwards from its end.
+                    helper.join(lane, stack + stack_bytes());
+                    kernels.helpers.borrow_mut().push(helper);
+                }
+                None => helper.end(),
+            }
+        });
     }
-    let backend = CpuBackend::on(Rc::new(kernels));
-    backend.warm_up(WARM_UP).await?;
+    let backend = CpuBackend::on(kernels);
+    // Firefox compiles a module of this size well before it gives it out.
+    if !scope().navigator().user_agent().contains("Firefox/") {
+        backend.warm_up(WARM_UP).await?;
+    }
     Ok(backend)
 }
 
@@ -187,7 +208,9 @@ struct Kernels {
     exports: Exports,
     memory: Memory,
     tile: TileSize,
-    helpers: Vec<Helper>,
+    /// Threads, this one included; those of helpers that are still starting too.
+    threads: usize,
+    helpers: RefCell<Vec<Helper>>,
     arena: RefCell<Arena>,
     /// Where blocks of weights wait to be put in place: address and bytes.
     staging: Cell<(usize, usize)>,
@@ -238,7 +261,7 @@ impl Kernels {
 
 impl Drop for Kernels {
     fn drop(&mut self) {
-        for helper in &self.helpers {
+        for helper in self.helpers.get_mut() {
             helper.end();
         }
     }
@@ -256,7 +279,7 @@ unsafe impl Processor for Kernels {
     }
 
     fn threads(&self) -> usize {
-        self.helpers.len() + 1
+        self.threads
     }
 
     fn allocate(&self, bytes: usize, doing: &str) -> Result<usize, EngineError> {

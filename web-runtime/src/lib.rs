@@ -7,7 +7,7 @@
 //! - `tab` is the `Environment` of a `tabpool_worker::Worker`;
 //! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
 //! - `lane` spreads WebNN over workers nested in that one (`static/lane.js`);
-//! - `gateway` fetches blocks of weights, `opfs` keeps them, `pack` lays them out in one file and decides
+//! - `gateway` fetches blocks of weights, `hash` has the browser hash them, `opfs` keeps them, `pack` lays them out in one file and decides
 //!   which ones go when there is no room;
 //! - `kernels` opens the CPU kernels, a module of their own, and gives out its memory;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.
@@ -32,6 +32,8 @@ mod conformance;
 mod facts;
 #[cfg(target_family = "wasm")]
 mod gateway;
+#[cfg(target_family = "wasm")]
+mod hash;
 #[cfg(target_family = "wasm")]
 mod kernels;
 #[cfg(target_family = "wasm")]

@@ -32,12 +32,14 @@ const WELCOME: u8 = 1;
 const NORMAL: u16 = 1000;
 
 /// Where and as whom to join.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Address {
     /// The host's WebSocket.
     pub(crate) url: String,
     /// The token that lets this tab join.
     pub(crate) token: String,
+    /// A connection to it that was begun before.
+    pub(crate) begun: RefCell<Option<WebSocket>>,
 }
 
 /// How the link is, for the page.
@@ -99,6 +101,10 @@ pub(crate) async fn keep(
 ) -> Ending {
     let serving = Worker::new(Rc::clone(&tab) as Rc<dyn tabpool_worker::Environment>, WorkerOptions::default());
     *worker.borrow_mut() = Some(Rc::clone(&serving));
+    // Work is most likely to come for what this browser does best.
+    if let Some((api, _)) = tab.told().working().next() {
+        serving.prepare(api);
+    }
     let (mut attempt, mut host_seen) = (0, Instant::now());
     loop {
         show(State::Connecting);
@@ -150,7 +156,14 @@ async fn connection(
     };
     loop {
         match select(&mut ended, orders.next()).await {
-            Either::Left((over, _)) => return over.unwrap_or_else(|_| Over::Closed("given up".to_owned())),
+            Either::Left((over, _)) => {
+                let over = over.unwrap_or_else(|_| Over::Closed("given up".to_owned()));
+                if let (Over::Session(SessionError::Left(_)), Some(cache)) = (&over, tab.opfs()) {
+                    // The host waits for this socket to close before it ends a browser of its own.
+                    cache.settle();
+                }
+                return over;
+            }
             Either::Right((Some(Order::Hurry), _)) => {}
             Either::Right((Some(order), _)) => {
                 let left = order == Order::Leave;
@@ -194,7 +207,12 @@ impl Open {
         joined: &Rc<Cell<Option<Instant>>>,
         show: &Rc<dyn Fn(State)>,
     ) -> Result<Self, String> {
-        let socket = WebSocket::new(&address.url).map_err(|e| format!("{}: {}", address.url, thrown(&e)))?;
+        // The first connection was begun while this module was still compiling.
+        let begun = address.begun.take().filter(|s| matches!(s.ready_state(), WebSocket::CONNECTING | WebSocket::OPEN));
+        let socket = match begun {
+            Some(socket) => socket,
+            None => WebSocket::new(&address.url).map_err(|e| format!("{}: {}", address.url, thrown(&e)))?,
+        };
         socket.set_binary_type(BinaryType::Arraybuffer);
         *tab.socket.borrow_mut() = Some(socket.clone());
 
@@ -228,6 +246,9 @@ impl Open {
             over.over(Over::Closed(format!("{url} was closed (code {}){said}", event.code())));
         });
         socket.set_onclose(Some(closed.as_ref().unchecked_ref()));
+        if socket.ready_state() == WebSocket::OPEN {
+            worker.opened(&address.token);
+        }
 
         let (theirs, over, its, start) = (Rc::clone(worker), end.clone(), socket.clone(), Instant::now());
         let tick = Interval::new(1000, move || {

@@ -3,19 +3,28 @@
 //! They lie in one file, a [`Pack`], which this tab opens once and keeps for itself: opening files is what these file systems
 //! are slow at. A browser lets one tab at a time have a file, so the second tab of a profile takes the second
 //! pack, and fills it with blocks of its own.
+//!
+//! Writing takes a browser up to four times as long as fetching did, and nobody waits for it: blocks are written once the worker
+//! has been quiet for a moment, one at a time, or when too many wait. Those that wait are served as if they were written.
+//! What still waits when the worker ends for good is written then; what a tab that is killed had not written, it fetches
+//! again.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use js_sys::{Date, Promise, Reflect};
+use js_sys::{Date, Promise, Reflect, Uint8Array};
 use tabpool_content::{Cid, MAX_BLOCK_BYTES};
 use tabpool_worker::BlockCache;
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
+use wasm_bindgen_futures::spawn_local;
 use web_sys::{
     FileSystemDirectoryHandle, FileSystemFileHandle, FileSystemGetDirectoryOptions, FileSystemGetFileOptions,
     FileSystemReadWriteOptions, FileSystemSyncAccessHandle, StorageEstimate,
 };
+use web_time::{Duration, Instant};
 
 use crate::navigator::{scope, text, thrown};
 use crate::pack::{Pack, Storage, Trouble};
@@ -44,19 +53,38 @@ extern "C" {
     fn lock(this: &Lockable) -> Result<Promise, JsValue>;
 }
 
+/// How long the worker must have been quiet before it writes.
+const QUIET: Duration = Duration::from_millis(250);
+/// A worker that is never quiet writes a block each time so long has passed.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The pause after a block, so that whatever came meanwhile goes first.
+const BREATH_MS: u32 = 4;
+/// Bytes that wait to be written at most; beyond these a block is written as it comes.
+const MOST_WAITING: u64 = 128 << 20;
+
 /// The blocks of this tab.
-pub(crate) struct Opfs {
+pub(crate) struct Opfs(Rc<Keeper>);
+
+struct Keeper {
     pack: RefCell<Pack<Access>>,
     served: Cell<(u32, u64)>,
     trouble: RefCell<Option<String>>,
+    /// Blocks to be written, oldest first. They lie outside the module's memory, which would never shrink again.
+    waiting: RefCell<VecDeque<(Cid, Uint8Array)>>,
+    waiting_bytes: Cell<u64>,
+    /// Whether somebody sees to it that they are written.
+    writing: Cell<bool>,
+    /// When the worker last did something.
+    active: Cell<Instant>,
 }
 
 impl Opfs {
-    /// Opens the first pack that no other tab has.
+    /// Opens the first pack that no other tab has. `begun` promises one that was opened while this module was still compiling, or
+    /// nothing.
     ///
     /// # Errors
     /// A clause for people: why this browser keeps nothing.
-    pub(crate) async fn open() -> Result<Self, String> {
+    pub(crate) async fn open(begun: Option<Promise>) -> Result<Self, String> {
         let storage = scope()
             .navigator()
             .storage()
@@ -65,36 +93,102 @@ impl Opfs {
         if !get_directory {
             return Err("this browser has no private file system".to_owned());
         }
-        let root = within(OPEN_TIMEOUT_MS, storage.get_directory()).await.map_err(|e| thrown(&e))?;
-        let root: FileSystemDirectoryHandle = root.unchecked_into();
-        let create = FileSystemGetDirectoryOptions::new();
-        create.set_create(true);
-        let folder = root.get_directory_handle_with_options(FOLDER, &create);
-        let folder = within(OPEN_TIMEOUT_MS, folder).await.map_err(|e| thrown(&e))?.unchecked_into();
-        let quota = match storage.estimate() {
-            Ok(promise) => within(OPEN_TIMEOUT_MS, promise).await.ok(),
-            Err(_) => None,
+        let quota = async {
+            let promise = storage.estimate().ok()?;
+            within(OPEN_TIMEOUT_MS, promise).await.ok()?.unchecked_into::<StorageEstimate>().get_quota()
         };
-        let quota = quota.and_then(|e| e.unchecked_into::<StorageEstimate>().get_quota());
+        let access = async {
+            if let Some(begun) = begun
+                && let Ok(access) = within(OPEN_TIMEOUT_MS, begun).await
+                && access.is_object()
+            {
+                return Ok(Access(access.unchecked_into()));
+            }
+            let root = within(OPEN_TIMEOUT_MS, storage.get_directory()).await.map_err(|e| thrown(&e))?;
+            let root: FileSystemDirectoryHandle = root.unchecked_into();
+            let create = FileSystemGetDirectoryOptions::new();
+            create.set_create(true);
+            let folder = root.get_directory_handle_with_options(FOLDER, &create);
+            first_free(&within(OPEN_TIMEOUT_MS, folder).await.map_err(|e| thrown(&e))?.unchecked_into()).await
+        };
+        let (quota, access) = futures::join!(quota, access);
         let limit = quota.map_or(LIMIT_UNTOLD, |q| q * SHARE_OF_QUOTA).clamp(0.0, LIMIT_MOST);
-        let access = first_free(&folder).await?;
+        let access = access?;
         let pack = Pack::open(access, limit as u64).map_err(|trouble| trouble.reason)?;
-        Ok(Self { pack: RefCell::new(pack), served: Cell::default(), trouble: RefCell::default() })
+        Ok(Self(Rc::new(Keeper {
+            pack: RefCell::new(pack),
+            served: Cell::default(),
+            trouble: RefCell::default(),
+            waiting: RefCell::default(),
+            waiting_bytes: Cell::default(),
+            writing: Cell::default(),
+            active: Cell::new(Instant::now()),
+        })))
     }
 
     /// Blocks and bytes that are here.
     pub(crate) fn holds(&self) -> (u32, u64) {
-        self.pack.borrow().holds()
+        self.0.pack.borrow().holds()
     }
 
     /// Blocks and bytes that were read.
     pub(crate) fn served(&self) -> (u32, u64) {
-        self.served.get()
+        self.0.served.get()
     }
 
     /// What last went wrong with keeping blocks.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.borrow().clone()
+        self.0.trouble.borrow().clone()
+    }
+
+    /// The worker does something that should not wait for a block to be written.
+    pub(crate) fn touch(&self) {
+        self.0.active.set(Instant::now());
+    }
+
+    /// Writes everything that waits, now.
+    pub(crate) fn settle(&self) {
+        if self.0.waiting.borrow().is_empty() {
+            return;
+        }
+        while self.0.write_one() {}
+        self.0.flush();
+    }
+}
+
+impl Keeper {
+    /// Writes what waits, whenever the worker is quiet.
+    async fn write_when_quiet(self: Rc<Self>) {
+        let mut last = Instant::now();
+        loop {
+            sleep(BREATH_MS).await;
+            let quiet = self.active.get().elapsed();
+            if quiet < QUIET && last.elapsed() < PATIENCE {
+                // At most a quarter of a second.
+                sleep((QUIET - quiet).as_millis() as u32).await;
+                continue;
+            }
+            if !self.write_one() {
+                break;
+            }
+            last = Instant::now();
+        }
+        self.flush();
+        self.writing.set(false);
+    }
+
+    /// Writes the oldest block that waits; `false` where none does.
+    fn write_one(&self) -> bool {
+        let Some((cid, bytes)) = self.waiting.borrow_mut().pop_front() else { return false };
+        self.waiting_bytes.set(self.waiting_bytes.get() - u64::from(bytes.length()));
+        let kept = self.pack.borrow_mut().put(&cid.to_bytes(), &bytes.to_vec(), Date::now() as u64);
+        self.noted(kept);
+        true
+    }
+
+    fn flush(&self) {
+        let flushed = self.pack.borrow().flush();
+        self.noted(flushed);
     }
 
     /// Gives what was asked for, or notes why not: a cache that fails is no cache, and the load goes on.
@@ -106,28 +200,37 @@ impl Opfs {
 #[async_trait(?Send)]
 impl BlockCache for Opfs {
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
-        let found = self.pack.borrow_mut().get(&cid.to_bytes(), Date::now() as u64);
-        let bytes = self.noted(found)??;
-        let (blocks, total) = self.served.get();
-        self.served.set((blocks + 1, total + bytes.len() as u64));
+        self.touch();
+        let waits = self.0.waiting.borrow().iter().find(|(waiting, _)| waiting == cid).map(|(_, bytes)| bytes.to_vec());
+        let bytes = match waits {
+            Some(bytes) => bytes,
+            None => {
+                let found = self.0.pack.borrow_mut().get(&cid.to_bytes(), Date::now() as u64);
+                self.0.noted(found)??
+            }
+        };
+        let (blocks, total) = self.0.served.get();
+        self.0.served.set((blocks + 1, total + bytes.len() as u64));
         Some(bytes.into())
     }
 
     async fn put(&self, cid: &Cid, bytes: &Bytes) {
-        if bytes.len() <= MAX_BLOCK_BYTES {
-            let kept = self.pack.borrow_mut().put(&cid.to_bytes(), bytes, Date::now() as u64);
-            self.noted(kept);
+        self.touch();
+        let waits = self.0.waiting.borrow().iter().any(|(waiting, _)| waiting == cid);
+        if waits || bytes.len() > MAX_BLOCK_BYTES {
+            return;
+        }
+        self.0.waiting.borrow_mut().push_back((*cid, Uint8Array::from(&bytes[..])));
+        self.0.waiting_bytes.set(self.0.waiting_bytes.get() + bytes.len() as u64);
+        while self.0.waiting_bytes.get() > MOST_WAITING && self.0.write_one() {}
+        if !self.0.writing.replace(true) {
+            spawn_local(Rc::clone(&self.0).write_when_quiet());
         }
     }
 
     async fn remove(&self, cid: &Cid) {
-        let removed = self.pack.borrow_mut().remove(&cid.to_bytes());
-        self.noted(removed);
-    }
-
-    async fn settle(&self) {
-        let flushed = self.pack.borrow().flush();
-        self.noted(flushed);
+        let removed = self.0.pack.borrow_mut().remove(&cid.to_bytes());
+        self.0.noted(removed);
     }
 }
 

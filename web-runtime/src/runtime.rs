@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use futures::channel::mpsc;
-use js_sys::Array;
+use js_sys::{Array, Promise};
 use tabpool_protocol::{ApiKind, Capabilities, Frame, Message, RefusalCode};
 use tabpool_worker::Worker;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
@@ -45,6 +45,12 @@ extern "C" {
     /// How many threads the CPU kernels use; as many as there are cores, up to a few, where empty.
     #[wasm_bindgen(method, getter)]
     fn threads(this: &Config) -> Option<String>;
+    /// A connection to the host that was begun already.
+    #[wasm_bindgen(method, getter)]
+    fn socket(this: &Config) -> Option<WebSocket>;
+    /// A promise of the first pack, opened already; of nothing where it could not be.
+    #[wasm_bindgen(method, getter)]
+    fn pack(this: &Config) -> Option<Promise>;
 }
 
 thread_local! {
@@ -79,7 +85,7 @@ pub async fn start(config: Config) -> Result<Runtime, JsValue> {
     let only = chosen(&config.apis().unwrap_or_default()).map_err(|e| JsValue::from_str(&e))?;
     let (kernels, threads) = (config.kernels().unwrap_or_default(), config.threads().unwrap_or_default());
     let kernels = KernelChoice::parse(&kernels, &threads).map_err(|e| JsValue::from_str(&e))?;
-    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), Opfs::open());
+    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), Opfs::open(config.pack()));
     let (cache, trouble) = match cache {
         Ok(cache) => (Some(Rc::new(cache)), None),
         Err(reason) => (None, Some(reason)),
@@ -90,7 +96,7 @@ pub async fn start(config: Config) -> Result<Runtime, JsValue> {
     TAB.set(Some(Rc::clone(&tab)));
     let inner = Rc::new(Inner {
         tab,
-        address: Address { url: config.url(), token: config.token() },
+        address: Address { url: config.url(), token: config.token(), begun: RefCell::new(config.socket()) },
         orders: RefCell::default(),
         worker: RefCell::default(),
         earlier: Cell::default(),

@@ -16,6 +16,7 @@ use web_sys::WebSocket;
 
 use crate::activity::Activity;
 use crate::gateway::Gateway;
+use crate::hash;
 use crate::kernels::{KernelChoice, open_cpu};
 use crate::lane;
 use crate::opfs::Opfs;
@@ -67,6 +68,11 @@ impl Tab {
         }
     }
 
+    /// What the host is told of this browser, as found out at the start.
+    pub(crate) fn told(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
     /// Blocks and bytes that came from the host.
     pub(crate) fn fetched(&self) -> (u32, u64) {
         self.gateway.fetched()
@@ -104,6 +110,9 @@ impl Environment for Tab {
 
     fn send(&self, message: Bytes) -> bool {
         self.activity.borrow_mut().outgoing(&message);
+        if let Some(cache) = &self.cache {
+            cache.touch();
+        }
         let socket = self.socket.borrow();
         let open =
             socket.as_ref().filter(|s| s.ready_state() == WebSocket::OPEN && s.buffered_amount() <= MOST_BUFFERED);
@@ -120,6 +129,10 @@ impl Environment for Tab {
 
     fn fetcher(&self) -> Rc<dyn BlockFetcher> {
         Rc::clone(&self.gateway) as Rc<dyn BlockFetcher>
+    }
+
+    async fn sha256(&self, bytes: &Bytes) -> [u8; 32] {
+        hash::sha256(bytes).await
     }
 
     fn cache(&self) -> Option<Rc<dyn BlockCache>> {

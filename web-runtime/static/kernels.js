@@ -24,22 +24,49 @@ export function canShareMemory() {
   return globalThis.crossOriginIsolated === true && typeof SharedArrayBuffer === "function";
 }
 
+/** How many threads are used where nobody says, however many cores there are: beyond these, an encoder keeps them no longer busy. */
+const MOST_THREADS = 8;
+
+/** What is being opened ahead: with which instructions, for how many threads, and its promise. */
+let ahead = null;
+
+function fileOf(relaxed, shared) {
+  return `kernels-${relaxed ? "relaxed-simd" : "simd128"}${shared ? "-shared" : ""}.wasm`;
+}
+
+export function threadsHere(wanted) {
+  return canShareMemory() ? wanted || Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+}
+
+/** Opens what `openKernels` will be asked for, from the same words of the page's address. */
+export function expectKernels(kernels, threads) {
+  const relaxed = kernels ? kernels === "relaxed-simd" : hasRelaxedSimd();
+  const count = threadsHere(Number(threads));
+  const opened = openKernels(relaxed, count);
+  ahead = { relaxed, count, opened };
+  // Where it fails, whoever asks for it is told.
+  opened.catch(() => {});
+}
+
 /**
  * Compiles and instantiates the kernels: `relaxed` says with which instructions, `threads` how many are wanted, the
- * calling one included. Gives the instance's exports, its memory, and helpers that wait for `join`.
+ * calling one included. Gives the instance's exports, its memory, and for each helper a promise of it, or of null where it
+ * does not come up; it waits for `join`.
  */
 export async function openKernels(relaxed, threads) {
+  const early = ahead;
+  ahead = null;
+  if (early?.relaxed === relaxed && early.count === threads) return early.opened;
+  early?.opened.then(({ helpers }) => helpers.forEach((coming) => coming.then((helper) => helper?.end()))).catch(() => {});
   const shared = threads > 1 && canShareMemory();
-  const name = `kernels-${relaxed ? "relaxed-simd" : "simd128"}${shared ? "-shared" : ""}.wasm`;
-  const module = await compile(new URL(name, import.meta.url));
+  const module = await compile(new URL(fileOf(relaxed, shared), import.meta.url));
   if (!shared) {
     const instance = await WebAssembly.instantiate(module, {});
     return { exports: instance.exports, memory: instance.exports.memory, helpers: [] };
   }
   const memory = sharedMemory();
+  const helpers = Array.from({ length: threads - 1 }, () => startHelper(module, memory));
   const instance = await WebAssembly.instantiate(module, imports(memory));
-  const starting = Array.from({ length: threads - 1 }, () => startHelper(module, memory));
-  const helpers = (await Promise.all(starting)).filter((helper) => helper !== null);
   return { exports: instance.exports, memory, helpers };
 }
 

@@ -22,6 +22,8 @@ const address = new URLSearchParams(location.hash.slice(1));
 const find = (id) => document.getElementById(id);
 
 let worker = null;
+/** The worker that the page started before this script came. */
+let begun = globalThis.begun ?? null;
 let ended = false;
 let restarts = 0;
 let samples = [];
@@ -188,30 +190,24 @@ function receive(message) {
 }
 
 function newWorker(onMessage, onDeath) {
-  const fresh = new Worker(new URL("worker.js", location.href), { type: "module" });
+  // The first one was started by the page itself, ahead of this script.
+  const fresh = begun?.worker ?? new Worker(new URL("worker.js", location.href), { type: "module", name: location.hash.slice(1) });
+  const early = begun?.early ?? [];
+  begun = null;
+  fresh.onmessage = null;
+  fresh.onerror = null;
   // One that was ended may still have messages on their way.
   fresh.addEventListener("message", (event) => fresh === worker && onMessage(event.data));
   fresh.addEventListener("error", (event) => {
     if (fresh === worker) onDeath(event.message ?? "the worker's script could not be loaded; reload the page");
   });
   worker = fresh;
+  for (const message of early) if (fresh === worker) onMessage(message);
 }
 
 function startWorker() {
   if (ended) return;
   newWorker(receive, dead);
-  const link = new URL("link", location.href);
-  link.protocol = link.protocol === "https:" ? "wss:" : "ws:";
-  link.hash = "";
-  const config = {
-    url: link.href,
-    gateway: new URL("ipfs/", location.href).href.split("#")[0],
-    token: address.get("token") ?? "",
-    apis: address.get("apis") ?? "",
-    kernels: address.get("kernels") ?? "",
-    threads: address.get("threads") ?? "",
-  };
-  worker.postMessage({ kind: "start", config });
   worker.postMessage({ kind: "hidden", hidden: document.hidden });
   tellBattery();
 }

@@ -196,6 +196,12 @@ pub trait Backend {
         1
     }
 
+    /// Whether loading a program with a budget may choose better than loading it without: whoever serves requests loads
+    /// without one first, and again with one when nobody waits.
+    fn tunes(&self) -> bool {
+        false
+    }
+
     /// Says how to tune at the loads to come, and what is known of this device. A backend without variants ignores it.
     fn tune(&self, _tuning: Tuning) {}
 

@@ -249,7 +249,7 @@ mod tests {
             },
             Message::Finished { attempt: 1, stats: RunStats { precision: Precision::Int8, ..RunStats::default() } },
             Message::Bye { reason: "done".to_owned() },
-            Message::Tune { api: ApiKind::WebGpu, budget_ms: 1000, known: vec![TunedClass::default()] },
+            Message::Tune { api: ApiKind::WebGpu, budget_ms: 1000, at_load: true, known: vec![TunedClass::default()] },
             Message::Tuned { api: ApiKind::WebGpu, found: vec![TunedClass::default()] },
         ];
         for message in others {

@@ -250,6 +250,9 @@ pub enum Message {
         api: ApiKind,
         /// How long one load may spend on timing variants, in milliseconds.
         budget_ms: u32,
+        /// Whether loads wait for that. Otherwise a program is loaded with what is known, and tuned once the worker has nothing
+        /// else to do.
+        at_load: bool,
         /// Winners of earlier sessions.
         known: Vec<TunedClass>,
     },

@@ -187,6 +187,10 @@ impl Backend for WebGpuBackend {
         Ok(Loaded { executable, report })
     }
 
+    fn tunes(&self) -> bool {
+        true
+    }
+
     fn tune(&self, tuning: Tuning) {
         self.tuner.set(tuning);
     }

@@ -1,22 +1,24 @@
 //! Blocks of weights: from the cache or from the host, verified, a bounded number ahead of their use.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::channel::oneshot;
-use tabpool_content::{Cid, verify};
+use tabpool_content::{Cid, verify_digest};
 use tabpool_engine::{WeightError, WeightSource};
 use tabpool_graph::BlockRef;
 use web_time::{Duration, Instant};
 
-use crate::{BlockCache, BlockFetcher, Environment};
+use crate::Environment;
 
-/// How many blocks are on their way or waiting to be used at once: at 1 MiB each this bounds memory, and it is enough
-/// to hide the round trip to the host.
-const AHEAD: usize = 8;
+/// Bytes that are on their way or waiting to be used at once. This bounds memory, and it is enough to keep the link to the
+/// host full while weights are brought into place.
+const AHEAD_BYTES: u64 = 32 << 20;
+/// Blocks that are on their way or waiting at once, however small they are.
+const AHEAD_BLOCKS: usize = 1024;
 
 /// Where blocks came from so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,8 +44,18 @@ pub struct Blocks {
 struct State {
     counts: BlockCounts,
     announced: VecDeque<BlockRef>,
-    coming: HashMap<Box<[u8]>, oneshot::Receiver<Result<Bytes, WeightError>>>,
+    /// Those announced so far. Who announces a block twice wants it once ahead, and again when it is asked for again.
+    known: HashSet<Box<[u8]>>,
+    coming: HashMap<Box<[u8]>, Coming>,
+    /// Bytes of those coming.
+    coming_bytes: u64,
     used: u64,
+}
+
+/// A block on its way, or here and not asked for yet.
+struct Coming {
+    bytes: oneshot::Receiver<Result<Bytes, WeightError>>,
+    len: u64,
 }
 
 impl Blocks {
@@ -59,12 +71,21 @@ impl Blocks {
         self.state.borrow().counts
     }
 
-    /// Starts fetching announced blocks until [`AHEAD`] are on their way.
+    /// Starts fetching announced blocks until as much as may be is on its way. Nothing is started while more than half of
+    /// that is, so that many blocks are asked for at once.
     fn fetch_ahead(&self) {
+        {
+            let state = self.state.borrow();
+            if state.coming_bytes > AHEAD_BYTES / 2 || state.coming.len() > AHEAD_BLOCKS / 2 {
+                return;
+            }
+        }
         loop {
             let next = {
                 let mut state = self.state.borrow_mut();
-                if state.coming.len() >= AHEAD {
+                let len = state.announced.front().map_or(0, |block| u64::from(block.len));
+                let full = state.coming_bytes + len > AHEAD_BYTES || state.coming.len() >= AHEAD_BLOCKS;
+                if full && !state.coming.is_empty() {
                     return;
                 }
                 let Some(block) = state.announced.pop_front() else { return };
@@ -76,16 +97,29 @@ impl Blocks {
 
     fn start(&self, block: BlockRef) {
         let (sender, receiver) = oneshot::channel();
-        if self.state.borrow().coming.contains_key(&block.cid) {
-            return;
+        let len = u64::from(block.len);
+        {
+            let mut state = self.state.borrow_mut();
+            if state.coming.contains_key(&block.cid) {
+                return;
+            }
+            state.coming_bytes += len;
+            state.coming.insert(block.cid.clone(), Coming { bytes: receiver, len });
         }
-        self.state.borrow_mut().coming.insert(block.cid.clone(), receiver);
-        let (state, fetcher, cache) = (Rc::clone(&self.state), self.env.fetcher(), self.env.cache());
+        let (state, env) = (Rc::clone(&self.state), Rc::clone(&self.env));
         self.env.spawn(Box::pin(async move {
-            let result = obtain(&block, &*fetcher, cache.as_deref(), &state).await;
+            let result = obtain(&block, &*env, &state).await;
             // Nobody waits any more where the load was given up.
             let _ = sender.send(result);
         }));
+    }
+
+    /// Takes a block that is on its way or here.
+    fn take(&self, cid: &[u8]) -> Option<oneshot::Receiver<Result<Bytes, WeightError>>> {
+        let mut state = self.state.borrow_mut();
+        let coming = state.coming.remove(cid)?;
+        state.coming_bytes -= coming.len;
+        Some(coming.bytes)
     }
 }
 
@@ -94,12 +128,13 @@ impl WeightSource for Blocks {
     async fn block(&self, block: &BlockRef) -> Result<Bytes, WeightError> {
         let start = Instant::now();
         self.fetch_ahead();
-        let coming = self.state.borrow_mut().coming.remove(&block.cid);
-        let coming = match coming {
+        let coming = match self.take(&block.cid) {
             Some(coming) => coming,
             None => {
+                // Announced or not, it is wanted now; one that is still to be started ahead is not started again.
+                self.state.borrow_mut().announced.retain(|announced| announced.cid != block.cid);
                 self.start(block.clone());
-                let started = self.state.borrow_mut().coming.remove(&block.cid);
+                let started = self.take(&block.cid);
                 started.ok_or_else(|| failure(&block.cid, "it was asked for twice at once".to_owned()))?
             }
         };
@@ -116,36 +151,45 @@ impl WeightSource for Blocks {
     }
 
     fn expect(&self, blocks: &[BlockRef]) {
-        self.state.borrow_mut().announced.extend(blocks.iter().cloned());
+        {
+            let state = &mut *self.state.borrow_mut();
+            let new = blocks.iter().filter(|block| state.known.insert(block.cid.clone()));
+            state.announced.extend(new.cloned());
+        }
         self.fetch_ahead();
     }
 }
 
 /// A block from the cache if it is there and sound, otherwise from the host.
-async fn obtain(
-    block: &BlockRef,
-    fetcher: &dyn BlockFetcher,
-    cache: Option<&dyn BlockCache>,
-    state: &RefCell<State>,
-) -> Result<Bytes, WeightError> {
+async fn obtain(block: &BlockRef, env: &dyn Environment, state: &RefCell<State>) -> Result<Bytes, WeightError> {
     let cid = Cid::try_from(&*block.cid).map_err(|e| failure(&block.cid, format!("not a CID: {e}")))?;
-    let sound = |bytes: &Bytes| {
-        verify(&cid, bytes).map_err(|e| e.to_string())?;
+    let sound = async |bytes: &Bytes| {
         let (got, want) = (bytes.len(), block.len as usize);
-        (got == want).then_some(()).ok_or_else(|| format!("it has {got} bytes, the program says {want}"))
+        if got != want {
+            return Err(format!("it has {got} bytes, the program says {want}"));
+        }
+        verify_digest(&cid, got, &env.sha256(bytes).await).map_err(|e| e.to_string())
     };
-    if let Some(cache) = cache
+    let cache = env.cache();
+    if let Some(cache) = &cache
         && let Some(bytes) = cache.get(&cid).await
     {
-        if sound(&bytes).is_ok() {
+        if sound(&bytes).await.is_ok() {
             count(&mut state.borrow_mut().counts.cached, &bytes);
             return Ok(bytes);
         }
         state.borrow_mut().counts.corrupt += 1;
         cache.remove(&cid).await;
     }
-    let bytes = fetcher.fetch(&cid).await.map_err(|reason| failure(&block.cid, reason))?;
-    sound(&bytes).map_err(|reason| failure(&block.cid, format!("the host sent something else: {reason}")))?;
+    let fetch = async || env.fetcher().fetch(&cid).await.map_err(|reason| failure(&block.cid, reason));
+    let mut bytes = fetch().await?;
+    let mut verdict = sound(&bytes).await;
+    if verdict.is_err() {
+        // Asked for alone, a block is verified by the host first, which says what is wrong with it.
+        bytes = fetch().await?;
+        verdict = sound(&bytes).await;
+    }
+    verdict.map_err(|reason| failure(&block.cid, format!("the host sent something else: {reason}")))?;
     count(&mut state.borrow_mut().counts.fetched, &bytes);
     if let Some(cache) = cache {
         cache.put(&cid, &bytes).await;

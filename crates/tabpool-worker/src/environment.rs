@@ -5,7 +5,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
-use tabpool_content::Cid;
+use tabpool_content::{Cid, sha256};
 use tabpool_engine::{Backend, EngineError};
 use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
 
@@ -24,13 +24,11 @@ pub trait BlockFetcher {
 pub trait BlockCache {
     /// The bytes of a block, if they are here.
     async fn get(&self, cid: &Cid) -> Option<Bytes>;
-    /// Keeps a block. A cache that is full or broken keeps nothing; the worker goes on.
+    /// Keeps a block, now or soon: what is not kept when its place ends is fetched again. A cache that is full or broken keeps
+    /// nothing; the worker goes on.
     async fn put(&self, cid: &Cid, bytes: &Bytes);
     /// Forgets a block that turned out to be corrupt.
     async fn remove(&self, cid: &Cid);
-    /// Waits until what was put is kept. Awaited before a load is reported, so that a pool that closes right after the
-    /// first answer finds everything here the next time.
-    async fn settle(&self) {}
 }
 
 /// The place a worker runs in.
@@ -53,4 +51,8 @@ pub trait Environment {
     fn fetcher(&self) -> Rc<dyn BlockFetcher>;
     /// Where blocks are kept, if anywhere.
     fn cache(&self) -> Option<Rc<dyn BlockCache>>;
+    /// The sha2-256 of bytes. A place that hashes faster than this module's code, or beside it, says so.
+    async fn sha256(&self, bytes: &Bytes) -> [u8; 32] {
+        sha256(bytes)
+    }
 }

@@ -6,7 +6,7 @@ mod serve;
 mod tune;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::Environment;
 use crate::gate::Gate;
 use outbox::Outbox;
 use run::Ends;
+use tune::Untuned;
 
 /// How a worker behaves.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ enum Held {
 struct Device {
     backend: Rc<dyn Backend>,
     gate: Rc<Gate>,
+    /// Whether nothing was loaded on it yet.
+    fresh: Cell<bool>,
     /// When its last runs ended, so that runs that overlap do not count the same time twice.
     ends: Rc<Ends>,
 }
@@ -70,8 +73,16 @@ pub struct Worker {
     link: RefCell<Option<WorkerSession>>,
     session: RefCell<Option<String>>,
     devices: RefCell<BTreeMap<ApiKind, Device>>,
+    /// Lets one task at a time open a device.
+    opening: Rc<Gate>,
     /// How to tune, and what is known, by API; outlives its device.
     tunings: RefCell<BTreeMap<ApiKind, Tuning>>,
+    /// Programs that were loaded with what was known, to be loaded anew with a budget to find out more.
+    untuned: RefCell<VecDeque<Untuned>>,
+    /// Whether one of them is being loaded anew.
+    improving: Cell<bool>,
+    /// APIs of which the host wants to know what wins as soon as something is loaded.
+    tuned_at_load: RefCell<BTreeSet<ApiKind>>,
     programs: RefCell<HashMap<(u64, ApiKind), Held>>,
     requests: RefCell<HashMap<u64, Pending>>,
     outbox: RefCell<Outbox>,
@@ -90,13 +101,25 @@ impl Worker {
             link: RefCell::default(),
             session: RefCell::default(),
             devices: RefCell::default(),
+            opening: Gate::new(1),
             tunings: RefCell::default(),
+            untuned: RefCell::default(),
+            improving: Cell::new(false),
+            tuned_at_load: RefCell::default(),
             programs: RefCell::default(),
             requests: RefCell::default(),
             outbox: RefCell::default(),
             loads: Cell::new(0),
             completed: Cell::new(0),
         })
+    }
+
+    /// Opens the device of an API before anybody asks for it. Where that fails, the first load says why.
+    pub fn prepare(self: &Rc<Self>, api: ApiKind) {
+        let this = Rc::clone(self);
+        self.env.spawn(Box::pin(async move {
+            let _ = this.backend(api).await;
+        }));
     }
 
     /// The link is open: introduces this worker with its token, and with the session of an earlier link, if any.
@@ -147,7 +170,8 @@ impl Worker {
     ///
     /// # Errors
     /// As [`received`](Self::received).
-    pub fn tick(&self) -> Result<(), SessionError> {
+    pub fn tick(self: &Rc<Self>) -> Result<(), SessionError> {
+        self.improve_when_idle();
         let mut out = Vec::new();
         let result = match &mut *self.link.borrow_mut() {
             Some(link) => link.tick(self.now(), &mut out),

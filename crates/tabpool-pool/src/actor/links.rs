@@ -313,7 +313,9 @@ impl Actor {
         let Some(worker) = self.workers.get(&id) else { return };
         for &api in apis {
             let known = self.setup.tunings.of(&worker.tuning_key(api));
-            let message = Message::Tune { api, budget_ms: self.setup.tuning.budget_ms(), known };
+            // Who starts anew wants to know; everybody else wants the first answer.
+            let (budget_ms, at_load) = (self.setup.tuning.budget_ms(), self.setup.tuning.starts_anew());
+            let message = Message::Tune { api, budget_ms, at_load, known };
             if let Err(e) = worker.link.send(message.into()) {
                 tracing::warn!(worker = %worker.link.id(), error = %e, "could not send what is known of its kernels");
             }

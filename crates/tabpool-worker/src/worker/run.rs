@@ -64,6 +64,7 @@ impl Worker {
                 }
             };
             this.deliver(&frame);
+            this.improve_when_idle();
         }));
     }
 

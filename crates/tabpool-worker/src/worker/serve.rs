@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tabpool_engine::{Backend, EngineError, Loaded};
+use tabpool_engine::{Backend, EngineError, Loaded, WeightSource as _};
 use tabpool_graph::{Program, ProgramLimits};
 use tabpool_protocol::{ApiKind, FaultKind, Frame, LoadStats, Message};
 use tabpool_tensor::Tensor;
@@ -29,7 +29,7 @@ impl Worker {
                 self.programs.borrow_mut().remove(&(program, api));
             }
             Message::Run { program, api, attempt } => self.start_run(id, program, api, attempt, tensors),
-            Message::Tune { api, budget_ms, known } => self.tune(api, budget_ms, known),
+            Message::Tune { api, budget_ms, at_load, known } => self.tune(api, budget_ms, at_load, known),
             Message::Cancel { attempt } => {
                 if let Some(pending) = self.requests.borrow_mut().get_mut(&id)
                     && pending.attempt == attempt
@@ -86,7 +86,6 @@ impl Worker {
         let start = Instant::now();
         let program = Program::decode(bytes, &ProgramLimits::default())
             .map_err(|e| (FaultKind::Unsupported, format!("{name}: {e}")))?;
-        let backend = self.backend(api).await.map_err(|e| (fault(&e), format!("{name}: {e}")))?;
         let (total, this, told) = (program.weight_bytes(), Rc::downgrade(self), Cell::new(start));
         let blocks = Blocks::new(Rc::clone(&self.env), move |done| {
             if let Some(this) = this.upgrade()
@@ -97,6 +96,12 @@ impl Worker {
                 this.env.send(Frame::from(message).encode());
             }
         });
+        if self.devices.borrow().get(&api).is_none_or(|device| device.fresh.replace(false)) {
+            // Nothing can be on a device that has loaded nothing, so everything is wanted, and comes while it opens.
+            let all: Vec<_> = program.graph().weights().iter().flat_map(|w| &w.blocks).cloned().collect();
+            blocks.expect(&all);
+        }
+        let backend = self.backend(api).await.map_err(|e| (fault(&e), format!("{name}: {e}")))?;
         let loaded = backend.load(&program, &blocks).await;
         self.tell_winners(api, &*backend);
         let loaded = loaded.map_err(|e| {
@@ -104,11 +109,6 @@ impl Worker {
             (fault(&e), format!("{name}: {e}"))
         })?;
         let (counts, report) = (blocks.counts(), &loaded.report);
-        if counts.fetched.0 > 0
-            && let Some(cache) = self.env.cache()
-        {
-            cache.settle().await;
-        }
         let stats = LoadStats {
             total_us: micros(start.elapsed()),
             fetch_us: micros(counts.waited),
@@ -121,11 +121,14 @@ impl Worker {
             precision: report.precision,
             at_once: u16::try_from(backend.lanes()).unwrap_or(u16::MAX),
         };
+        self.tune_later(number, api, program, (&*backend, &loaded.executable));
         Ok((loaded, stats))
     }
 
     /// The backend of an API, made now if this is its first use or its device was lost.
-    async fn backend(&self, api: ApiKind) -> Result<Rc<dyn Backend>, EngineError> {
+    pub(super) async fn backend(&self, api: ApiKind) -> Result<Rc<dyn Backend>, EngineError> {
+        // Whoever comes while it is being opened waits for the same device.
+        let _turn = self.opening.pass().await;
         if let Some(device) = self.devices.borrow().get(&api) {
             return Ok(Rc::clone(&device.backend));
         }
@@ -133,15 +136,13 @@ impl Worker {
         // A processor computes one run at a time; other devices take the next one while the last is read back.
         let lanes = backend.lanes().max(1);
         let width = if api == ApiKind::Cpu { 1 } else { self.options.runs_in_flight * lanes };
-        let mut devices = self.devices.borrow_mut();
-        // Two first loads may have raced to here; the first one's device is the one both use.
-        let device = devices.entry(api).or_insert_with(|| {
-            if let Some(tuning) = self.tunings.borrow().get(&api) {
-                backend.tune(tuning.clone());
-            }
-            Device { backend, gate: Gate::new(width), ends: Ends::new(lanes) }
-        });
-        Ok(Rc::clone(&device.backend))
+        if let Some(tuning) = self.tunings.borrow().get(&api) {
+            backend.tune(self.at_load(api, tuning));
+        }
+        let (gate, ends, fresh) = (Gate::new(width), Ends::new(lanes), Cell::new(true));
+        let device = Device { backend: Rc::clone(&backend), gate, fresh, ends };
+        self.devices.borrow_mut().insert(api, device);
+        Ok(backend)
     }
 
     /// After a lost device everything on it is gone: forgets it and tells the host, once.

@@ -68,6 +68,10 @@ impl Backend for Adder {
         Ok(Loaded { executable, report: Default::default() })
     }
 
+    fn tunes(&self) -> bool {
+        true
+    }
+
     fn tune(&self, tuning: Tuning) {
         *self.tuning.borrow_mut() = tuning;
     }
@@ -317,8 +321,8 @@ fn a_request_cancelled_while_it_waits_does_not_run() {
     assert!(matches!(place.take()[..], [Frame { message: Message::Failed { fault: FaultKind::Cancelled, .. }, .. }]));
 }
 
-fn tune(worker: &Rc<Worker>, budget_ms: u32, known: Vec<TunedClass>) {
-    let message = Message::Tune { api: ApiKind::Cpu, budget_ms, known };
+fn tune(worker: &Rc<Worker>, budget_ms: u32, at_load: bool, known: Vec<TunedClass>) {
+    let message = Message::Tune { api: ApiKind::Cpu, budget_ms, at_load, known };
     worker.received(&Frame::from(message).encode()).expect("tune");
 }
 
@@ -334,9 +338,13 @@ fn tuned(frames: &[Frame]) -> Vec<TunedClass> {
 fn winners_go_to_the_host_once_and_outlive_their_device() {
     let (place, worker) = joined();
     let program = adder(&place, [1.0, 2.0]);
-    tune(&worker, 7, Vec::new());
+    tune(&worker, 7, false, Vec::new());
     load(&worker, 1, &program);
-    let found = tuned(&place.take());
+    assert_eq!(tuned(&place.take()), [], "a load is not kept waiting");
+    run(&worker, 4, [0.0, 0.0]);
+    let frames = place.take();
+    assert!(matches!(frames[0].message, Message::Finished { .. }), "{frames:?}");
+    let found = tuned(&frames);
     let timings = vec![("wide".to_owned(), Some(7_000_000))];
     assert_eq!(found, [TunedClass { class: "add n2".to_owned(), variant: "wide".to_owned(), timings }]);
     run(&worker, 5, [-1.0, 0.0]);
@@ -352,8 +360,20 @@ fn what_the_host_knows_is_not_timed_again_and_no_budget_times_nothing() {
     let known = TunedClass { class: "add n2".to_owned(), variant: "wide".to_owned(), timings: Vec::new() };
     for (budget_ms, known) in [(1000, vec![known]), (0, Vec::new())] {
         let (place, worker) = joined();
-        tune(&worker, budget_ms, known);
+        tune(&worker, budget_ms, true, known);
         load(&worker, 1, &adder(&place, [1.0, 2.0]));
+        place.take();
+        run(&worker, 5, [0.0, 0.0]);
         assert_eq!(tuned(&place.take()), []);
     }
+}
+
+#[test]
+fn a_host_that_wants_to_know_has_loads_tune() {
+    let (place, worker) = joined();
+    tune(&worker, 7, true, Vec::new());
+    load(&worker, 1, &adder(&place, [1.0, 2.0]));
+    let frames = place.take();
+    assert_eq!(tuned(&frames).len(), 1);
+    loaded_stats(&frames);
 }

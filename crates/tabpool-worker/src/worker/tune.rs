@@ -1,28 +1,117 @@
 //! Tuning: what the host knows of a device goes to its backend, what loads found goes to the host.
 
-use tabpool_engine::{Backend, Timing, Tuning, Winner};
+use std::rc::{Rc, Weak};
+
+use tabpool_engine::{Backend, Executable, Timing, Tuning, Winner};
+use tabpool_graph::Program;
 use tabpool_protocol::{ApiKind, Message, TunedClass};
 use web_time::Duration;
 
-use super::Worker;
+use super::{Held, Worker};
+use crate::Blocks;
+
+/// The most programs that wait to be loaded anew; more keep what they have.
+const MOST_UNTUNED: usize = 64;
+
+/// A program that was loaded with what was known.
+pub(super) struct Untuned {
+    number: u64,
+    api: ApiKind,
+    program: Program,
+    /// What it was loaded to, unless that was unloaded.
+    executable: Weak<dyn Executable>,
+}
 
 impl Worker {
+    /// How loads that somebody waits for are tuned: without a budget, unless the host wants it otherwise.
+    pub(super) fn at_load(&self, api: ApiKind, tuning: &Tuning) -> Tuning {
+        let waits = self.tuned_at_load.borrow().contains(&api);
+        Tuning { budget: if waits { tuning.budget } else { Duration::ZERO }, known: tuning.known.clone() }
+    }
+
+    /// Notes a program that was just loaded without a budget, where one would have found out more.
+    pub(super) fn tune_later(
+        &self,
+        number: u64,
+        api: ApiKind,
+        program: Program,
+        (backend, executable): (&dyn Backend, &Rc<dyn Executable>),
+    ) {
+        if self.tuned_at_load.borrow().contains(&api) {
+            return;
+        }
+        let budget = self.tunings.borrow().get(&api).map_or(Duration::ZERO, |tuning| tuning.budget);
+        let mut untuned = self.untuned.borrow_mut();
+        if backend.tunes() && !budget.is_zero() && untuned.len() < MOST_UNTUNED {
+            untuned.push_back(Untuned { number, api, program, executable: Rc::downgrade(executable) });
+        }
+    }
+
+    /// Where nobody waits for an answer or a load, loads one of the programs noted anew, with the budget to try what is unknown:
+    /// the first answer of a device does not wait for that.
+    pub(super) fn improve_when_idle(self: &Rc<Self>) {
+        let loading = || self.programs.borrow().values().any(|held| matches!(held, Held::Loading(_)));
+        if self.improving.get() || !self.requests.borrow().is_empty() || loading() {
+            return;
+        }
+        let Some(untuned) = self.untuned.borrow_mut().pop_front() else { return };
+        self.improving.set(true);
+        let this = Rc::clone(self);
+        self.env.spawn(Box::pin(async move {
+            this.improve(untuned).await;
+            this.improving.set(false);
+            this.improve_when_idle();
+        }));
+    }
+
+    async fn improve(&self, Untuned { number, api, program, executable }: Untuned) {
+        // It may have been unloaded, or lost with its device.
+        let held = || match self.programs.borrow().get(&(number, api)) {
+            Some(Held::Ready(held, _)) => Weak::ptr_eq(&Rc::downgrade(held), &executable),
+            _ => false,
+        };
+        let backend = self.devices.borrow().get(&api).map(|device| Rc::clone(&device.backend));
+        let (Some(backend), true) = (backend, held()) else { return };
+        let Some(tuning) = self.tunings.borrow().get(&api).cloned() else { return };
+        backend.tune(tuning.clone());
+        // Its weights are on the device.
+        let loaded = backend.load(&program, &Blocks::new(Rc::clone(&self.env), |_| {})).await;
+        backend.tune(self.at_load(api, &tuning));
+        let found = self.tell_winners(api, &*backend);
+        match loaded {
+            Ok(loaded) if found && held() => {
+                self.programs
+                    .borrow_mut()
+                    .insert((number, api), Held::Ready(loaded.executable, loaded.report.precision));
+            }
+            Ok(_) => {}
+            // What was loaded before goes on, unless the device is gone.
+            Err(e) => self.check_device(api, &e),
+        }
+    }
+
     /// The host says how to tune for an API. A device that is open already is told at once.
-    pub(super) fn tune(&self, api: ApiKind, budget_ms: u32, known: Vec<TunedClass>) {
+    pub(super) fn tune(&self, api: ApiKind, budget_ms: u32, at_load: bool, known: Vec<TunedClass>) {
         let known = known.into_iter().take(TunedClass::MOST).map(winner).collect();
         let tuning = Tuning { budget: Duration::from_millis(u64::from(budget_ms)), known };
+        if at_load {
+            self.tuned_at_load.borrow_mut().insert(api);
+        } else {
+            self.tuned_at_load.borrow_mut().remove(&api);
+        }
         if let Some(device) = self.devices.borrow().get(&api) {
-            device.backend.tune(tuning.clone());
+            device.backend.tune(self.at_load(api, &tuning));
         }
         self.tunings.borrow_mut().insert(api, tuning);
     }
 
-    /// Tells the host what loads on this backend found, and remembers it for the backend that follows a lost device.
-    pub(super) fn tell_winners(&self, api: ApiKind, backend: &dyn Backend) {
+    /// Tells the host what loads on this backend found, and remembers it for the backend that follows a lost device. Says whether
+    /// they found anything.
+    pub(super) fn tell_winners(&self, api: ApiKind, backend: &dyn Backend) -> bool {
         let mut winners = backend.take_winners();
         winners.truncate(TunedClass::MOST);
         if winners.is_empty() {
-            return;
+            return false;
         }
         {
             let mut tunings = self.tunings.borrow_mut();
@@ -35,6 +124,7 @@ impl Worker {
         }
         let found = winners.into_iter().map(tuned_class).collect();
         self.deliver(&Message::Tuned { api, found }.into());
+        true
     }
 }
 

@@ -1,0 +1,48 @@
+//! Hashes of blocks by the browser, which has the processor's own instructions for them and threads beside this one.
+
+use js_sys::{Promise, Uint8Array};
+use tabpool_content::sha256 as by_this_module;
+use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
+use wasm_bindgen_futures::JsFuture;
+
+/// Bytes from which on it pays to ask: the way there and back takes as long as this module takes for so many.
+const LEAST: usize = 32 << 10;
+
+#[wasm_bindgen]
+extern "C" {
+    type WithCrypto;
+    #[wasm_bindgen(method, getter)]
+    fn crypto(this: &WithCrypto) -> Option<Crypto>;
+
+    type Crypto;
+    #[wasm_bindgen(method, getter)]
+    fn subtle(this: &Crypto) -> Option<Subtle>;
+
+    type Subtle;
+    /// Takes a copy of the bytes before it returns.
+    #[wasm_bindgen(method, catch)]
+    fn digest(this: &Subtle, algorithm: &str, bytes: &[u8]) -> Result<Promise, JsValue>;
+}
+
+/// The sha2-256 of bytes.
+pub(crate) async fn sha256(bytes: &[u8]) -> [u8; 32] {
+    if bytes.len() >= LEAST
+        && let Some(hash) = by_browser(bytes).await
+    {
+        return hash;
+    }
+    by_this_module(bytes)
+}
+
+/// `None` where there is nobody to ask: pages that came over plain http from elsewhere are given no cryptography.
+async fn by_browser(bytes: &[u8]) -> Option<[u8; 32]> {
+    let scope: WithCrypto = js_sys::global().unchecked_into();
+    let promise = scope.crypto()?.subtle()?.digest("SHA-256", bytes).ok()?;
+    let hash = Uint8Array::new(&JsFuture::from(promise).await.ok()?);
+    let mut digest = [0; 32];
+    if hash.length() as usize != digest.len() {
+        return None;
+    }
+    hash.copy_to(&mut digest);
+    Some(digest)
+}
