@@ -65,7 +65,15 @@ impl Page {
     /// # Errors
     /// What the page says went wrong, the browser's end, or that the limit is over.
     pub(super) async fn ask(&mut self, command: &Value, limit: Duration) -> Result<PageAnswer, Fault> {
-        self.line.commands.send(command.to_string()).await.map_err(|_| "the page's line is cut")?;
+        self.line.tell(command).await?;
+        self.answer(limit).await
+    }
+
+    /// Waits for the answer to a command that was given before.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(super) async fn answer(&mut self, limit: Duration) -> Result<PageAnswer, Fault> {
         let answer = tokio::select! {
             answer = tokio::time::timeout(limit, self.line.answers.recv()) => answer,
             reason = self.browser.ended() => return Err(format!("{} ended: {reason}", self.browser.kind()).into()),

@@ -53,6 +53,13 @@ pub(super) struct Line {
     pub(super) answers: mpsc::Receiver<PageAnswer>,
 }
 
+impl Line {
+    /// Gives a command. A page that is not open yet takes it when it is.
+    pub(super) async fn tell(&self, command: &Value) -> Result<(), Fault> {
+        self.commands.send(command.to_string()).await.map_err(|_| "the page's line is cut".into())
+    }
+}
+
 /// The server. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct PeerServer {

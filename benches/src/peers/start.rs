@@ -20,6 +20,8 @@ use crate::Fault;
 /// From the start of a browser to the first result at most.
 const LIMIT: Duration = Duration::from_secs(180);
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a page stays open after its result: browsers, and tabs of ours, write down what they keep when nobody waits.
+const KEEPING: Duration = Duration::from_secs(3);
 
 /// One opening.
 #[derive(Clone, Debug, Serialize)]
@@ -93,12 +95,17 @@ impl Start<'_> {
         let inputs = self.case.inputs()?;
         let bytes_before = pool.metrics().runtime_bytes;
         let mut events = pool.events();
-        let browser = self.here.starter.start(self.on, &url, Some(profile)).await?;
-        let worker = joined(&mut events).await?;
-        let request = ModelRequest::new(&*self.case.subject.name).root(root).hardware([self.api]).pinned(worker);
-        let answer = pool.model(request.timeout(LIMIT)).await?.run_for(inputs, &[OUTPUT]).await?;
-        let end = Instant::now();
+        // The page may be open before whoever started its browser is sure of it.
+        let answered = async {
+            let worker = joined(&mut events).await?;
+            let request = ModelRequest::new(&*self.case.subject.name).root(root).hardware([self.api]).pinned(worker);
+            let answer = pool.model(request.timeout(LIMIT)).await?.run_for(inputs, &[OUTPUT]).await?;
+            Ok((answer, Instant::now()))
+        };
+        let started = self.here.starter.start(self.on, &url, Some(profile));
+        let (browser, (answer, end)) = tokio::try_join!(started, answered)?;
         let runtime_bytes = pool.metrics().runtime_bytes - bytes_before;
+        tokio::time::sleep(KEEPING).await;
         browser.close(GRACE).await;
         let (_, output) = answer.outputs.first().ok_or("the answer is empty")?;
         self.opening(stamp, end, runtime_bytes, &output.to_f32()?)
@@ -118,11 +125,13 @@ impl Start<'_> {
         let page = server.url(&format!("pages/onnxruntime-web.html?page={}", line.id));
         let bytes_before = server.runtime_bytes();
         let url = server.stamped(stamp, &page);
+        line.tell(&self.setup.opening(self.case)).await?;
         let browser = self.here.starter.start(self.on, &url, Some(profile)).await?;
         let mut page = Page::of(browser, line);
-        page.ask(&self.setup.opening(self.case), OPENING).await?;
+        page.answer(OPENING).await?;
         let answer = page.ask(&running(self.case, true), LIMIT).await?;
         let runtime_bytes = server.runtime_bytes() - bytes_before;
+        tokio::time::sleep(KEEPING).await;
         page.close(server).await;
         self.opening(stamp, answer.at, runtime_bytes, &answer.output)
     }
