@@ -8,12 +8,11 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use js_sys::{Array, ArrayBuffer, Promise, Uint8Array};
+use js_sys::{Array, ArrayBuffer, Uint8Array};
 use tabpool_engine::EngineError;
 use tabpool_engine::cpu::tabpool_kernels::{Step, TileSize};
 use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
-use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use crate::navigator::{scope, thrown};
 
@@ -161,40 +160,23 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
     }
     let memory = opened.memory();
     let arena = Arena::new(exports.heap_base().value(), memory.buffer().byte_length() as usize);
-    let coming = opened.helpers();
-    let threads = coming.length() as usize + 1;
-    let kernels = Rc::new(Kernels {
-        description: format!("wasm {}, {}", instructions(relaxed), count_of_threads(threads)),
+    let helpers: Vec<Helper> = opened.helpers().iter().map(JsCast::unchecked_into).collect();
+    let kernels = Kernels {
+        description: format!("wasm {}, {}", instructions(relaxed), count_of_threads(helpers.len() + 1)),
         exports,
         memory,
         tile,
-        threads,
-        helpers: RefCell::default(),
+        helpers,
         arena: RefCell::new(arena),
         staging: Cell::default(),
         broken: RefCell::default(),
-    });
-    for (helper, lane) in coming.iter().zip(1..) {
+    };
+    for (helper, lane) in kernels.helpers.iter().zip(1..) {
         let stack = kernels.allocate(stack_bytes(), "starting threads")?;
-        let kernels = Rc::downgrade(&kernels);
-        // Nobody waits for it: a helper that comes later helps from then on.
-        spawn_local(async move {
-            let Ok(helper) = JsFuture::from(helper.unchecked_into::<Promise>()).await else { return };
-            if helper.is_null() {
-                return;
-            }
-            let helper: Helper = helper.unchecked_into();
-            match kernels.upgrade() {
-                Some(kernels) => {
-                    // A stack grows downwards from its end.
-                    helper.join(lane, stack + stack_bytes());
-                    kernels.helpers.borrow_mut().push(helper);
-                }
-                None => helper.end(),
-            }
-        });
+        // A stack grows downwards from its end.
+        helper.join(lane, stack + stack_bytes());
     }
-    let backend = CpuBackend::on(kernels);
+    let backend = CpuBackend::on(Rc::new(kernels));
     // Firefox compiles a module of this size well before it gives it out.
     if !scope().navigator().user_agent().contains("Firefox/") {
         backend.warm_up(WARM_UP).await?;
@@ -208,9 +190,7 @@ struct Kernels {
     exports: Exports,
     memory: Memory,
     tile: TileSize,
-    /// Threads, this one included; those of helpers that are still starting too.
-    threads: usize,
-    helpers: RefCell<Vec<Helper>>,
+    helpers: Vec<Helper>,
     arena: RefCell<Arena>,
     /// Where blocks of weights wait to be put in place: address and bytes.
     staging: Cell<(usize, usize)>,
@@ -261,7 +241,7 @@ impl Kernels {
 
 impl Drop for Kernels {
     fn drop(&mut self) {
-        for helper in self.helpers.get_mut() {
+        for helper in &self.helpers {
             helper.end();
         }
     }
@@ -279,7 +259,7 @@ unsafe impl Processor for Kernels {
     }
 
     fn threads(&self) -> usize {
-        self.threads
+        self.helpers.len() + 1
     }
 
     fn allocate(&self, bytes: usize, doing: &str) -> Result<usize, EngineError> {

@@ -50,14 +50,13 @@ export function expectKernels(kernels, threads) {
 
 /**
  * Compiles and instantiates the kernels: `relaxed` says with which instructions, `threads` how many are wanted, the
- * calling one included. Gives the instance's exports, its memory, and for each helper a promise of it, or of null where it
- * does not come up; it waits for `join`.
+ * calling one included. Gives the instance's exports, its memory, and the helpers that came up, which wait for `join`.
  */
 export async function openKernels(relaxed, threads) {
   const early = ahead;
   ahead = null;
   if (early?.relaxed === relaxed && early.count === threads) return early.opened;
-  early?.opened.then(({ helpers }) => helpers.forEach((coming) => coming.then((helper) => helper?.end()))).catch(() => {});
+  early?.opened.then(({ helpers }) => helpers.forEach((helper) => helper.end())).catch(() => {});
   const shared = threads > 1 && canShareMemory();
   const module = await compile(new URL(fileOf(relaxed, shared), import.meta.url));
   if (!shared) {
@@ -65,8 +64,9 @@ export async function openKernels(relaxed, threads) {
     return { exports: instance.exports, memory: instance.exports.memory, helpers: [] };
   }
   const memory = sharedMemory();
-  const helpers = Array.from({ length: threads - 1 }, () => startHelper(module, memory));
+  const starting = Array.from({ length: threads - 1 }, () => startHelper(module, memory));
   const instance = await WebAssembly.instantiate(module, imports(memory));
+  const helpers = (await Promise.all(starting)).filter((helper) => helper !== null);
   return { exports: instance.exports, memory, helpers };
 }
 
