@@ -67,7 +67,8 @@ pub enum Event {
         api: Api,
         /// How long it took, as measured by the worker.
         took: Duration,
-        /// How many runs its device of this API computes at once; at least one, and no more than [`MOST_AT_ONCE`] count.
+        /// How many runs its device of this API computes at once; at least one, and no more than
+        /// [`MOST_AT_ONCE`](crate::MOST_AT_ONCE) count.
         at_once: u32,
     },
     /// A worker could not load a program.
