@@ -59,7 +59,7 @@ impl Row {
         Some(self.peer.measured()?.median() / self.ours.measured()?.median())
     }
 
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         let api = if self.api == "cpu" && self.browser != "native" { "wasm" } else { &self.api };
         let threads =
             self.threads.map_or_else(String::new, |t| format!(", {t} thread{}", if t == 1 { "" } else { "s" }));
