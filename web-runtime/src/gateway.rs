@@ -1,8 +1,8 @@
 //! Blocks from the host's trustless gateway, by fetch from the page's own origin.
 //!
-//! What is asked for in one turn of the worker's thread is asked of the host in one request, and comes in one stream: a request
-//! for each block costs a browser more than the block's bytes do. What the stream leaves out is asked for by itself, so
-//! that the host says why.
+//! What is asked for in one turn of the worker's thread is asked of the host in one request, or a few, and comes in as many
+//! answers: a request for each block costs a browser more than the block's bytes do. What an answer leaves out is asked for
+//! by itself, so that the host says why.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +34,8 @@ const LOOK_MS: u32 = 5_000;
 const ATTEMPTS: u32 = 4;
 /// Blocks in one request; the host takes no more.
 const MOST_AT_ONCE: usize = 1024;
+/// Bytes in one request where answers are taken whole. Several such requests are under way at once.
+const GROUP_BYTES: usize = 8 << 20;
 
 /// Fetches blocks. One that several loads want at the same time is fetched once.
 pub(crate) struct Gateway {
@@ -52,9 +54,27 @@ struct Source {
     address: String,
     /// Whether blocks are kept by this runtime, so that the browser need not keep them as well.
     kept: bool,
+    /// How answers of several blocks are read.
+    reading: Reading,
     fetched: Cell<(u32, u64)>,
     /// What was asked for and is in no request yet.
-    pending: RefCell<VecDeque<(Cid, Waiting)>>,
+    pending: RefCell<VecDeque<Wanted>>,
+}
+
+/// How an answer of several blocks is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// Piece by piece, all blocks in one answer.
+    Stream,
+    /// Whole, a few blocks in each of several answers. Firefox takes twice as long to hand a stream over.
+    Whole,
+}
+
+/// A block that was asked for.
+struct Wanted {
+    cid: Cid,
+    len: usize,
+    waiting: Waiting,
 }
 
 /// Why blocks did not come, and whether asking again may help.
@@ -72,7 +92,9 @@ struct Answer {
 
 impl Gateway {
     pub(crate) fn new(address: String, kept: bool) -> Self {
-        let source = Source { address, kept, fetched: Cell::default(), pending: RefCell::default() };
+        let firefox = scope().navigator().user_agent().contains("Firefox/");
+        let reading = if firefox { Reading::Whole } else { Reading::Stream };
+        let source = Source { address, kept, reading, fetched: Cell::default(), pending: RefCell::default() };
         Self { source: Rc::new(source), coming: RefCell::default() }
     }
 
@@ -84,10 +106,10 @@ impl Gateway {
 
 #[async_trait(?Send)]
 impl BlockFetcher for Gateway {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String> {
+    async fn fetch(&self, cid: &Cid, len: usize) -> Result<Bytes, String> {
         let coming = {
             let mut all = self.coming.borrow_mut();
-            all.entry(*cid).or_insert_with(|| self.source.ask(*cid)).clone()
+            all.entry(*cid).or_insert_with(|| self.source.ask(*cid, len)).clone()
         };
         let result = coming.await;
         self.coming.borrow_mut().remove(cid);
@@ -97,11 +119,11 @@ impl BlockFetcher for Gateway {
 
 impl Source {
     /// Has a block brought with whatever else is asked for in this turn.
-    fn ask(self: &Rc<Self>, cid: Cid) -> Coming {
-        let (sender, receiver) = oneshot::channel();
+    fn ask(self: &Rc<Self>, cid: Cid, len: usize) -> Coming {
+        let (waiting, receiver) = oneshot::channel();
         let first = {
             let mut pending = self.pending.borrow_mut();
-            pending.push_back((cid, sender));
+            pending.push_back(Wanted { cid, len, waiting });
             pending.len() == 1
         };
         if first {
@@ -117,7 +139,7 @@ impl Source {
         loop {
             let request: Vec<_> = {
                 let mut pending = self.pending.borrow_mut();
-                let most = pending.len().min(MOST_AT_ONCE);
+                let most = self.at_once(&pending);
                 pending.drain(..most).collect()
             };
             if request.is_empty() {
@@ -127,14 +149,28 @@ impl Source {
         }
     }
 
-    /// Brings blocks, as a stream where they are several.
-    async fn bring(self: Rc<Self>, request: Vec<(Cid, Waiting)>) {
-        let order: Vec<Cid> = request.iter().map(|(cid, _)| *cid).collect();
-        let mut missing: HashMap<Cid, Waiting> = request.into_iter().collect();
+    /// How many of those pending go into one request, the first in any case.
+    fn at_once(&self, pending: &VecDeque<Wanted>) -> usize {
+        let most = pending.len().min(MOST_AT_ONCE);
+        if self.reading == Reading::Stream {
+            return most;
+        }
+        let mut bytes = 0;
+        let fit = pending.iter().take(most).take_while(|wanted| {
+            bytes += wanted.len;
+            bytes <= GROUP_BYTES
+        });
+        fit.count().max(most.min(1))
+    }
+
+    /// Brings blocks, in one answer where they are several.
+    async fn bring(self: Rc<Self>, request: Vec<Wanted>) {
+        let order: Vec<Cid> = request.iter().map(|wanted| wanted.cid).collect();
+        let mut missing: HashMap<Cid, Waiting> = request.into_iter().map(|w| (w.cid, w.waiting)).collect();
         let mut attempt = 0;
         while missing.len() > 1 {
             let before = missing.len();
-            match self.stream(&order, &mut missing).await {
+            match self.several(&order, &mut missing).await {
                 Ok(()) => break,
                 Err(failure) => {
                     // A host that brings something each time is asked until everything is here.
@@ -164,24 +200,21 @@ impl Source {
     }
 
     /// Asks for those missing in the order they were asked for, and hands out those that come.
-    async fn stream(&self, order: &[Cid], missing: &mut HashMap<Cid, Waiting>) -> Result<(), Failure> {
+    async fn several(&self, order: &[Cid], missing: &mut HashMap<Cid, Waiting>) -> Result<(), Failure> {
         let url = &self.address;
         let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
         let wanted = order.iter().filter(|cid| missing.contains_key(cid));
         let list: Vec<String> = wanted.map(ToString::to_string).collect();
-        let answer = self.answer(url, "application/vnd.ipld.car", Some(&list.join("\n"))).await?;
-        let body = answer.response.body().ok_or_else(|| broken(&JsValue::from_str("the answer has no body")))?;
-        let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
+        // Of an answer that is taken whole nothing is heard before all of it is here.
+        let silence = match self.reading {
+            Reading::Stream => TIMEOUT,
+            Reading::Whole => TIMEOUT * u32::try_from(list.len()).unwrap_or(u32::MAX),
+        };
+        let answer = self.answer(url, "application/vnd.ipld.car", Some(&list.join("\n")), silence).await?;
         let (mut car, mut piece) = (CarReader::default(), Vec::new());
-        loop {
-            let read = JsFuture::from(reader.read()).await.map_err(|e| broken(&e))?;
-            answer.heard.set(Instant::now());
-            if property(&read, "done").is_truthy() {
-                break;
-            }
-            let chunk: Uint8Array = property(&read, "value").unchecked_into();
-            piece.resize(chunk.length() as usize, 0);
-            chunk.copy_to(&mut piece);
+        let mut push = |bytes: &Uint8Array| {
+            piece.resize(bytes.length() as usize, 0);
+            bytes.copy_to(&mut piece);
             let found = |cid: Cid, bytes: Bytes| {
                 // A block that was not asked for is nobody's.
                 if let Some(waiting) = missing.remove(&cid) {
@@ -189,7 +222,30 @@ impl Source {
                     let _ = waiting.send(Ok(bytes));
                 }
             };
-            car.push(&piece, found).map_err(|e| Failure { reason: format!("{url}: {e}"), again: false })?;
+            car.push(&piece, found).map_err(|e| Failure { reason: format!("{url}: {e}"), again: false })
+        };
+        match self.reading {
+            Reading::Stream => {
+                let body = answer.response.body().ok_or_else(|| broken(&JsValue::from_str("the answer has no body")))?;
+                let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
+                loop {
+                    let read = JsFuture::from(reader.read()).await.map_err(|e| broken(&e))?;
+                    answer.heard.set(Instant::now());
+                    if property(&read, "done").is_truthy() {
+                        break;
+                    }
+                    push(&property(&read, "value").unchecked_into())?;
+                }
+            }
+            Reading::Whole => {
+                let promise = answer.response.array_buffer().map_err(|e| broken(&e))?;
+                let whole = Uint8Array::new(&JsFuture::from(promise).await.map_err(|e| broken(&e))?);
+                // In pieces, so that this module's memory, which never shrinks, need not hold all of it twice.
+                let len = whole.length();
+                for start in (0..len).step_by(MAX_BLOCK_BYTES) {
+                    push(&whole.subarray(start, len.min(start + MAX_BLOCK_BYTES as u32)))?;
+                }
+            }
         }
         car.finish().map_err(|e| Failure { reason: format!("{url}: {e}"), again: true })
     }
@@ -215,7 +271,7 @@ impl Source {
 
     async fn block(&self, url: &str) -> Result<Bytes, Failure> {
         let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
-        let answer = self.answer(url, "application/vnd.ipld.raw", None).await?;
+        let answer = self.answer(url, "application/vnd.ipld.raw", None, TIMEOUT).await?;
         let headers = answer.response.headers();
         let told = headers.get("Content-Length").ok().flatten().and_then(|v| v.parse::<usize>().ok());
         if let Some(told) = told.filter(|&told| told > MAX_BLOCK_BYTES) {
@@ -226,8 +282,14 @@ impl Source {
         Ok(Bytes::from(Uint8Array::new(&buffer).to_vec()))
     }
 
-    /// A good answer of the host: to a list of what is wanted where there is one.
-    async fn answer(&self, url: &str, accept: &str, list: Option<&str>) -> Result<Answer, Failure> {
+    /// A good answer of the host: to a list of what is wanted where there is one. It is given up after so long a `silence`.
+    async fn answer(
+        &self,
+        url: &str,
+        accept: &str,
+        list: Option<&str>,
+        silence: Duration,
+    ) -> Result<Answer, Failure> {
         let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
         let init = RequestInit::new();
         let headers = Headers::new().map_err(|e| broken(&e))?;
@@ -245,8 +307,9 @@ impl Source {
         let heard = Rc::new(Cell::new(Instant::now()));
         let last = Rc::clone(&heard);
         let watch = Interval::new(LOOK_MS, move || {
-            if last.get().elapsed() >= TIMEOUT {
-                abort.abort_with_reason(&JsValue::from_str("nothing came for two minutes"));
+            if last.get().elapsed() >= silence {
+                let reason = format!("nothing came for {} s", silence.as_secs());
+                abort.abort_with_reason(&JsValue::from_str(&reason));
             }
         });
         let promise = scope().fetch(url, &init).map_err(|e| broken(&e))?;

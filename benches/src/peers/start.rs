@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tabpool::{ApiKind, ModelRequest, ResourcePool};
+use tabpool::{ApiKind, ModelRequest, PoolEvent, ResourcePool};
 use tabpool_browser::Installed;
 
 use super::case::{Case, OUTPUT, Reference};
@@ -30,6 +30,23 @@ pub(super) struct Opening {
     /// Bytes of page and runtime, not of weights, that the server sent for it.
     pub(super) runtime_bytes: u64,
     pub(super) error: f32,
+    /// Where the time went, where we can tell: of ours.
+    pub(super) phases: Option<Phases>,
+}
+
+/// Where the time of an opening of ours went. What is left of [`Opening::ms`] is the run, and the ways between.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Phases {
+    /// From the opening until the tab had joined.
+    joined_ms: f64,
+    /// The whole load.
+    load_ms: f64,
+    /// Of the load, waiting for blocks of weights.
+    fetch_ms: f64,
+    /// Of the load, making and compiling kernels or graphs.
+    compile_ms: f64,
+    /// Of the load, getting weights (waiting included) and bringing them onto the device.
+    upload_ms: f64,
 }
 
 /// Openings of one contender, cold and warm.
@@ -98,17 +115,33 @@ impl Start<'_> {
         // The page may be open before whoever started its browser is sure of it.
         let answered = async {
             let worker = joined(&mut events).await?;
+            let joined = Instant::now();
             let request = ModelRequest::new(&*self.case.subject.name).root(root).hardware([self.api]).pinned(worker);
             let answer = pool.model(request.timeout(LIMIT)).await?.run_for(inputs, &[OUTPUT]).await?;
-            Ok((answer, Instant::now()))
+            Ok((answer, joined, Instant::now()))
         };
         let started = self.here.starter.start(self.on, &url, Some(profile));
-        let (browser, (answer, end)) = tokio::try_join!(started, answered)?;
+        let (browser, (answer, joined, end)) = tokio::try_join!(started, answered)?;
         let runtime_bytes = pool.metrics().runtime_bytes - bytes_before;
         tokio::time::sleep(KEEPING).await;
         browser.close(GRACE).await;
         let (_, output) = answer.outputs.first().ok_or("the answer is empty")?;
-        self.opening(stamp, end, runtime_bytes, &output.to_f32()?)
+        let mut opening = self.opening(stamp, end, runtime_bytes, &output.to_f32()?)?;
+        let begin = server.opened_at(stamp).unwrap_or(joined);
+        while let Ok(event) = events.try_recv() {
+            if let PoolEvent::Loaded { stats, .. } = event {
+                let ms = |us: u64| milliseconds(Duration::from_micros(us));
+                // The first one is what the answer waited for; later ones only find out what is faster.
+                opening.phases.get_or_insert(Phases {
+                    joined_ms: milliseconds(joined.saturating_duration_since(begin)),
+                    load_ms: ms(stats.total_us),
+                    fetch_ms: ms(stats.fetch_us),
+                    compile_ms: ms(stats.compile_us),
+                    upload_ms: ms(stats.upload_us),
+                });
+            }
+        }
+        Ok(opening)
     }
 
     async fn peer(&self) -> Result<[Opening; 2], Fault> {
@@ -139,7 +172,7 @@ impl Start<'_> {
     fn opening(&self, stamp: u64, end: Instant, runtime_bytes: u64, output: &[f32]) -> Result<Opening, Fault> {
         let begin = self.here.server.opened_at(stamp).ok_or("the page was never opened")?;
         let error = self.reference.error_of(self.case, output);
-        Ok(Opening { ms: milliseconds(end.duration_since(begin)), runtime_bytes, error })
+        Ok(Opening { ms: milliseconds(end.duration_since(begin)), runtime_bytes, error, phases: None })
     }
 }
 

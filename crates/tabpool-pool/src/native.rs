@@ -133,12 +133,18 @@ impl Here {
 
 struct Store(Arc<dyn BlockStore>);
 
-#[async_trait(?Send)]
-impl BlockFetcher for Store {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String> {
+impl Store {
+    async fn read(&self, cid: &Cid) -> Result<Bytes, String> {
         let (store, cid) = (Arc::clone(&self.0), *cid);
         let found = tokio::task::spawn_blocking(move || store.get(&cid)).await.map_err(|e| e.to_string())?;
         found.map_err(|e| e.to_string())?.ok_or_else(|| "the host does not have this block".to_owned())
+    }
+}
+
+#[async_trait(?Send)]
+impl BlockFetcher for Store {
+    async fn fetch(&self, cid: &Cid, _len: usize) -> Result<Bytes, String> {
+        self.read(cid).await
     }
 }
 
@@ -147,7 +153,7 @@ impl BlockFetcher for Store {
 #[async_trait(?Send)]
 impl BlockCache for Store {
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
-        self.fetch(cid).await.ok()
+        self.read(cid).await.ok()
     }
 
     async fn put(&self, _cid: &Cid, _bytes: &Bytes) {}

@@ -12,11 +12,11 @@ use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
 /// Brings blocks from the host. What it brings is verified by the worker, not trusted.
 #[async_trait(?Send)]
 pub trait BlockFetcher {
-    /// The bytes of a block.
+    /// The bytes of a block, of which so many are expected.
     ///
     /// # Errors
     /// A clause for people: where it was asked for and what came back.
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String>;
+    async fn fetch(&self, cid: &Cid, len: usize) -> Result<Bytes, String>;
 }
 
 /// Keeps blocks between sessions, under their CIDs. What it gives is verified by the worker, not trusted.

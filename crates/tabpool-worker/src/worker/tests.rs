@@ -94,7 +94,7 @@ struct Here(Rc<Place>);
 
 #[async_trait(?Send)]
 impl BlockFetcher for Here {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, String> {
+    async fn fetch(&self, cid: &Cid, _len: usize) -> Result<Bytes, String> {
         self.0.host.borrow().get(cid).cloned().ok_or_else(|| "404".to_owned())
     }
 }
