@@ -8,11 +8,14 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use js_sys::{Array, ArrayBuffer, Uint8Array};
+use futures::future::LocalBoxFuture;
+use futures::lock::Mutex;
+use js_sys::{Array, ArrayBuffer, Promise, Uint8Array};
 use tabpool_engine::EngineError;
 use tabpool_engine::cpu::tabpool_kernels::{Step, TileSize};
 use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use crate::navigator::{scope, thrown};
 
@@ -48,8 +51,9 @@ extern "C" {
     fn exports(this: &Opened) -> Exports;
     #[wasm_bindgen(method, getter)]
     fn memory(this: &Opened) -> Memory;
+    /// A promise of an array of helpers.
     #[wasm_bindgen(method, getter)]
-    fn helpers(this: &Opened) -> Array;
+    fn helpers(this: &Opened) -> Promise;
 
     type Memory;
     #[wasm_bindgen(method, getter)]
@@ -160,23 +164,18 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
     }
     let memory = opened.memory();
     let arena = Arena::new(exports.heap_base().value(), memory.buffer().byte_length() as usize);
-    let helpers: Vec<Helper> = opened.helpers().iter().map(JsCast::unchecked_into).collect();
-    let kernels = Kernels {
-        description: format!("wasm {}, {}", instructions(relaxed), count_of_threads(helpers.len() + 1)),
+    let backend = CpuBackend::on(Rc::new(Kernels {
+        relaxed,
         exports,
         memory,
         tile,
-        helpers,
+        starting: RefCell::new(Some(opened.helpers())),
+        assembling: Mutex::new(()),
+        helpers: RefCell::default(),
         arena: RefCell::new(arena),
         staging: Cell::default(),
         broken: RefCell::default(),
-    };
-    for (helper, lane) in kernels.helpers.iter().zip(1..) {
-        let stack = kernels.allocate(stack_bytes(), "starting threads")?;
-        // A stack grows downwards from its end.
-        helper.join(lane, stack + stack_bytes());
-    }
-    let backend = CpuBackend::on(Rc::new(kernels));
+    }));
     // Firefox compiles a module of this size well before it gives it out.
     if !scope().navigator().user_agent().contains("Firefox/") {
         backend.warm_up(WARM_UP).await?;
@@ -186,11 +185,15 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
 
 /// The open kernels.
 struct Kernels {
-    description: String,
+    relaxed: bool,
     exports: Exports,
     memory: Memory,
     tile: TileSize,
-    helpers: Vec<Helper>,
+    /// Helpers that have not joined yet.
+    starting: RefCell<Option<Promise>>,
+    /// Lets one task at a time wait for them; the others wait until they have joined.
+    assembling: Mutex<()>,
+    helpers: RefCell<Vec<Helper>>,
     arena: RefCell<Arena>,
     /// Where blocks of weights wait to be put in place: address and bytes.
     staging: Cell<(usize, usize)>,
@@ -241,17 +244,32 @@ impl Kernels {
 
 impl Drop for Kernels {
     fn drop(&mut self) {
-        for helper in &self.helpers {
+        for helper in self.helpers.get_mut() {
             helper.end();
         }
+        if let Some(starting) = self.starting.take() {
+            // Nobody waits for these any more, but they must not stay.
+            spawn_local(async move {
+                for helper in arrived(starting).await {
+                    helper.end();
+                }
+            });
+        }
     }
+}
+
+/// The helpers that came up.
+async fn arrived(starting: Promise) -> Vec<Helper> {
+    // The promise cannot fail: a helper that does not come up is left out.
+    let helpers = JsFuture::from(starting).await.map(|helpers| Array::from(&helpers)).unwrap_or_default();
+    helpers.iter().map(JsCast::unchecked_into).collect()
 }
 
 // SAFETY: the arena gives out each stretch of the module's memory once, from the end of its statics on, at cache lines, and
 // what was used before is filled with zeros.
 unsafe impl Processor for Kernels {
     fn description(&self) -> String {
-        self.description.clone()
+        format!("wasm {}, {}", instructions(self.relaxed), count_of_threads(self.threads()))
     }
 
     fn tile(&self) -> TileSize {
@@ -259,7 +277,22 @@ unsafe impl Processor for Kernels {
     }
 
     fn threads(&self) -> usize {
-        self.helpers.len() + 1
+        self.helpers.borrow().len() + 1
+    }
+
+    fn assembled(&self) -> LocalBoxFuture<'_, Result<(), EngineError>> {
+        Box::pin(async {
+            let _turn = self.assembling.lock().await;
+            let Some(starting) = self.starting.take() else { return Ok(()) };
+            let helpers = arrived(starting).await;
+            for (helper, lane) in helpers.iter().zip(1..) {
+                let stack = self.allocate(stack_bytes(), "starting threads")?;
+                // A stack grows downwards from its end.
+                helper.join(lane, stack + stack_bytes());
+            }
+            *self.helpers.borrow_mut() = helpers;
+            Ok(())
+        })
     }
 
     fn allocate(&self, bytes: usize, doing: &str) -> Result<usize, EngineError> {

@@ -50,24 +50,35 @@ export function expectKernels(kernels, threads) {
 
 /**
  * Compiles and instantiates the kernels: `relaxed` says with which instructions, `threads` how many are wanted, the
- * calling one included. Gives the instance's exports, its memory, and the helpers that came up, which wait for `join`.
+ * calling one included. Gives the instance's exports, its memory, and a promise of the helpers that came up, which wait
+ * for `join`: starting a worker takes a browser longer than everything else here, and weights can be brought into place meanwhile.
  */
 export async function openKernels(relaxed, threads) {
   const early = ahead;
   ahead = null;
   if (early?.relaxed === relaxed && early.count === threads) return early.opened;
-  early?.opened.then(({ helpers }) => helpers.forEach((helper) => helper.end())).catch(() => {});
+  early?.opened.then(async ({ helpers }) => (await helpers).forEach((helper) => helper.end())).catch(() => {});
   const shared = threads > 1 && canShareMemory();
-  const module = await compile(new URL(fileOf(relaxed, shared), import.meta.url));
-  if (!shared) {
-    const instance = await WebAssembly.instantiate(module, {});
-    return { exports: instance.exports, memory: instance.exports.memory, helpers: [] };
+  const workers = shared ? Array.from({ length: threads - 1 }, newThread) : [];
+  try {
+    const module = await compile(new URL(fileOf(relaxed, shared), import.meta.url));
+    if (!shared) {
+      const instance = await WebAssembly.instantiate(module, {});
+      return { exports: instance.exports, memory: instance.exports.memory, helpers: Promise.resolve([]) };
+    }
+    const memory = sharedMemory();
+    const starting = Promise.all(workers.map((worker) => prepared(worker, module, memory)));
+    const instance = await WebAssembly.instantiate(module, imports(memory));
+    const helpers = starting.then((all) => all.filter((helper) => helper !== null));
+    return { exports: instance.exports, memory, helpers };
+  } catch (error) {
+    workers.forEach((worker) => worker.terminate());
+    throw error;
   }
-  const memory = sharedMemory();
-  const starting = Array.from({ length: threads - 1 }, () => startHelper(module, memory));
-  const instance = await WebAssembly.instantiate(module, imports(memory));
-  const helpers = (await Promise.all(starting)).filter((helper) => helper !== null);
-  return { exports: instance.exports, memory, helpers };
+}
+
+function newThread() {
+  return new Worker(new URL("kernels-thread.js", import.meta.url), { type: "module" });
 }
 
 async function compile(url) {
@@ -102,10 +113,9 @@ export function imports(memory) {
   };
 }
 
-/** A worker with an instance of its own, or null where it does not come up: then there is one thread less. */
-function startHelper(module, memory) {
+/** A worker given an instance of its own, or null where it does not come up: then there is one thread less. */
+function prepared(worker, module, memory) {
   return new Promise((resolve) => {
-    const worker = new Worker(new URL("kernels-thread.js", import.meta.url), { type: "module" });
     const settle = (helper, why) => {
       clearTimeout(timer);
       if (helper === null) {

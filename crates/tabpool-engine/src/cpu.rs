@@ -13,6 +13,7 @@ mod processor;
 mod warm;
 mod weights;
 
+use std::cell::OnceCell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 
@@ -58,7 +59,8 @@ impl CpuOptions {
 
 /// The processor as a backend.
 pub struct CpuBackend {
-    info: BackendInfo,
+    /// Made when it is first asked for: how many threads there are is known only once all have come.
+    info: OnceCell<BackendInfo>,
     processor: Rc<dyn Processor>,
     weights: WeightCache,
 }
@@ -80,18 +82,37 @@ impl CpuBackend {
     /// A backend whose kernels run elsewhere.
     #[must_use]
     pub fn on(processor: Rc<dyn Processor>) -> Self {
-        let info = BackendInfo { api: Api::Cpu, device: processor.description() };
-        Self { info, processor, weights: WeightCache::default() }
+        Self { info: OnceCell::new(), processor, weights: WeightCache::default() }
     }
 }
 
 #[async_trait(?Send)]
 impl Backend for CpuBackend {
     fn info(&self) -> &BackendInfo {
-        &self.info
+        self.info.get_or_init(|| BackendInfo { api: Api::Cpu, device: self.processor.description() })
     }
 
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError> {
+        let (executable, report) = self.make(program, weights, Assembly::Awaited).await?;
+        Ok(Loaded { executable: Rc::new(executable), report })
+    }
+}
+
+/// Whether a program is made for all threads, or for those that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Assembly {
+    Awaited,
+    /// What is made so must be gone before anybody waits for the threads.
+    AsItIs,
+}
+
+impl CpuBackend {
+    async fn make(
+        &self,
+        program: &Program,
+        weights: &dyn WeightSource,
+        assembly: Assembly,
+    ) -> Result<(CpuExecutable, LoadReport), EngineError> {
         let graph = program.graph();
         let begin = Instant::now();
         let plan = memory::plan(graph);
@@ -100,18 +121,16 @@ impl Backend for CpuBackend {
         let loaded = self.weights.load(&self.processor, graph, weights).await?;
         let upload = begin.elapsed();
         let begin = Instant::now();
+        if assembly == Assembly::Awaited {
+            self.processor.assembled().await?;
+        }
         let mut memory = loaded.memory;
         let executable = self.compile(graph, &plan, loaded)?;
         compile += begin.elapsed();
         memory.scratch = executable.regions.iter().map(Region::bytes).sum();
-        Ok(Loaded {
-            executable: Rc::new(executable),
-            report: LoadReport { compile, upload, memory, ..LoadReport::default() },
-        })
+        Ok((executable, LoadReport { compile, upload, memory, ..LoadReport::default() }))
     }
-}
 
-impl CpuBackend {
     fn compile(&self, graph: &Graph, plan: &MemoryPlan, weights: LoadedWeights) -> Result<CpuExecutable, EngineError> {
         let mut addresses = Addresses::default();
         let activations = self.lay_out(graph, plan, &weights, &mut addresses)?;

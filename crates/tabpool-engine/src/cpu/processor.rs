@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use futures::future::LocalBoxFuture;
 use tabpool_kernels::weights::Stored;
 use tabpool_kernels::{Step, TileSize};
 
@@ -37,8 +38,17 @@ pub unsafe trait Processor {
     /// How the kernels tile products.
     fn tile(&self) -> TileSize;
 
-    /// How many threads execute steps.
+    /// How many threads execute steps. It may grow until [`assembled`](Self::assembled), and does not change after it.
     fn threads(&self) -> usize;
+
+    /// Waits for threads that are still being started. Weights can be brought into place before; steps that were made for
+    /// fewer threads must not be executed after.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfMemory`] where there is no room for the threads.
+    fn assembled(&self) -> LocalBoxFuture<'_, Result<(), EngineError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The address of new memory, zeroed.
     ///
