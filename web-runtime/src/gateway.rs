@@ -226,7 +226,8 @@ impl Source {
         };
         match self.reading {
             Reading::Stream => {
-                let body = answer.response.body().ok_or_else(|| broken(&JsValue::from_str("the answer has no body")))?;
+                let body =
+                    answer.response.body().ok_or_else(|| broken(&JsValue::from_str("the answer has no body")))?;
                 let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
                 loop {
                     let read = JsFuture::from(reader.read()).await.map_err(|e| broken(&e))?;
@@ -283,13 +284,7 @@ impl Source {
     }
 
     /// A good answer of the host: to a list of what is wanted where there is one. It is given up after so long a `silence`.
-    async fn answer(
-        &self,
-        url: &str,
-        accept: &str,
-        list: Option<&str>,
-        silence: Duration,
-    ) -> Result<Answer, Failure> {
+    async fn answer(&self, url: &str, accept: &str, list: Option<&str>, silence: Duration) -> Result<Answer, Failure> {
         let broken = |e: &JsValue| Failure { reason: format!("{url}: {}", thrown(e)), again: true };
         let init = RequestInit::new();
         let headers = Headers::new().map_err(|e| broken(&e))?;

@@ -310,7 +310,10 @@ mod tests {
             .argument("--disable-features=Noise");
         let line = chromium(&options, LINUX_USER);
         assert!(has(&line, "--enable-features=WebMachineLearningNeuralNetwork,Vulkan,Other"), "{line:?}");
-        assert!(has(&line, "--disable-features=Translate,MediaRouter,WebUIOmniboxPopup,WebUIOmniboxAimPopup,Noise"), "{line:?}");
+        assert!(
+            has(&line, "--disable-features=Translate,MediaRouter,WebUIOmniboxPopup,WebUIOmniboxAimPopup,Noise"),
+            "{line:?}"
+        );
     }
 
     #[test]

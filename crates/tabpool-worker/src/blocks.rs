@@ -181,7 +181,8 @@ async fn obtain(block: &BlockRef, env: &dyn Environment, state: &RefCell<State>)
         state.borrow_mut().counts.corrupt += 1;
         cache.remove(&cid).await;
     }
-    let fetch = async || env.fetcher().fetch(&cid, block.len as usize).await.map_err(|reason| failure(&block.cid, reason));
+    let fetch =
+        async || env.fetcher().fetch(&cid, block.len as usize).await.map_err(|reason| failure(&block.cid, reason));
     let mut bytes = fetch().await?;
     let mut verdict = sound(&bytes).await;
     if verdict.is_err() {
