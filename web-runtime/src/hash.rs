@@ -5,8 +5,17 @@ use tabpool_content::sha256 as by_this_module;
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
 
+use crate::navigator::scope;
+
 /// Bytes from which on it pays to ask: the way there and back takes as long as this module takes for so many.
 const LEAST: usize = 32 << 10;
+
+#[wasm_bindgen(raw_module = "./kernels.js")]
+extern "C" {
+    /// Has a thread of the kernels hash, where one has nothing else to do yet. Takes a copy of the bytes before it returns.
+    #[wasm_bindgen(js_name = digestAside)]
+    fn digest_aside(bytes: &[u8]) -> Option<Promise>;
+}
 
 #[wasm_bindgen]
 extern "C" {
@@ -36,8 +45,23 @@ pub(crate) async fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// `None` where there is nobody to ask: pages that came over plain http from elsewhere are given no cryptography.
 async fn by_browser(bytes: &[u8]) -> Option<[u8; 32]> {
+    // Firefox hashes beside this thread by itself; Chromium hashes in it.
+    let aside = if hashes_here() { digest_aside(bytes) } else { None };
+    if let Some(promise) = aside
+        && let Some(digest) = digest_of(promise).await
+    {
+        return Some(digest);
+    }
     let scope: WithCrypto = js_sys::global().unchecked_into();
-    let promise = scope.crypto()?.subtle()?.digest("SHA-256", bytes).ok()?;
+    digest_of(scope.crypto()?.subtle()?.digest("SHA-256", bytes).ok()?).await
+}
+
+/// Whether this browser hashes on the thread that asks.
+fn hashes_here() -> bool {
+    !scope().navigator().user_agent().contains("Firefox/")
+}
+
+async fn digest_of(promise: Promise) -> Option<[u8; 32]> {
     let hash = Uint8Array::new(&JsFuture::from(promise).await.ok()?);
     let mut digest = [0; 32];
     if hash.length() as usize != digest.len() {

@@ -134,20 +134,66 @@ function prepared(worker, module, memory) {
   });
 }
 
+/** Helpers that wait for their work to come, and can do something else until then. */
+const idle = new Set();
+
+/**
+ * The SHA-256 of bytes, computed by a helper that has nothing else to do yet: a promise of a buffer, or of null where the
+ * helper could not. Undefined where there is no such helper. A copy of the bytes is taken at once.
+ */
+export function digestAside(bytes) {
+  let freest;
+  for (const helper of idle) if (!freest || helper.digesting < freest.digesting) freest = helper;
+  return freest?.digest(bytes);
+}
+
 class Helper {
   #worker;
+  /** What hashes in the making are wanted by, under their numbers. */
+  #digests = new Map();
+  #lastDigest = 0;
+  /** Joins, once no hash is in the making. */
+  #joining = null;
 
   constructor(worker) {
     this.#worker = worker;
+    worker.onmessage = ({ data }) => {
+      this.#digests.get(data.id)?.(data.hash);
+      this.#digests.delete(data.id);
+      this.#joinIfFree();
+    };
+    idle.add(this);
+  }
+
+  get digesting() {
+    return this.#digests.size;
+  }
+
+  digest(bytes) {
+    const copy = bytes.slice();
+    this.#lastDigest += 1;
+    this.#worker.postMessage({ kind: "digest", id: this.#lastDigest, bytes: copy }, [copy.buffer]);
+    return new Promise((resolve) => this.#digests.set(this.#lastDigest, resolve));
   }
 
   /** Becomes the thread of a lane, with a stack that ends at this address. It helps until it is ended. */
   join(lane, stack) {
-    this.#worker.postMessage({ kind: "join", lane, stack });
+    idle.delete(this);
+    this.#joining = { kind: "join", lane, stack };
+    this.#joinIfFree();
+  }
+
+  #joinIfFree() {
+    if (this.#joining === null || this.#digests.size > 0) return;
+    this.#worker.postMessage(this.#joining);
+    this.#joining = null;
   }
 
   end() {
+    idle.delete(this);
     this.#worker.terminate();
+    for (const resolve of this.#digests.values()) resolve(null);
+    this.#digests.clear();
   }
 }
 

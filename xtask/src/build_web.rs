@@ -119,10 +119,10 @@ fn assemble(workspace: &Workspace, parts: &Parts<'_>, dist: &Path, stamp: &str) 
         .web(true)?;
     bindgen.generate(&fresh).context("wasm-bindgen could not read the module")?;
     let generated = fresh.join(format!("{STEM}_bg.wasm"));
-    optimise(workspace, &generated)?;
+    optimise(workspace, &generated, &[])?;
     check_size(&generated, MODULE_LIMIT_BYTES)?;
     for kernels in kernels::lay_out(parts.kernels, &fresh)? {
-        optimise(workspace, &kernels)?;
+        optimise(workspace, &kernels, &kernels::WASM_OPT)?;
         check_size(&kernels, kernels::LIMIT_BYTES)?;
     }
     if parts.statics.is_dir() {
@@ -135,12 +135,13 @@ fn assemble(workspace: &Workspace, parts: &Parts<'_>, dist: &Path, stamp: &str) 
     fs::rename(&fresh, dist).with_context(|| format!("cannot put {} in place", dist.display()))
 }
 
-fn optimise(workspace: &Workspace, module: &Path) -> Result<()> {
+fn optimise(workspace: &Workspace, module: &Path, options: &[&str]) -> Result<()> {
     let optimised = module.with_extension("optimised");
     command::run_quietly(
         Command::new("node")
             .arg(workspace.tools.join("binaryen/bin/wasm-opt"))
             .arg(WASM_OPT_LEVEL)
+            .args(options)
             .arg(module)
             .arg("-o")
             .arg(&optimised),

@@ -62,6 +62,8 @@ impl Attention {
     ///
     /// # Safety
     /// `out` is the first element of the whole result; nobody else touches the rows and columns of these heads.
+    // A function of its own in a browser: see `vectorised!`.
+    #[cfg_attr(target_family = "wasm", inline(never))]
     pub(crate) unsafe fn compute(
         &self,
         isa: Isa,

@@ -127,6 +127,8 @@ impl Product {
     ///
     /// # Safety
     /// `out` is the first element of as many `[m, n]` matrices as there are; nobody else touches what these units write.
+    // A function of its own in a browser: see `vectorised!`.
+    #[cfg_attr(target_family = "wasm", inline(never))]
     pub(crate) unsafe fn compute(
         &self,
         isa: Isa,

@@ -84,6 +84,9 @@ impl Isa {
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
+        // Browsers compile a function well once it has run for a while, and the time that takes grows faster than its
+        // length: one function with every kernel in it is still being compiled while the first run is computed.
+        #[cfg_attr(target_family = "wasm", inline(never))]
         $vis fn $name(isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body

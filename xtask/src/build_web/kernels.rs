@@ -19,6 +19,10 @@ const STEM: &str = "tabpool_kernel_module";
 /// The largest module that may be built. A page fetches one of the four, before its first run on the processor.
 pub(super) const LIMIT_BYTES: u64 = 96_000;
 
+/// How they are made smaller: without putting functions into their only caller. A browser compiles a function anew, and well,
+/// once it has run for a while; with everything in one, that takes longer than a first run.
+pub(super) const WASM_OPT: [&str; 1] = ["--one-caller-inline-max-function-size=0"];
+
 /// What all builds have: 128-bit vectors, and the end of the statics, from where the runtime gives out memory. A stack of
 /// 64 KiB is many times what the kernels use, and helpers' stacks are as large (`STACK_BYTES` in `kernels.js`).
 const ALWAYS: &[&str] = &["-Clink-arg=--export=__heap_base", "-Clink-arg=-zstack-size=65536"];
