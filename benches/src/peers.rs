@@ -352,6 +352,7 @@ fn roots(folders: &Folders, models: &Path) -> Vec<Root> {
     let root = |segment: &str, folder: PathBuf, runtime| Root { segment: segment.to_owned(), folder, runtime };
     vec![
         root("pages", Path::new(env!("CARGO_MANIFEST_DIR")).join("pages"), true),
+        root("waiting", Path::new(env!("CARGO_MANIFEST_DIR")).join("pages"), false),
         root("models", models.to_owned(), false),
         root("onnxruntime-web", folders.peers.join("onnxruntime-web/dist"), true),
         root("transformers", folders.peers.join("transformers/dist"), true),

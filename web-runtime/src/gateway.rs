@@ -34,8 +34,9 @@ const LOOK_MS: u32 = 5_000;
 const ATTEMPTS: u32 = 4;
 /// Blocks in one request; the host takes no more.
 const MOST_AT_ONCE: usize = 1024;
-/// Bytes in one request where answers are taken whole. Several such requests are under way at once.
-const GROUP_BYTES: usize = 8 << 20;
+/// Bytes in one request where answers are taken whole. Several such requests are under way at once, and the first blocks
+/// should be here soon.
+const GROUP_BYTES: usize = 3 << 20;
 
 /// Fetches blocks. One that several loads want at the same time is fetched once.
 pub(crate) struct Gateway {

@@ -138,6 +138,11 @@ impl PeerServer {
         format!("http://{}/go?id={id}&to={}", self.address, escape(to))
     }
 
+    /// A page that waits for so long and then goes to a URL.
+    pub(super) fn waiting(&self, wait: Duration, to: &str) -> String {
+        self.url(&format!("waiting/wait.html#{}:{}", wait.as_millis(), escape(to)))
+    }
+
     /// A number that nothing else has.
     pub(super) fn fresh_id(&self) -> u64 {
         self.shared.next_id.fetch_add(1, Ordering::Relaxed)
