@@ -29,13 +29,17 @@
 //! ```
 
 mod batches;
+mod config;
 mod encoder;
 mod error;
+mod guard;
+pub mod image;
 mod similarity;
 mod tokenizer;
 mod vocabulary;
 
 pub use batches::TextBatch;
+pub use config::ConfigError;
 pub use encoder::{Encoded, TextEncoder};
 pub use error::{SimilarityError, TextError};
 pub use similarity::{cosine_similarity, similarity_matrix};
