@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+pub mod audio;
 mod batches;
 mod config;
 mod encoder;

@@ -28,7 +28,7 @@ pub(crate) struct Golden {
     pub(crate) values: Vec<f32>,
 }
 
-/// All tensors of a file: f32, u8 and i64 ones, in the order of their names.
+/// All tensors of a file: f32, u8, i32 and i64 ones, in the order of their names.
 pub(crate) fn tensors(path: &str) -> Vec<Golden> {
     let bytes = bytes(path);
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -41,6 +41,9 @@ pub(crate) fn tensors(path: &str) -> Vec<Golden> {
             Dtype::U8 => view.data().iter().map(|&v| f32::from(v)).collect(),
             Dtype::F32 => {
                 view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
+            }
+            Dtype::I32 => {
+                view.data().chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("4 bytes")) as f32).collect()
             }
             Dtype::I64 => {
                 view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as f32).collect()
