@@ -75,6 +75,12 @@ pub enum TextError {
         /// What the tokenizer says.
         reason: String,
     },
+    /// Sequences that end a text are not as they should be.
+    #[error("stop sequences are refused: {reason}")]
+    Stops {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A tensor contradicts itself.
     #[error(transparent)]
     Tensor(#[from] TensorError),

@@ -94,6 +94,19 @@ impl Tokenizer {
         guarded(|| self.inner.decode(ids, true)).map_err(|reason| TextError::Decode { reason })
     }
 
+    /// The id of a token, as the vocabulary or the tokens added to it spell it.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether an id is that of a special token, which has no text.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        let token = self.inner.id_to_token(id);
+        token.is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
+    }
+
     /// Cuts everything to `limit` tokens from now on, special ones included.
     pub(crate) fn limit(&mut self, limit: usize, direction: TruncationDirection) -> Result<(), TextError> {
         // The library subtracts without looking, so a limit without room for a token must not reach it.
