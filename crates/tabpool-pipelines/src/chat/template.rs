@@ -317,12 +317,11 @@ fn without_generation(source: &str) -> String {
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some(end) = tag[2..].find("%}") else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(end + 2);
-        let inner = &tag[2..tag.len() - 2];
+        let (inner, (tag, after)) = (&tag[2..2 + end], tag.split_at(end + 4));
         let name = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
         match name {
             "generation" => out.push_str(&tag.replace("generation", "if true")),

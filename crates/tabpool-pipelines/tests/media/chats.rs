@@ -85,8 +85,8 @@ fn values_print_as_in_python() {
         r#"{"role": "user", "content": "Hello"} |"#
     );
     assert_eq!(rendered("{{ [1] | tojson(indent=2) }}"), "[\n  1\n]");
-    assert_eq!(rendered("  {% if true %}  \nx\n  {% endif %}\n"), "x\n");
-    assert_eq!(rendered("a {%- generation %} b {% endgeneration -%} c"), "a bc");
+    assert_eq!(rendered("  {% if true %}\n x\n  {%- endif %}\ny\n"), " xy");
+    assert_eq!(rendered("a {%- generation %} b {% endgeneration -%} c"), "a b c");
 }
 
 #[test]

@@ -53,6 +53,26 @@ fn resampling_stays_within_the_goldens_error() {
     assert!(distance(up.samples(), there.samples()) < 2e-3);
 }
 
+/// A tone of 440 Hz, half a second of it at this rate.
+#[expect(clippy::cast_possible_truncation, reason = "samples are f32")]
+fn tone(rate: u32) -> Sound {
+    let sample = |i: u32| (f64::from(i) * 440.0 / f64::from(rate) * std::f64::consts::TAU).sin() as f32;
+    Sound::from_samples(rate, (0..rate / 2).map(sample).collect()).expect("a sound")
+}
+
+#[test]
+fn every_sample_keeps_its_place_in_time_whatever_the_rates() {
+    for (from, to) in
+        [(8000, 16_000), (11_025, 16_000), (44_101, 16_000), (96_000, 16_000), (16_000, 48_000), (22_050, 44_100)]
+    {
+        let (got, want) = (tone(from).resampled(to).expect("resamples"), tone(to));
+        let middle = to as usize / 8..to as usize * 3 / 8;
+        let distance = distance(&got.samples()[middle.clone()], &want.samples()[middle]);
+        assert!(distance < 1e-4, "{from} to {to}: off by {distance}");
+        assert_eq!(got.samples().len(), (from as usize / 2 * to as usize).div_ceil(from as usize), "{from} to {to}");
+    }
+}
+
 #[test]
 fn what_lies_above_half_of_the_new_rate_is_gone() {
     // 20 kHz at 192 kHz, down to 16 kHz: without a filter as wide as the reduction it would come out at 4 kHz.
@@ -268,6 +288,10 @@ proptest! {
         let start = crate::golden::bytes(&format!("media/sounds/{}", FILES[which]));
         let _ = Sound::decode(&[&start[..60], &bytes].concat());
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn random_configurations_never_panic(
