@@ -2,9 +2,11 @@
 //!
 //! Templates are Jinja, written for the environment that transformers gives them, and so is this one: blocks are trimmed,
 //! strings have Python's methods, values print as Python prints them, and `raise_exception`, `strftime_now` and a `tojson`
-//! that writes as `json.dumps` are there. A template comes with the model and is not trusted: the steps it may take, the text it may
-//! give and what goes into it are bounded, and it reaches no file and no clock. (A template that doubles one text again and again
-//! can still take much memory: the library counts steps, not bytes in between.)
+//! that writes as `json.dumps` are there. A template comes with the model and is not trusted: the steps it may take, the text
+//! it may give and what goes into it are bounded, and it reaches no file and no clock.
+//!
+//! What is not bounded: the memory of values in between. A template that doubles one text again and again takes few steps
+//! and much memory; the library counts steps only. Who renders templates of strangers limits the process.
 
 mod calendar;
 mod python;

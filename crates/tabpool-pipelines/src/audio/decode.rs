@@ -51,8 +51,7 @@ impl Sound {
         if bytes.len() > MAX_SOUND_BYTES {
             return Err(AudioError::FileTooLarge { bytes: bytes.len(), limit: MAX_SOUND_BYTES });
         }
-        let copy = bytes.to_vec();
-        caught(|| decoded(copy))
+        caught(|| decoded(bytes))
             .unwrap_or_else(|panic| Err(AudioError::Decode { reason: format!("the decoder gave up: {panic}") }))
     }
 
@@ -100,7 +99,7 @@ fn check_length(samples: u64) -> Result<(), AudioError> {
     Ok(())
 }
 
-fn decoded(bytes: Vec<u8>) -> Result<Sound, AudioError> {
+fn decoded(bytes: &[u8]) -> Result<Sound, AudioError> {
     let failed = |reason: String| AudioError::Decode { reason };
     let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes)), Default::default());
     let probe = symphonia::default::get_probe();

@@ -208,8 +208,8 @@ impl ChatRequest {
         self
     }
 
-    /// Says what time it is, for templates that write the date, in coordinated universal time. Without it such templates fail: nothing here looks at
-    /// a clock.
+    /// Says what time it is, for templates that write the date, which is that of coordinated universal time. Without it there
+    /// is no `strftime_now`, and templates that need it fail: nothing here looks at a clock.
     #[must_use]
     pub fn with_time(mut self, now: SystemTime) -> Self {
         let after = now.duration_since(UNIX_EPOCH).map(|d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX / 2));

@@ -218,6 +218,17 @@ fn long_sounds_come_in_windows_that_say_how_many_frames_they_hold() {
 }
 
 #[test]
+fn the_folders_of_model_fixtures_are_read() {
+    let half = sound("media/sounds/half.flac");
+    let shape = |folder: &str, name: &str| {
+        let inputs = processor(folder).process(std::slice::from_ref(&half)).expect("processes");
+        inputs.get(name).expect("there").shape().dims().to_vec()
+    };
+    assert_eq!(shape("whisper", "input_features"), [1, 80, 100]);
+    assert_eq!(shape("wav2vec2", "input_values"), [1, 8000]);
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_name() {
     let refusal = |config: &str| {
         AudioProcessor::from_json("preprocessor_config.json", config.as_bytes()).expect_err(config).to_string()
