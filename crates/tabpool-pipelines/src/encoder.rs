@@ -6,7 +6,8 @@ use tabpool_tensor::Tensor;
 use tokenizers::TruncationDirection;
 
 use crate::TextError;
-use crate::tokenizer::{Options, Row, Tokenizer, read_options};
+use crate::config::{ConfigError, Options, read_options};
+use crate::tokenizer::{Row, Tokenizer};
 
 /// Turns texts into a model's inputs.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ impl TextEncoder {
         let direction = match config.text("truncation_side")? {
             None | Some("right") => TruncationDirection::Right,
             Some("left") => TruncationDirection::Left,
-            Some(_) => return Err(config.refuse("truncation_side", "neither \"left\" nor \"right\"")),
+            Some(_) => return Err(config.refuse("truncation_side", "neither \"left\" nor \"right\"").into()),
         };
         tokenizer.limit(max_tokens, direction)?;
         Ok(Self {
@@ -167,7 +168,7 @@ fn most(model: &Model, sequence: usize) -> usize {
 }
 
 /// A length in tokens. What fits no integer, or is absurd, means that there is no limit: transformers writes 1e30.
-fn length(options: &Options, key: &str) -> Result<Option<usize>, TextError> {
+fn length(options: &Options, key: &str) -> Result<Option<usize>, ConfigError> {
     let Some(value) = options.get(key) else { return Ok(None) };
     match (value.as_u64(), value.as_f64()) {
         (Some(n), _) if n > 0 => Ok(usize::try_from(n).ok()),
@@ -184,7 +185,7 @@ fn default_prompt(folder: &Directory<'_>, model: &Model) -> Result<String, TextE
     let prompt = prompt.ok_or_else(|| options.refuse("default_prompt_name", "which is none of the prompts"))?;
     if !prompt.is_empty() && !model.pools_prompt() {
         let reason = "and the pooling leaves prompts out (include_prompt), which is not supported";
-        return Err(options.refuse("default_prompt_name", reason));
+        return Err(options.refuse("default_prompt_name", reason).into());
     }
     Ok(prompt.to_owned())
 }

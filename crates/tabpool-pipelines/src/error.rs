@@ -3,6 +3,8 @@
 use tabpool_content::DirectoryError;
 use tabpool_tensor::TensorError;
 
+use crate::ConfigError;
+
 /// Why texts cannot be turned into a model's inputs. Files are named by their path inside the model's folder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,9 +75,29 @@ pub enum TextError {
         /// What the tokenizer says.
         reason: String,
     },
+    /// Sequences that end a text are not as they should be.
+    #[error("stop sequences are refused: {reason}")]
+    Stops {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A tensor contradicts itself.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+}
+
+impl From<ConfigError> for TextError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Folder(error) => Self::Folder(error),
+            ConfigError::Absent { file } => {
+                let reason = "the model's folder holds no such file".to_owned();
+                Self::File { file, reason }
+            }
+            ConfigError::File { file, reason } => Self::File { file, reason },
+            ConfigError::Option { file, key, value, reason } => Self::Option { file, key, value, reason },
+        }
+    }
 }
 
 impl TextError {

@@ -1,4 +1,12 @@
-//! Text in and embeddings out: what stands between people's inputs and a model's tensors.
+//! What stands between people's inputs and a model's tensors, and between its tensors and people.
+//!
+//! | in | out |
+//! |---|---|
+//! | texts: [`TextEncoder`], [`Tokenizer`], [`chat`] | text as it is generated: [`TextStream`] |
+//! | pictures: [`image`] | embeddings compared: [`cosine_similarity`]; classes: [`labels`] |
+//! | sounds: [`audio`] | what was said: [`ctc`], [`transcript`] |
+//!
+//! Everything is read from the model's folder, refuses by name what it does not know, and has a bound on what it takes.
 //!
 //! A [`TextEncoder`] reads the tokenizer of a model's folder and turns texts into the `input_ids`, `attention_mask` and
 //! `token_type_ids` that the model takes, as sentence-transformers would: trimmed, prompted where the folder says so, cut
@@ -28,15 +36,26 @@
 //! # }
 //! ```
 
+pub mod audio;
 mod batches;
+pub mod chat;
+mod config;
+pub mod ctc;
 mod encoder;
 mod error;
+mod guard;
+pub mod image;
+pub mod labels;
 mod similarity;
+mod stream;
 mod tokenizer;
+pub mod transcript;
 mod vocabulary;
 
 pub use batches::TextBatch;
+pub use config::ConfigError;
 pub use encoder::{Encoded, TextEncoder};
 pub use error::{SimilarityError, TextError};
 pub use similarity::{cosine_similarity, similarity_matrix};
+pub use stream::{StreamedText, TextStream};
 pub use tokenizer::{SpecialTokens, Tokenized, Tokenizer};

@@ -1,18 +1,15 @@
 //! The tokenizer of a model's folder: text to ids and back, with each token's place in the text.
 
-use std::panic::AssertUnwindSafe;
-
-use serde_json::Value;
 use tabpool_content::Directory;
 use tokenizers::{PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use crate::TextError;
+use crate::config::read_options;
+use crate::guard::caught;
 use crate::vocabulary;
 
 /// The largest file of a tokenizer: those of the largest vocabularies have about 35 MB.
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
-/// The largest of the small JSON files beside it.
-const MAX_JSON_BYTES: u64 = 4 << 20;
 /// The largest text. Models take a few thousand tokens; what is cut off anyway need not be tokenized for minutes.
 const MAX_TEXT_BYTES: usize = 4 << 20;
 
@@ -97,6 +94,19 @@ impl Tokenizer {
         guarded(|| self.inner.decode(ids, true)).map_err(|reason| TextError::Decode { reason })
     }
 
+    /// The id of a token, as the vocabulary or the tokens added to it spell it.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether an id is that of a special token, which has no text.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        let token = self.inner.id_to_token(id);
+        token.is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
+    }
+
     /// Cuts everything to `limit` tokens from now on, special ones included.
     pub(crate) fn limit(&mut self, limit: usize, direction: TruncationDirection) -> Result<(), TextError> {
         // The library subtracts without looking, so a limit without room for a token must not reach it.
@@ -161,16 +171,12 @@ pub(crate) fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
 }
 
 /// Calls the library, and turns its panics into errors as well: it panics on some files that contradict themselves, as
-/// with a subword prefix that no token of the vocabulary has, and such a file must not end a host.
-fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+/// with a subword prefix that no token of the vocabulary has.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     // A tokenizer changes nothing but a cache of whole entries while it works, so a call cut short leaves it sound.
-    match std::panic::catch_unwind(AssertUnwindSafe(call)) {
+    match caught(call) {
         Ok(result) => result.map_err(|e| e.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Err(format!("the tokenizer contradicts itself: {}", text.unwrap_or_default()))
-        }
+        Err(panic) => Err(format!("the tokenizer contradicts itself: {panic}")),
     }
 }
 
@@ -179,47 +185,4 @@ fn refuse_large(position: usize, text: &str) -> Result<(), TextError> {
         return Err(TextError::TextTooLarge { position, bytes: text.len(), limit: MAX_TEXT_BYTES });
     }
     Ok(())
-}
-
-/// A JSON object beside the tokenizer; an empty one where the file is absent.
-pub(crate) fn read_options(folder: &Directory<'_>, file: &str) -> Result<Options, TextError> {
-    let mut options = Options { file: file.to_owned(), map: serde_json::Map::new() };
-    if folder.contains(file) {
-        let unreadable = |reason: String| TextError::File { file: file.to_owned(), reason };
-        let bytes = folder.read(file, MAX_JSON_BYTES)?;
-        let json = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
-        let Value::Object(map) = json else { return Err(unreadable("it holds no JSON object".to_owned())) };
-        options.map = map;
-    }
-    Ok(options)
-}
-
-/// The options of a JSON file. A key whose value is `null` counts as absent.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) file: String,
-    map: serde_json::Map<String, Value>,
-}
-
-impl Options {
-    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|v| !v.is_null())
-    }
-
-    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, TextError> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| self.refuse(key, "neither true nor false"))
-    }
-
-    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, TextError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| self.refuse(key, "not a text"))
-    }
-
-    /// The error for a value: what it should be, as a clause after "`key` is `value`,".
-    pub(crate) fn refuse(&self, key: &str, reason: &str) -> TextError {
-        let value = self.map.get(key).unwrap_or(&Value::Null).to_string();
-        let value = value.chars().take(80).collect();
-        TextError::Option { file: self.file.clone(), key: key.to_owned(), value, reason: reason.to_owned() }
-    }
 }

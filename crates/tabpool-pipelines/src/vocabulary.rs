@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::TextError;
-use crate::tokenizer::{Options, parse};
+use crate::config::Options;
+use crate::tokenizer::parse;
 
 /// Names of tokenizer classes whose `vocab.txt` is read. Others use the file in other ways.
 const CLASSES: [&str; 4] = ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"];
@@ -18,20 +19,14 @@ pub(crate) fn wordpiece(file: &str, bytes: &[u8], options: &Options) -> Result<t
     if let Some(class) = options.text("tokenizer_class")?
         && !CLASSES.contains(&class)
     {
-        return Err(options.refuse("tokenizer_class", "for which a tokenizer.json is needed"));
+        return Err(options.refuse("tokenizer_class", "for which a tokenizer.json is needed").into());
     }
     let unreadable = |reason: String| TextError::File { file: file.to_owned(), reason };
     let text = std::str::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
     // Where a token stands on two lines the later one counts, as in the library that wrote such files.
     let vocab: BTreeMap<&str, usize> = text.lines().enumerate().map(|(id, token)| (token, id)).collect();
     let special = |key: &str, default: &str| -> Result<(String, usize), TextError> {
-        let token = match options.get(key) {
-            None => default,
-            Some(value) => value
-                .as_str()
-                .or_else(|| value.get("content").and_then(Value::as_str))
-                .ok_or_else(|| options.refuse(key, "neither a token nor an object with its content"))?,
-        };
+        let token = options.token(key)?.unwrap_or(default);
         let id = vocab.get(token).ok_or_else(|| unreadable(format!("it lacks the {key} {token:?}")))?;
         Ok((token.to_owned(), *id))
     };
