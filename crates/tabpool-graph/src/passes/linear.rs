@@ -22,11 +22,11 @@ fn fuse_each(graph: Graph, rule: fn(&Matcher<'_>, &Node) -> Option<Node>) -> Gra
 fn with_bias(m: &Matcher<'_>, node: &Node) -> Option<Node> {
     let (Op::Binary(Binary::Add), &[a, b]) = (&node.op, &*node.inputs) else { return None };
     let fused = |sum: ValueId, bias: ValueId| {
-        let linear = m.only(sum).filter(|l| l.op == Op::Linear { activation: None } && l.inputs.len() == 2)?;
+        let linear = m.only(sum).filter(|l| l.op == Op::LINEAR && l.inputs.len() == 2)?;
         let width = *m.shape(sum).last()?;
         (m.shape(bias) == [width] && m.shape(sum) == m.shape(node.output)).then(|| Node {
             name: linear.name.clone(),
-            op: Op::Linear { activation: None },
+            op: Op::LINEAR,
             inputs: vec![linear.inputs[0], linear.inputs[1], bias],
             output: node.output,
         })
@@ -36,11 +36,11 @@ fn with_bias(m: &Matcher<'_>, node: &Node) -> Option<Node> {
 
 fn with_activation(m: &Matcher<'_>, node: &Node) -> Option<Node> {
     let (Op::Unary(op), &[x]) = (&node.op, &*node.inputs) else { return None };
-    let linear = m.only(x).filter(|l| l.op == Op::Linear { activation: None })?;
+    let linear = m.only(x).filter(|l| l.op == Op::LINEAR)?;
     let activation = Some(Activation::from_unary(*op)?);
     Some(Node {
         name: linear.name.clone(),
-        op: Op::Linear { activation },
+        op: Op::Linear { activation, residual: false },
         inputs: linear.inputs.clone(),
         output: node.output,
     })
@@ -59,14 +59,14 @@ mod tests {
         let x = b.input("x", DType::F32, [4, 3]).expect("valid");
         let w = b.weight("w", DType::F32, [5, 3]).expect("valid");
         let bias = b.weight("bias", DType::F32, [5]).expect("valid");
-        let y = b.node("dense", Op::Linear { activation: None }, &[x, w]).expect("valid");
+        let y = b.node("dense", Op::LINEAR, &[x, w]).expect("valid");
         let y = b.node("sum", Op::Binary(Binary::Add), &[bias, y]).expect("valid");
         let y = b.node("act", Op::Unary(Unary::Gelu), &[y]).expect("valid");
         b.output("y", y).expect("valid");
         let graph = fuse_linear(b.finish().expect("valid"));
         graph.validate().expect("still valid");
         let [node] = graph.nodes() else { panic!("one node is left:\n{graph}") };
-        assert_eq!(node.op, Op::Linear { activation: Some(Activation::Gelu) });
+        assert_eq!(node.op, Op::Linear { activation: Some(Activation::Gelu), residual: false });
         assert_eq!(node.inputs.len(), 3);
     }
 
@@ -75,7 +75,7 @@ mod tests {
         let mut b = GraphBuilder::new();
         let x = b.input("x", DType::F32, [4, 3]).expect("valid");
         let w = b.weight("w", DType::F32, [5, 3]).expect("valid");
-        let y = b.node("dense", Op::Linear { activation: None }, &[x, w]).expect("valid");
+        let y = b.node("dense", Op::LINEAR, &[x, w]).expect("valid");
         let z = b.node("act", Op::Unary(Unary::Gelu), &[y]).expect("valid");
         b.output("y", y).expect("valid");
         b.output("z", z).expect("valid");
