@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tabpool_graph::{BlockRef, Graph, Program};
 use tabpool_tensor::{Precision, Tensor};
 
+use crate::state::{StateSet, StateSpec};
 use crate::tuning::{Tuning, Winner};
 
 /// Which of a worker's ways to compute.
@@ -98,6 +99,12 @@ pub enum EngineError {
         /// What is wrong.
         reason: String,
     },
+    /// The states of a run are missing, or are not those of the program.
+    #[error("the states {reason}")]
+    State {
+        /// What is wrong.
+        reason: String,
+    },
     /// The device ran out of memory.
     #[error("out of memory on the device while {doing}: {reason}")]
     OutOfMemory {
@@ -166,8 +173,28 @@ pub trait Executable {
     /// flight; they finish in the order they were started. Dropping the future leaves the device consistent.
     ///
     /// # Errors
-    /// [`EngineError::Input`] for inputs that do not fit, otherwise what the device reports.
+    /// [`EngineError::Input`] for inputs that do not fit, [`EngineError::State`] where the program keeps states, otherwise
+    /// what the device reports.
     async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError>;
+
+    /// Runs once on a set of states: it reads what the run before left there, whichever executable's that was, and leaves
+    /// what the program says. Runs on one set take effect in the order they were started. One whose inputs or states are
+    /// refused changes nothing; one whose future is dropped once it was polled has changed them as a whole or not at all;
+    /// after an error of the device the set's content is lost, and the set is to be dropped.
+    ///
+    /// A program without states runs on an empty set as it does without. By default there are none.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`EngineError::State`] where the set is not of exactly this program's states, or is not this
+    /// backend's.
+    async fn run_on(&self, states: &Rc<dyn StateSet>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        match states.specs().first() {
+            None => self.run(inputs).await,
+            Some(spec) => {
+                Err(EngineError::State { reason: format!("have {:?}, which this executable does not keep", spec.name) })
+            }
+        }
+    }
 }
 
 /// An executable and what it cost.
@@ -190,6 +217,17 @@ pub trait Backend {
     /// # Errors
     /// [`EngineError`]; nothing stays behind on the device.
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError>;
+
+    /// Makes a set of states of these kinds, all zeros, for [`Executable::run_on`]: of any executable of this backend whose
+    /// program has equal [`StateSpec`]s, loaded before or afterwards. Its memory is freed when it is dropped and the runs
+    /// on it are over. By default a backend keeps none, and refuses programs that have some when they are loaded.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfMemory`], [`EngineError::DeviceLost`]; [`EngineError::State`] where the backend keeps no states.
+    async fn new_states(&self, specs: &[StateSpec]) -> Result<Rc<dyn StateSet>, EngineError> {
+        let first = specs.first().map(|spec| spec.name.clone()).unwrap_or_default();
+        Err(EngineError::State { reason: format!("cannot be kept by this backend: {first:?}") })
+    }
 
     /// How many runs it computes at the same time, each as fast as one alone. What is in flight beyond that only waits.
     fn lanes(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! Every operator over shapes that are multiples of nothing, every way operands broadcast, weights in every stored dtype
 //! cut into blocks at odd places, whole encoder layers with and without fusion, and the promises of
-//! [`Executable`](crate::Executable) and [`Backend`]: several runs in flight, weights shared, wrong inputs refused.
+//! [`Executable`](crate::Executable) and [`Backend`]: several runs in flight, weights shared, states kept and shared, wrong inputs refused.
 //! What is right, [`oracle`](crate::oracle) says.
 //!
 //! The suite needs neither threads nor files, so it runs in a browser's worker as it runs natively:
@@ -20,6 +20,7 @@
 
 mod attention;
 mod case;
+mod convolution;
 mod elementwise;
 mod encoder;
 mod layout;
@@ -27,7 +28,9 @@ mod precision;
 mod product;
 mod promises;
 mod random;
+mod ranking;
 mod rows;
+mod states;
 mod weights;
 
 use std::fmt;
@@ -94,6 +97,9 @@ pub fn cases() -> Result<Vec<Case>, CaseError> {
     all.extend(rows::cases()?);
     all.extend(product::cases()?);
     all.extend(attention::cases()?);
+    all.extend(convolution::cases()?);
+    all.extend(ranking::cases()?);
+    all.extend(states::cases()?);
     all.extend(encoder::cases()?);
     Ok(all)
 }

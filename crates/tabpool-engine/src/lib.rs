@@ -11,10 +11,12 @@ pub mod conformance;
 pub mod cpu;
 pub mod memory;
 pub mod oracle;
+pub mod state;
 pub mod tuning;
 
 pub use backend::{
     Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, MemoryUse, RunOutput, WeightError,
     WeightSource, check_inputs,
 };
+pub use state::{StateSet, StateSpec, check_states};
 pub use tuning::{Timing, Tuning, Winner};

@@ -5,7 +5,9 @@
 //! dispatch, so a node's output never lies where one of its operands lies, even where that operand dies there.
 //!
 //! Nodes that depend on weights and constants alone give the same result in every run: they are computed once, at load,
-//! and keep their slots for ever. A reshape moves nothing: its result is another name for its operand.
+//! and keep their slots for ever. A reshape moves nothing: its result is another name for its operand. States lie outside,
+//! in memory that outlives the run; rows written into one in place have no slot either, the result is another name for the
+//! state.
 
 use tabpool_graph::{Graph, Node, Op, Value, ValueId};
 
@@ -14,9 +16,10 @@ use tabpool_graph::{Graph, Node, Op, Value, ValueId};
 pub enum Place {
     /// At the start of this slot of [`MemoryPlan::slots`].
     Slot(usize),
-    /// Where this value lies, which is itself a slot's or a leaf: chains of reshapes are followed to their end.
+    /// Where this value lies, which is itself a slot's or a leaf: chains of reshapes are followed to their end. The result
+    /// of rows written in place lies where its state does.
     Alias(ValueId),
-    /// An input, a weight or a constant, kept by the backend as it likes. Also values that nothing makes or reads.
+    /// An input, a weight, a constant or a state, kept by the backend as it likes. Also values that nothing makes or reads.
     Leaf,
 }
 
@@ -31,8 +34,12 @@ pub struct MemoryPlan {
     pub places: Vec<Place>,
     /// The nodes to compute once at load, in order: positions in [`Graph::nodes`]. Reshapes are in neither list.
     pub load_nodes: Vec<usize>,
-    /// The nodes to compute in every run, in order: positions in [`Graph::nodes`].
+    /// The nodes to compute in every run, in order: positions in [`Graph::nodes`]. What [`Graph::in_place`] names is among
+    /// them, though it has no slot.
     pub run_nodes: Vec<usize>,
+    /// The states, by their positions in [`Graph::states`], that are not written in place and become a copy of their next
+    /// value: after every node of the run, in any order.
+    pub state_copies: Vec<usize>,
 }
 
 impl MemoryPlan {
@@ -70,6 +77,7 @@ pub fn plan(graph: &Graph) -> MemoryPlan {
         places: vec![Place::Leaf; graph.values().len()],
         load_nodes: Vec::new(),
         run_nodes: Vec::new(),
+        state_copies: Vec::new(),
     };
     let fixed = order_nodes(graph, &mut plan);
     for &position in &plan.load_nodes {
@@ -82,9 +90,11 @@ pub fn plan(graph: &Graph) -> MemoryPlan {
     let mut free = Vec::new();
     for &position in &plan.run_nodes {
         let node = &graph.nodes()[position];
-        let need = byte_size(graph.value(node.output));
-        let slot = take_best(&mut free, &mut plan.slots, need);
-        plan.places[node.output.index()] = Place::Slot(slot);
+        if graph.in_place(node).is_none() {
+            let need = byte_size(graph.value(node.output));
+            let slot = take_best(&mut free, &mut plan.slots, need);
+            plan.places[node.output.index()] = Place::Slot(slot);
+        }
         release_after(node, position, &plan, &last_reads, &fixed, &mut free);
     }
     plan
@@ -97,7 +107,14 @@ fn order_nodes(graph: &Graph, plan: &mut MemoryPlan) -> Vec<bool> {
     for id in weights.chain(graph.constants().iter().map(|c| c.value)) {
         fixed[id.index()] = true;
     }
+    let mut written = vec![false; graph.states().len()];
     for (position, node) in graph.nodes().iter().enumerate() {
+        if let Some(state) = graph.in_place(node) {
+            written[state] = true;
+            plan.places[node.output.index()] = Place::Alias(graph.states()[state].value);
+            plan.run_nodes.push(position);
+            continue;
+        }
         let same_each_run = node.inputs.iter().all(|v| fixed[v.index()]);
         fixed[node.output.index()] = same_each_run;
         if let (Op::Reshape { .. }, &[operand]) = (&node.op, &*node.inputs) {
@@ -108,15 +125,18 @@ fn order_nodes(graph: &Graph, plan: &mut MemoryPlan) -> Vec<bool> {
             plan.run_nodes.push(position);
         }
     }
+    let copied = graph.states().iter().enumerate().filter(|(n, state)| state.changes() && !written[*n]);
+    plan.state_copies = copied.map(|(n, _)| n).collect();
     fixed
 }
 
-/// The position of the last node that reads each value under any of its names; `usize::MAX` for what a run gives back.
+/// The position of the last node that reads each value under any of its names; `usize::MAX` for what a run gives back and
+/// for what states become.
 /// A value nothing reads dies at the node that makes it.
 fn last_reads(graph: &Graph, plan: &MemoryPlan) -> Vec<usize> {
     let mut last = vec![0; graph.values().len()];
     for (position, node) in graph.nodes().iter().enumerate() {
-        if matches!(plan.places[node.output.index()], Place::Alias(_)) {
+        if matches!(node.op, Op::Reshape { .. }) {
             continue;
         }
         last[node.output.index()] = position;
@@ -124,8 +144,8 @@ fn last_reads(graph: &Graph, plan: &MemoryPlan) -> Vec<usize> {
             last[plan.root(operand).index()] = position;
         }
     }
-    for output in graph.outputs() {
-        last[plan.root(output.value).index()] = usize::MAX;
+    for id in graph.outputs().iter().map(|o| o.value).chain(graph.states().iter().map(|s| s.next)) {
+        last[plan.root(id).index()] = usize::MAX;
     }
     last
 }

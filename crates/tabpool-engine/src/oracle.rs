@@ -5,30 +5,66 @@
 //! place rounds in between: the scores of [`Op::Attention`], where masks of `-1e9` and beyond mean to swallow the score
 //! (see `oracle/product.rs`).
 
+mod convolution;
 mod elementwise;
 mod layout;
 mod product;
+mod ranking;
 mod rows;
 
 use tabpool_graph::{Graph, Node, Op, ValueId};
 use tabpool_tensor::{DType, Shape, Tensor, TensorError};
 
 use crate::backend::{EngineError, WeightError, check_inputs};
+use crate::state::{StateSpec, check_states};
+
+use convolution::Moves;
 
 pub use elementwise::erf;
 
-/// Evaluates a graph: the tensors of its outputs, in order. `weights` gives the tensor of a weight's value, in any
-/// floating-point dtype, with the value's shape.
+/// Evaluates a graph without states: the tensors of its outputs, in order. `weights` gives the tensor of a weight's value,
+/// in any floating-point dtype, with the value's shape.
 ///
 /// # Errors
 /// [`EngineError::Input`] for inputs that do not fit the graph, [`EngineError::Weight`] for weights that are missing or
-/// of another shape.
+/// of another shape, [`EngineError::State`] for a graph with states.
 pub fn run(
     graph: &Graph,
     weights: &dyn Fn(ValueId) -> Option<Tensor>,
     inputs: &[Tensor],
 ) -> Result<Vec<Tensor>, EngineError> {
+    check_states(graph, None)?;
+    run_on(graph, weights, &mut Vec::new(), inputs)
+}
+
+/// What a graph's states are before the first run.
+#[must_use]
+pub fn new_states(graph: &Graph) -> Vec<Tensor> {
+    let zeros = |spec: StateSpec| {
+        let bytes = vec![0; spec.shape.elements() * spec.dtype.size()];
+        Tensor::new(spec.dtype, spec.shape, bytes.into())
+    };
+    StateSpec::of(graph).into_iter().filter_map(|spec| zeros(spec).ok()).collect()
+}
+
+/// Evaluates a graph whose states hold these tensors, and replaces them by what the states become.
+///
+/// # Errors
+/// As [`run`]; [`EngineError::State`] where the tensors are not of the graph's states. Then they are as before.
+pub fn run_on(
+    graph: &Graph,
+    weights: &dyn Fn(ValueId) -> Option<Tensor>,
+    states: &mut Vec<Tensor>,
+    inputs: &[Tensor],
+) -> Result<Vec<Tensor>, EngineError> {
     check_inputs(graph, inputs)?;
+    // Tensors have no names; those of the graph's states are theirs by position.
+    let given = states.iter().enumerate().map(|(n, t)| StateSpec {
+        name: graph.states().get(n).map(|s| graph.value(s.value).name.clone()).unwrap_or_default(),
+        dtype: t.dtype(),
+        shape: t.shape().clone(),
+    });
+    check_states(graph, Some(&given.collect::<Vec<_>>()))?;
     let mut values: Vec<Option<Array>> = vec![None; graph.values().len()];
     for (&id, tensor) in graph.inputs().iter().zip(inputs) {
         values[id.index()] = Some(Array::of(tensor).map_err(|e| device("reading an input", &e))?);
@@ -39,12 +75,17 @@ pub fn run(
     for w in graph.weights() {
         values[w.value.index()] = Some(weight(graph, w.value, weights)?);
     }
+    for (state, tensor) in graph.states().iter().zip(&*states) {
+        values[state.value.index()] = Some(Array::of(tensor).map_err(|e| device("reading a state", &e))?);
+    }
     for node in graph.nodes() {
         let operands = node.inputs.iter().map(|&id| defined(&values, id)).collect::<Result<Vec<_>, _>>()?;
         let result = evaluate(node, &operands, &graph.value(node.output).shape);
         values[node.output.index()] = Some(result);
     }
-    graph.outputs().iter().map(|o| defined(&values, o.value)?.tensor()).collect()
+    let outputs = graph.outputs().iter().map(|o| defined(&values, o.value)?.tensor()).collect::<Result<_, _>>()?;
+    *states = graph.states().iter().map(|s| defined(&values, s.next)?.tensor()).collect::<Result<_, _>>()?;
+    Ok(outputs)
 }
 
 fn defined(values: &[Option<Array>], id: ValueId) -> Result<&Array, EngineError> {
@@ -129,12 +170,17 @@ fn evaluate(node: &Node, x: &[&Array], shape: &Shape) -> Array {
     let elements = match &node.op {
         Op::Gather => floats(layout::gather(x[0], x[1])),
         Op::MatMul { transpose_b } => floats(product::matmul(x[0], x[1], *transpose_b, shape)),
-        Op::Linear { activation } => floats(product::linear(x[0], x[1], x.get(2).copied(), *activation)),
+        Op::Linear { activation, residual } => floats(product::linear(x, *activation, *residual)),
+        Op::Conv2d { stride, padding, dilation, groups, activation } => {
+            let moves = Moves { stride: *stride, padding: *padding, dilation: *dilation, groups: *groups };
+            floats(convolution::conv2d(x, &moves, *activation, shape))
+        }
         Op::Binary(op) => elementwise::binary(*op, x[0], x[1], shape),
         Op::Unary(op) => floats(x[0].floats().iter().map(|&v| round(elementwise::unary(*op, f64::from(v)))).collect()),
         Op::Softmax => floats(rows::softmax(x[0])),
-        Op::LayerNorm { epsilon } => floats(rows::layer_norm(x[0], None, x[1], x[2], *epsilon)),
-        Op::AddLayerNorm { epsilon } => floats(rows::layer_norm(x[0], Some(x[1]), x[2], x[3], *epsilon)),
+        Op::LayerNorm { epsilon } => floats(rows::layer_norm(x[0], None, &x[1..], *epsilon)),
+        Op::AddLayerNorm { epsilon } => floats(rows::layer_norm(x[0], Some(x[1]), &x[2..], *epsilon)),
+        Op::RmsNorm { epsilon } => floats(rows::rms_norm(x[0], x[1], *epsilon)),
         Op::Reduce { reduction, axis, .. } => floats(rows::reduce(x[0], *reduction, *axis)),
         Op::L2Normalize { epsilon } => floats(rows::l2_normalize(x[0], *epsilon)),
         Op::Reshape { .. } => x[0].elements.clone(),
@@ -142,7 +188,16 @@ fn evaluate(node: &Node, x: &[&Array], shape: &Shape) -> Array {
         Op::Slice { axis, start, .. } => layout::slice(x[0], *axis, *start, shape),
         Op::Cast { to } => elementwise::cast(x[0], *to),
         Op::TokenPositions { padding_id } => Elements::I32(layout::token_positions(x[0], *padding_id)),
-        Op::Attention { heads, scale } => floats(product::attention(x, *heads, *scale)),
+        Op::Concat { axis } => layout::concat(x, *axis, shape),
+        Op::WriteRows => layout::write_rows(x[0], x[1], x[2].integers()[0]),
+        Op::ArgMax => Elements::I32(ranking::arg_max(x[0])),
+        Op::TopK { k } => floats(ranking::top_k(x[0], *k)),
+        Op::Rope { heads, rotary } => floats(rows::rope(x[0], [x[1], x[2]], *heads, *rotary)),
+        Op::Attention { heads, kv_heads, scale, causal } => {
+            let (x, start) = if *causal { x.split_at(x.len() - 1) } else { (x, &[][..]) };
+            let start = start.first().map(|start| usize::try_from(start.integers()[0]).unwrap_or(0));
+            floats(product::attention(x, [*heads, *kv_heads], *scale, start))
+        }
         // `Op` may grow; validation of a newer graph crate would let such a node through to here.
         other => unreachable!("the oracle does not know the operator {}", other.name()),
     };

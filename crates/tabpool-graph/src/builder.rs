@@ -4,7 +4,7 @@ use tabpool_tensor::{DType, Shape, Tensor};
 
 use crate::graph::Output;
 use crate::validate::{check_value, infer};
-use crate::{Constant, Graph, GraphError, Node, Op, ValueId, Weight};
+use crate::{Constant, Graph, GraphError, Node, Op, State, ValueId, Weight};
 
 /// Builds a [`Graph`]. Values can only be named once they exist, so nodes are in topological order by construction.
 #[derive(Debug, Default)]
@@ -66,6 +66,34 @@ impl GraphBuilder {
         self.constant(name, tensor)
     }
 
+    /// A state, which begins as zeros; gives the value that runs read it by. It stays as it is unless
+    /// [`next`](Self::next) says what it becomes.
+    ///
+    /// # Errors
+    /// Where the dtype is neither `f32` nor `i32`, or the shape is empty or too large.
+    pub fn state(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Result<ValueId, GraphError> {
+        let value = self.leaf(name, dtype, shape.into())?;
+        self.graph.states.push(State { value, next: value });
+        Ok(value)
+    }
+
+    /// Says which value a state becomes when a run is over. Saying it again replaces what was said.
+    ///
+    /// # Errors
+    /// [`GraphError::State`] where `state` is no state's value, or `next` has another dtype or shape.
+    pub fn next(&mut self, state: ValueId, next: ValueId) -> Result<(), GraphError> {
+        let (from, to) = (self.graph.value(state), self.graph.value(next));
+        let fail = |reason: String| GraphError::State { name: from.name.clone(), reason };
+        if (from.dtype, &from.shape) != (to.dtype, &to.shape) {
+            let (dtype, shape) = (to.dtype, &to.shape);
+            return Err(fail(format!("is {}{}, it cannot become {dtype}{shape}", from.dtype, from.shape)));
+        }
+        let position = self.graph.states.iter().position(|s| s.value == state);
+        let position = position.ok_or_else(|| fail("is no state, so it cannot become anything".to_owned()))?;
+        self.graph.states[position].next = next;
+        Ok(())
+    }
+
     /// A node; gives the value it makes.
     ///
     /// # Errors
@@ -123,7 +151,7 @@ mod tests {
         let mut b = GraphBuilder::new();
         let x = b.input("x", DType::F32, [2, 3]).expect("valid");
         let w = b.weight("w", DType::F32, [5, 4]).expect("valid");
-        let err = b.node("layer.0.query", Op::Linear { activation: None }, &[x, w]).expect_err("3 is not 4");
+        let err = b.node("layer.0.query", Op::LINEAR, &[x, w]).expect_err("3 is not 4");
         assert_eq!(
             err.to_string(),
             r#"node "layer.0.query": linear needs a weight of [out, 3] (operands: f32[2, 3], f32[5, 4])"#

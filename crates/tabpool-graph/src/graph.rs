@@ -64,6 +64,26 @@ pub struct Constant {
     pub tensor: Tensor,
 }
 
+/// A value that lives on the worker between runs: what a decoder remembers of the tokens before.
+///
+/// A run reads it as any other value; when the run is over it holds what [`next`](Self::next) was. It begins as zeros.
+/// Its name is that of its value, its dtype and shape are those of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The value that a run reads it by.
+    pub value: ValueId,
+    /// The value it becomes: itself where a run does not change it.
+    pub next: ValueId,
+}
+
+impl State {
+    /// Whether a run changes it.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        self.value != self.next
+    }
+}
+
 /// One operator applied to values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
@@ -95,6 +115,7 @@ pub struct Graph {
     pub(crate) inputs: Vec<ValueId>,
     pub(crate) weights: Vec<Weight>,
     pub(crate) constants: Vec<Constant>,
+    pub(crate) states: Vec<State>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) outputs: Vec<Output>,
 }
@@ -136,6 +157,22 @@ impl Graph {
         &self.constants
     }
 
+    /// What lives on the worker between runs, in order.
+    #[must_use]
+    pub fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    /// The position in [`states`](Self::states) of the state that a node writes rows into where it lies: its target is the
+    /// state's value, and its result is what the state becomes. Nothing else reads that value; validation sees to it.
+    #[must_use]
+    pub fn in_place(&self, node: &Node) -> Option<usize> {
+        if node.op != Op::WriteRows {
+            return None;
+        }
+        self.states.iter().position(|s| node.inputs.first() == Some(&s.value) && node.output == s.next)
+    }
+
     /// The nodes, in topological order.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
@@ -154,12 +191,12 @@ impl Graph {
         self.constants.iter().find(|c| c.value == id).map(|c| &c.tensor)
     }
 
-    /// How often each value is read by nodes or named as an output, by [`ValueId::index`].
+    /// How often each value is read by nodes, named as an output or kept by a state, by [`ValueId::index`].
     #[must_use]
     pub fn use_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.values.len()];
         let read = self.nodes.iter().flat_map(|n| &n.inputs).copied().chain(self.outputs.iter().map(|o| o.value));
-        for id in read {
+        for id in read.chain(self.states.iter().map(|s| s.next)) {
             counts[id.index()] += 1;
         }
         counts
@@ -198,12 +235,18 @@ impl fmt::Display for Graph {
         for c in &self.constants {
             writeln!(f, "const  {} {}", typed(c.value), self.value(c.value).name)?;
         }
+        for s in &self.states {
+            writeln!(f, "state  {} {}", typed(s.value), self.value(s.value).name)?;
+        }
         for n in &self.nodes {
             let inputs = n.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             writeln!(f, "node   {} = {:?}({inputs}) {}", typed(n.output), n.op, n.name)?;
         }
         for o in &self.outputs {
             writeln!(f, "output {} {}", typed(o.value), o.name)?;
+        }
+        for s in &self.states {
+            writeln!(f, "next   {} {}", typed(s.next), self.value(s.value).name)?;
         }
         Ok(())
     }

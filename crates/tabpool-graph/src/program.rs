@@ -7,7 +7,7 @@ use tabpool_tensor::Precision;
 use crate::{Graph, GraphError};
 
 /// The version this crate writes. It reads this one only: host and runtime ship together, and the host sends the runtime.
-pub const PROGRAM_VERSION: u8 = 2;
+pub const PROGRAM_VERSION: u8 = 3;
 
 /// How large a program may be before decoding gives up.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +18,15 @@ pub struct ProgramLimits {
     pub values: usize,
     /// Nodes of the graph.
     pub nodes: usize,
+    /// States of the graph.
+    pub states: usize,
+    /// Bytes that one set of its states takes.
+    pub state_bytes: usize,
 }
 
 impl Default for ProgramLimits {
     fn default() -> Self {
-        Self { bytes: 16 << 20, values: 200_000, nodes: 100_000 }
+        Self { bytes: 16 << 20, values: 200_000, nodes: 100_000, states: 1024, state_bytes: 2 << 30 }
     }
 }
 
@@ -42,7 +46,7 @@ pub enum ProgramError {
     /// The program is larger than the limits allow.
     #[error("the program has {got} {what}, at most {limit} are allowed")]
     TooLarge {
-        /// Bytes, values or nodes.
+        /// Bytes, values, nodes or states.
         what: &'static str,
         /// How many there are.
         got: usize,

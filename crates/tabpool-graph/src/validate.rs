@@ -58,10 +58,18 @@ pub enum GraphError {
         /// What is wrong.
         reason: String,
     },
-    /// Two inputs or two outputs share a name.
+    /// What a state becomes, or who reads it, breaks a rule.
+    #[error("state {name:?} {reason}")]
+    State {
+        /// The state's name.
+        name: String,
+        /// Which rule was broken.
+        reason: String,
+    },
+    /// Two inputs, two outputs or two states share a name.
     #[error("two {kind}s are named {name:?}")]
     DuplicateName {
-        /// `input` or `output`.
+        /// `input`, `output` or `state`.
         kind: &'static str,
         /// The name.
         name: String,
@@ -114,7 +122,7 @@ impl Graph {
         }
         let leaves = self.inputs.iter().copied();
         let leaves = leaves.chain(self.weights.iter().map(|w| w.value)).chain(self.constants.iter().map(|c| c.value));
-        for id in leaves {
+        for id in leaves.chain(self.states.iter().map(|s| s.value)) {
             self.define(&mut defined, id)?;
         }
         self.validate_leaves()?;
@@ -127,11 +135,72 @@ impl Graph {
                 return Err(GraphError::Undefined { reader: format!("output {:?}", o.name), value: o.value });
             }
         }
+        self.validate_states(&defined)?;
         if self.outputs.is_empty() {
             return Err(GraphError::NoOutputs);
         }
         unique("input", self.inputs.iter().map(|&id| self.value(id).name.as_str()))?;
-        unique("output", self.outputs.iter().map(|o| o.name.as_str()))
+        unique("output", self.outputs.iter().map(|o| o.name.as_str()))?;
+        unique("state", self.states.iter().map(|s| self.value(s.value).name.as_str()))
+    }
+
+    /// States become values of their own kind, and nobody sees one half written: what is replaced at the end of a run, or
+    /// written where it lies during it, has no reader that could come too late.
+    fn validate_states(&self, defined: &[bool]) -> Result<(), GraphError> {
+        if self.states.is_empty() {
+            return Ok(());
+        }
+        for state in &self.states {
+            if !defined.get(state.next.index()).is_some_and(|d| *d) {
+                let reader = format!("state {:?}", self.value(state.value).name);
+                return Err(GraphError::Undefined { reader, value: state.next });
+            }
+        }
+        let uses = self.use_counts();
+        let roots = self.reshape_roots();
+        let replaced = |id: ValueId| {
+            self.states.iter().find(|s| s.changes() && roots[id.index()] == s.value).map(|s| self.value(s.value))
+        };
+        for state in &self.states {
+            let value = self.value(state.value);
+            let fail = |reason: String| Err(GraphError::State { name: value.name.clone(), reason });
+            let next = self.value(state.next);
+            if (next.dtype, &next.shape) != (value.dtype, &value.shape) {
+                let (dtype, shape) = (next.dtype, &next.shape);
+                return fail(format!("is {}{}, it cannot become {dtype}{shape}", value.dtype, value.shape));
+            }
+            if let Some(other) = replaced(state.next) {
+                let name = &other.name;
+                return fail(format!("cannot become what {name:?} was before the run, which is replaced as well"));
+            }
+        }
+        for output in &self.outputs {
+            if let Some(value) = replaced(output.value) {
+                let reason = format!("is replaced by the run that gives it back as {:?}", output.name);
+                return Err(GraphError::State { name: value.name.clone(), reason });
+            }
+        }
+        let written = self.nodes.iter().filter_map(|n| self.in_place(n)).map(|n| &self.states[n]);
+        for state in written {
+            let readers = uses[state.value.index()];
+            if readers != 1 {
+                let reason =
+                    format!("is written in place and has {readers} readers: only the node that writes may read it");
+                return Err(GraphError::State { name: self.value(state.value).name.clone(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// The value whose elements each value has under another shape, by [`ValueId::index`]: itself unless it is a reshape.
+    fn reshape_roots(&self) -> Vec<ValueId> {
+        let mut roots: Vec<_> = (0..self.values.len()).map(|i| ValueId(u32::try_from(i).unwrap_or(u32::MAX))).collect();
+        for node in &self.nodes {
+            if let (crate::Op::Reshape { .. }, &[operand]) = (&node.op, &*node.inputs) {
+                roots[node.output.index()] = roots[operand.index()];
+            }
+        }
+        roots
     }
 
     fn define(&self, defined: &mut [bool], id: ValueId) -> Result<(), GraphError> {
@@ -207,3 +276,6 @@ fn unique<'a>(kind: &'static str, names: impl Iterator<Item = &'a str>) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

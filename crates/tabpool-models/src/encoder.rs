@@ -125,7 +125,7 @@ impl Build<'_> {
     fn linear(&mut self, name: &str, x: ValueId, outputs: usize, inputs: usize) -> Result<ValueId, ModelError> {
         let weight = self.weight(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.weight(&format!("{name}.bias"), &[outputs])?;
-        Ok(self.b.node(name, Op::Linear { activation: None }, &[x, weight, bias])?)
+        Ok(self.b.node(name, Op::LINEAR, &[x, weight, bias])?)
     }
 
     /// A layer norm. Files written before PyTorch took this name for it say `gamma` and `beta`.
@@ -322,7 +322,7 @@ impl Build<'_> {
         if dense.bias {
             operands.push(self.tensor(&format!("{name}.bias"), &[dense.outputs])?);
         }
-        let y = self.b.node(&name, Op::Linear { activation: None }, &operands)?;
+        let y = self.b.node(&name, Op::LINEAR, &operands)?;
         match dense.activation {
             Some(op) => Ok(self.b.node(&name, Op::Unary(op), &[y])?),
             None => Ok(y),

@@ -26,14 +26,14 @@ fn main() -> Result<(), Failure> {
         for variant in GemmVariant::ALL.into_iter().filter(|v| v.name().contains(&only)) {
             let backend = WebGpuBackend::new(Options { gemm: Some(variant), ..Options::default() }).await?;
             for (m, k, n) in [(128, 384, 384), (128, 384, 1536), (128, 1536, 384), (1, 384, 1536)] {
-                let took = node(&backend, Op::Linear { activation: None }, &[&[m, k], &[n, k]]).await?;
+                let took = node(&backend, Op::LINEAR, &[&[m, k], &[n, k]]).await?;
                 let rate = |t: Duration| 2.0 * (m * k * n) as f64 / t.as_secs_f64() / 1e9;
                 let rates = format!("{:5.2} GFLOP/s, {:5.2} a core", rate(took.wall), rate(took.cpu));
                 println!("{:13} M{m} K{k} N{n}: {took}, {rates}", variant.name());
             }
         }
         let x: &[usize] = &[1, 128, 384];
-        let attention = Op::Attention { heads: 12, scale: 0.2 };
+        let attention = Op::attention(12, 0.2);
         let others: [(Op, &[&[usize]]); 5] = [
             (attention.clone(), &[x, x, x, &[1, 1, 1, 128]]),
             (attention, &[&[1, 512, 384], &[1, 512, 384], &[1, 512, 384]]),

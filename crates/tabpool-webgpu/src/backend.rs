@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use tabpool_engine::memory::{self, MemoryPlan};
+use tabpool_engine::state::refuse_states;
 use tabpool_engine::tuning::{Tuning, Winner};
 use tabpool_engine::{Api, Backend, BackendInfo, EngineError, LoadReport, Loaded, MemoryUse, WeightSource};
 use tabpool_graph::{Graph, Node, Op, Program};
@@ -101,6 +102,7 @@ impl WebGpuBackend {
         let gpu = &self.gpu;
         gpu.health.alive()?;
         let graph = program.graph();
+        refuse_states("webgpu", graph)?;
         let plan = memory::plan(graph);
         let permission = Permission { precision: program.precision(), unfit };
         let first = lower(graph, &plan, gpu.capabilities, &self.tuner, permission)?;

@@ -12,6 +12,7 @@ mod rows;
 use std::collections::HashMap;
 
 use tabpool_engine::EngineError;
+use tabpool_engine::state::refuse_states;
 use tabpool_graph::{Graph, Node, Op, ValueId};
 
 use crate::limits::Limits;
@@ -22,6 +23,7 @@ use crate::recipe::{Draft, Made, Operand, Recipe, Source};
 /// # Errors
 /// [`EngineError::Unsupported`] that names the first node this browser cannot be given, and why.
 pub(crate) fn lower(graph: &Graph, limits: &Limits) -> Result<Recipe, EngineError> {
+    refuse_states("webnn", graph)?;
     let needed = needed(graph);
     let mut lowering = Lowering {
         graph,
@@ -130,7 +132,10 @@ impl<'a> Lowering<'a> {
         match &node.op {
             Op::Gather => self.gather(inputs[0], inputs[1]),
             Op::MatMul { transpose_b } => self.matmul(inputs[0], inputs[1], *transpose_b),
-            Op::Linear { activation } => self.linear(inputs, *activation),
+            Op::Linear { activation, residual: false } => self.linear(inputs, *activation),
+            Op::LayerNorm { .. } if inputs.len() < 3 => {
+                Err(self.draft.refuse("has no scale or no shift, which this backend needs".to_owned()))
+            }
             Op::Binary(op) => self.binary(*op, inputs[0], inputs[1]),
             Op::Unary(op) => {
                 let x = self.value(inputs[0])?;
@@ -156,8 +161,12 @@ impl<'a> Lowering<'a> {
             Op::Slice { axis, start, length } => self.slice(inputs[0], *axis, *start, *length),
             Op::Cast { to } => self.cast(inputs[0], *to),
             Op::TokenPositions { padding_id } => self.token_positions(inputs[0], *padding_id),
-            Op::Attention { heads, scale } => self.attention(inputs, *heads, *scale),
-            other => Err(self.draft.refuse(format!("is an operator this backend does not know: {other:?}"))),
+            Op::Attention { heads, kv_heads, scale, causal: false } if heads == kv_heads => {
+                self.attention(inputs, *heads, *scale)
+            }
+            other => {
+                Err(self.draft.refuse(format!("is an operator this backend does not know in this form: {other:?}")))
+            }
         }
     }
 }

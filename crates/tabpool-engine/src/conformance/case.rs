@@ -10,6 +10,7 @@ use super::weights::MemoryWeights;
 use super::{CaseResult, Outcome};
 use crate::backend::{Backend, EngineError};
 use crate::oracle;
+use crate::state::StateSpec;
 
 /// Why a case could not be made. A bug of the suite, not of a backend.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +69,23 @@ impl Case {
         &self.runs
     }
 
-    /// What the outputs of one run should be.
+    /// What the outputs of a first run should be.
     ///
     /// # Errors
     /// [`EngineError`] where the oracle refuses the inputs.
     pub fn expected(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        self.expected_on(&mut self.new_states(), inputs)
+    }
+
+    /// What the states are before the first run.
+    pub(super) fn new_states(&self) -> Vec<Tensor> {
+        oracle::new_states(&self.graph)
+    }
+
+    /// What the outputs of a run over states of these contents should be; the states become what they should.
+    pub(super) fn expected_on(&self, states: &mut Vec<Tensor>, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
         let graph = self.reference.as_ref().unwrap_or(&self.graph);
-        oracle::run(graph, &|id| self.weights.get(&graph.value(id).name).cloned(), inputs)
+        oracle::run_on(graph, &|id| self.weights.get(&graph.value(id).name).cloned(), states, inputs)
     }
 
     /// The case with the graph after every pass, still compared to the one before.
@@ -105,20 +116,37 @@ impl Case {
         if !came_to.within(self.precision) {
             return Err(Outcome::Failed(format!("computes in {came_to}, {} is permitted", self.precision)));
         }
+        let specs = StateSpec::of(&self.graph);
+        let mut want = self.new_states();
+        let states = if specs.is_empty() { None } else { Some(backend.new_states(&specs).await.map_err(refusal)?) };
         for (n, inputs) in self.runs.iter().enumerate() {
-            let got = loaded.executable.run(inputs).await.map_err(refusal)?;
-            let error = self.compare(inputs, &got.tensors).map_err(|e| Outcome::Failed(format!("run {n}: {e}")))?;
-            *worst = worst.max(error);
+            let got = match &states {
+                None => loaded.executable.run(inputs).await,
+                Some(states) => loaded.executable.run_on(states, inputs).await,
+            };
+            let got = got.map_err(refusal)?;
+            let error = self.compare_on(&mut want, inputs, &got.tensors);
+            *worst = worst.max(error.map_err(|e| Outcome::Failed(format!("run {n}: {e}")))?);
         }
         Ok(())
     }
 
-    /// The worst error of a run's outputs.
+    /// The worst error of a first run's outputs.
     ///
     /// # Errors
     /// What differs, where the outputs are not those the oracle gives, within the tolerance.
     pub fn compare(&self, inputs: &[Tensor], got: &[Tensor]) -> Result<f64, String> {
-        let want = self.expected(inputs).map_err(|e| format!("the oracle: {e}"))?;
+        self.compare_on(&mut self.new_states(), inputs, got)
+    }
+
+    /// The same for a run over states of these contents, which become what they should.
+    pub(super) fn compare_on(
+        &self,
+        states: &mut Vec<Tensor>,
+        inputs: &[Tensor],
+        got: &[Tensor],
+    ) -> Result<f64, String> {
+        let want = self.expected_on(states, inputs).map_err(|e| format!("the oracle: {e}"))?;
         if got.len() != want.len() {
             return Err(format!("gives {} outputs, {} are named", got.len(), want.len()));
         }
@@ -183,6 +211,10 @@ pub(super) enum Fill {
     Mask(f32),
     /// Positions of an attention mask as tokenizers give it: ones up to a random length, then zeros.
     Prefix,
+    /// One whole number everywhere, the next of these in each run.
+    Each(&'static [i32]),
+    /// Numbers of -1 to 1 in as many of the rows of dimension 1 as the next of these says; what follows is no number.
+    Rows(&'static [usize]),
 }
 
 impl Fill {
@@ -191,12 +223,12 @@ impl Fill {
 
     fn dtype(self) -> DType {
         match self {
-            Fill::Uniform(..) | Fill::Cycle(_) | Fill::Mask(_) => DType::F32,
-            Fill::Integers(..) | Fill::Prefix => DType::I32,
+            Fill::Uniform(..) | Fill::Cycle(_) | Fill::Mask(_) | Fill::Rows(_) => DType::F32,
+            Fill::Integers(..) | Fill::Prefix | Fill::Each(_) => DType::I32,
         }
     }
 
-    fn tensor(self, random: &mut Random, shape: &Shape) -> Result<Tensor, TensorError> {
+    fn tensor(self, random: &mut Random, shape: &Shape, run: usize) -> Result<Tensor, TensorError> {
         let elements = 0..shape.elements();
         match self {
             Fill::Uniform(low, high) => random.tensor(DType::F32, shape, low, high),
@@ -205,6 +237,14 @@ impl Fill {
             }
             Fill::Mask(hidden) => {
                 let one = |_| if random.below(3) == 0 { hidden } else { 0.0 };
+                Tensor::from_f32(shape.clone(), elements.map(one).collect())
+            }
+            Fill::Each(numbers) => {
+                Tensor::from_i32(shape.clone(), elements.map(|_| numbers[run % numbers.len()]).collect())
+            }
+            Fill::Rows(rows) => {
+                let (rows, width) = (rows[run % rows.len()], shape[2..].iter().product::<usize>());
+                let one = |i: usize| if i / width % shape[1] < rows { random.uniform(-1.0, 1.0) } else { f32::NAN };
                 Tensor::from_f32(shape.clone(), elements.map(one).collect())
             }
             Fill::Integers(low, high) => {
@@ -229,13 +269,15 @@ pub(super) struct Sketch {
     weights: BTreeMap<String, Tensor>,
     inputs: Vec<(Shape, Fill)>,
     nodes: usize,
+    runs: usize,
 }
 
 impl Sketch {
     pub(super) fn new(name: impl Into<String>) -> Self {
         let name = name.into();
         let random = Random::named(&name);
-        Self { name, builder: GraphBuilder::new(), random, weights: BTreeMap::new(), inputs: Vec::new(), nodes: 0 }
+        let (builder, weights) = (GraphBuilder::new(), BTreeMap::new());
+        Self { name, builder, random, weights, inputs: Vec::new(), nodes: 0, runs: 2 }
     }
 
     pub(super) fn input(&mut self, shape: impl Into<Shape>, fill: Fill) -> Result<ValueId, CaseError> {
@@ -284,18 +326,33 @@ impl Sketch {
         Ok(self.builder.node(&format!("n{}", self.nodes), op, inputs)?)
     }
 
+    /// A state, and later what it becomes; see [`next`](Self::next).
+    pub(super) fn state(&mut self, dtype: DType, shape: impl Into<Shape>) -> Result<ValueId, CaseError> {
+        self.nodes += 1;
+        Ok(self.builder.state(&format!("s{}", self.nodes), dtype, shape)?)
+    }
+
+    pub(super) fn next(&mut self, state: ValueId, next: ValueId) -> Result<(), CaseError> {
+        Ok(self.builder.next(state, next)?)
+    }
+
+    /// How many runs there are, on one set of states; two where nothing is said.
+    pub(super) fn runs(&mut self, runs: usize) {
+        self.runs = runs;
+    }
+
     pub(super) fn shape(&self, id: ValueId) -> &Shape {
         self.builder.shape(id)
     }
 
-    /// The case: these values are the outputs, and each of two runs has inputs of its own.
+    /// The case: these values are the outputs, and each run has inputs of its own.
     pub(super) fn finish(mut self, outputs: &[ValueId], tolerance: f64) -> Result<Case, CaseError> {
         for (n, &value) in outputs.iter().enumerate() {
             self.builder.output(&format!("out{n}"), value)?;
         }
         let mut runs = Vec::new();
-        for _ in 0..2 {
-            let filled = self.inputs.iter().map(|(shape, fill)| fill.tensor(&mut self.random, shape));
+        for run in 0..self.runs {
+            let filled = self.inputs.iter().map(|(shape, fill)| fill.tensor(&mut self.random, shape, run));
             runs.push(filled.collect::<Result<Vec<_>, _>>()?);
         }
         let graph = self.builder.finish()?;

@@ -28,6 +28,7 @@ const PAIRS: &[(&[usize], &[usize])] = &[
     (&[3, 5, 17], &[3, 1, 17]),
     (&[2, 3, 4, 5], &[3, 1, 5]),
     (&[2, 1, 3, 1, 7], &[1, 5, 1, 3, 7]),
+    (&[2, 1, 3, 1, 5, 1], &[1, 3, 1, 2, 1, 7]),
     (&[1031], &[1031]),
     (&[3, 1, 70], &[129, 1]),
 ];
@@ -46,6 +47,9 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
         (Unary::Sqrt, Fill::Uniform(0.0, 100.0), POSITIVE),
         (Unary::Neg, Fill::PLAIN, EDGES),
         (Unary::Abs, Fill::PLAIN, EDGES),
+        (Unary::QuickGelu, Fill::Uniform(-12.0, 12.0), EDGES),
+        (Unary::Log, Fill::Uniform(1e-3, 100.0), &[1e-30, 1e-6, 0.25, 0.999_9, 1.0, 1.000_1, 144.0, 1e9, 3e37][..]),
+        (Unary::Reciprocal, Fill::Uniform(0.5, 20.0), &[1.0, -1.0, 3.0, -0.25, 1e9, -7e20][..]),
     ];
     for (function, fill, edges) in functions {
         for shape in [&[][..], &[1], &[3, 5, 7], &[61], &[127, 65], &[70, 129]] {

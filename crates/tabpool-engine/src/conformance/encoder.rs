@@ -89,7 +89,7 @@ fn dense(s: &mut Sketch, x: ValueId, to: usize, stored: DType) -> Result<ValueId
     let from = s.shape(x).last().copied().unwrap_or(1);
     let weight = s.weight(stored, [to, from])?;
     let bias = s.weight_between(stored, [to], -0.1, 0.1)?;
-    let y = s.node(Op::Linear { activation: None }, &[x, weight])?;
+    let y = s.node(Op::LINEAR, &[x, weight])?;
     s.node(Op::Binary(Binary::Add), &[y, bias])
 }
 

@@ -15,7 +15,7 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
         }
     }
     all.push(gather_computed()?);
-    let transposes: [(&[usize], &[usize]); 9] = [
+    let transposes: [(&[usize], &[usize]); 11] = [
         (&[7], &[0]),
         (&[33, 65], &[1, 0]),
         (&[3, 5, 7], &[0, 1, 2]),
@@ -25,23 +25,43 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
         (&[2, 3, 5, 7], &[0, 2, 3, 1]),
         (&[2, 1, 5, 3, 4], &[4, 2, 0, 1, 3]),
         (&[129, 70], &[1, 0]),
+        // What windows of images are cut out by, and what no two dimensions can be joined in.
+        (&[2, 2, 3, 3, 5, 7], &[0, 1, 3, 2, 4, 5]),
+        (&[2, 3, 2, 5, 3, 4], &[5, 3, 1, 4, 0, 2]),
     ];
     for (shape, permutation) in transposes {
         all.push(transpose(shape, permutation, Fill::PLAIN)?);
         all.push(transpose(shape, permutation, Fill::Integers(-1000, 1000))?);
     }
-    let slices: [(&[usize], usize, usize, usize); 6] = [
+    let slices: [(&[usize], usize, usize, usize); 7] = [
         (&[7], 0, 3, 1),
         (&[5, 33], 0, 1, 3),
         (&[5, 33], 1, 32, 1),
         (&[3, 17, 7], 1, 0, 5),
         (&[3, 17, 7], 1, 16, 1),
         (&[2, 3, 65], 2, 1, 63),
+        (&[2, 3, 2, 5, 3, 4], 3, 1, 3),
     ];
     for (shape, axis, start, length) in slices {
         all.push(slice(shape, (axis, start, length), Fill::PLAIN)?);
         all.push(slice(shape, (axis, start, length), Fill::Integers(-1000, 1000))?);
     }
+    let joins: [(&[&[usize]], usize); 9] = [
+        (&[&[5]], 0),
+        (&[&[3], &[1], &[7]], 0),
+        (&[&[3, 17], &[5, 17]], 0),
+        (&[&[3, 17], &[3, 5], &[3, 1]], 1),
+        (&[&[2, 3, 7], &[2, 65, 7]], 1),
+        (&[&[1, 1, 33], &[1, 129, 33]], 1),
+        (&[&[3, 1, 1], &[3, 1, 1]], 2),
+        (&[&[2, 3, 2, 5, 3, 4], &[2, 3, 2, 1, 3, 4], &[2, 3, 2, 2, 3, 4]], 3),
+        (&[&[3, 5][..]; 16], 1),
+    ];
+    for (shapes, axis) in joins {
+        all.push(concat(shapes, axis, Fill::PLAIN)?);
+        all.push(concat(shapes, axis, Fill::Integers(-1000, 1000))?);
+    }
+    all.push(concat_with_itself()?);
     for shape in [[1, 1], [3, 17], [5, 127], [2, 513]] {
         all.push(token_positions(shape)?);
     }
@@ -80,6 +100,27 @@ fn slice(shape: &[usize], (axis, start, length): (usize, usize, usize), fill: Fi
     let x = s.input(shape, fill)?;
     let y = s.node(Op::Slice { axis, start, length }, &[x])?;
     s.finish(&[y], 0.0)
+}
+
+fn concat(shapes: &[&[usize]], axis: usize, fill: Fill) -> Result<Case, CaseError> {
+    let mut s = Sketch::new(format!("concat {shapes:?} axis {axis} {fill:?}"));
+    let operands = shapes.iter().map(|&shape| s.input(shape, fill)).collect::<Result<Vec<_>, _>>()?;
+    let y = s.node(Op::Concat { axis }, &operands)?;
+    s.finish(&[y], 0.0)
+}
+
+/// Operands of every origin, one of them twice, and results that others read.
+fn concat_with_itself() -> Result<Case, CaseError> {
+    let mut s = Sketch::new("concat of one value twice, a weight and a constant");
+    let x = s.input([1, 5, 3], Fill::PLAIN)?;
+    let y = s.node(Op::Unary(Unary::Tanh), &[x])?;
+    let w = s.weight(DType::F16, [1, 2, 3])?;
+    let c = s.constant(Tensor::from_f32([1, 1, 3], vec![1.0, 2.0, 3.0])?)?;
+    let fixed = s.node(Op::Concat { axis: 1 }, &[c, w])?;
+    let z = s.node(Op::Concat { axis: 1 }, &[y, c, w, y, fixed])?;
+    let flat = s.node(Op::Reshape { shape: Shape::from([16, 3]) }, &[z])?;
+    let again = s.node(Op::Concat { axis: 1 }, &[flat, flat])?;
+    s.finish(&[z, again], 1e-5)
 }
 
 fn token_positions(shape: [usize; 2]) -> Result<Case, CaseError> {

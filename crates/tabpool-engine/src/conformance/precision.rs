@@ -78,7 +78,7 @@ fn exact(precision: Precision, m: usize, k: usize, n: usize) -> Result<Case, Cas
     let w = Tensor::from_f32([n, k], (0..n * k).map(|i| weights[(i + i / k) % weights.len()]).collect())?;
     let w = s.weight_of(w)?;
     let bias = s.weight_of(Tensor::from_f32([n], (0..n).map(|i| weights[i % weights.len()] / 8.0).collect())?)?;
-    let y = s.node(Op::Linear { activation: None }, &[x, w, bias])?;
+    let y = s.node(Op::LINEAR, &[x, w, bias])?;
     s.finish(&[y], 2e-5)
 }
 
@@ -94,7 +94,7 @@ fn random(
     let mut s = Sketch::new(format!("{precision}: linear [{m}] {k} to {n} {stored} then {followed}"));
     let x = s.input([m, k], Fill::PLAIN)?;
     let (w, bias) = (s.weight(stored, [n, k])?, s.weight_between(DType::F32, [n], -1.0, 1.0)?);
-    let y = s.node(Op::Linear { activation }, &[x, w, bias])?;
+    let y = s.node(Op::Linear { activation, residual: false }, &[x, w, bias])?;
     s.finish(&[y], tolerance(precision))
 }
 
@@ -105,11 +105,11 @@ fn shared_rows(precision: Precision) -> Result<Case, CaseError> {
     let zeros = s.constant(Tensor::from_f32([3, 33], vec![0.0; 99])?)?;
     let (first, second, third) =
         (s.weight(DType::F32, [21, 33])?, s.weight(DType::F16, [33, 33])?, s.weight(DType::F32, [5, 21])?);
-    let one = s.node(Op::Linear { activation: None }, &[x, first])?;
-    let other = s.node(Op::Linear { activation: Some(Activation::Relu) }, &[x, second])?;
-    let after = s.node(Op::Linear { activation: None }, &[one, third])?;
-    let again = s.node(Op::Linear { activation: None }, &[x, first])?;
-    let nothing = s.node(Op::Linear { activation: None }, &[zeros, first])?;
+    let one = s.node(Op::LINEAR, &[x, first])?;
+    let other = s.node(Op::Linear { activation: Some(Activation::Relu), residual: false }, &[x, second])?;
+    let after = s.node(Op::LINEAR, &[one, third])?;
+    let again = s.node(Op::LINEAR, &[x, first])?;
+    let nothing = s.node(Op::LINEAR, &[zeros, first])?;
     // Two products in a row.
     s.finish(&[one, other, after, again, nothing], 2.0 * tolerance(precision))
 }

@@ -32,20 +32,26 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
         Some(Activation::Tanh),
         Some(Activation::Sigmoid),
         Some(Activation::Silu),
+        Some(Activation::QuickGelu),
     ];
     let dtypes = [DType::F32, DType::F16, DType::BF16];
     for (i, &(m, k, n)) in SIZES.iter().enumerate() {
         // Each size meets every stored dtype, with and without bias, and the activations in turn.
         for (j, &stored) in dtypes.iter().enumerate() {
-            all.push(linear(&[m], k, n, stored, Some(dtypes[i % 3]), activations[(i + j) % 7])?);
-            all.push(linear(&[m], k, n, stored, None, activations[(i * 2 + j) % 7])?);
+            all.push(linear(&[m], k, n, stored, Some(dtypes[i % 3]), activations[(i + j) % 8])?);
+            all.push(linear(&[m], k, n, stored, None, activations[(i * 2 + j) % 8])?);
         }
         all.push(matmul(&[m, k], &[k, n], false)?);
         all.push(matmul(&[m, k], &[n, k], true)?);
     }
     for activation in activations {
         all.push(linear(&[3, 5], 33, 61, DType::F32, Some(DType::F32), activation)?);
+        all.push(residual_linear(&[3, 5], 33, 61, true, activation)?);
     }
+    for &(m, k, n) in SIZES {
+        all.push(residual_linear(&[m], k, n, m % 2 == 0, None)?);
+    }
+    all.push(residual_that_is_the_operand()?);
     all.push(linear(&[], 33, 17, DType::F32, Some(DType::F32), None)?);
     all.push(linear(&[2, 3, 5], 7, 9, DType::F16, None, None)?);
     let batches: [(&[usize], &[usize]); 7] = [
@@ -83,8 +89,36 @@ fn linear(
     if let Some(stored) = bias {
         operands.push(s.weight_between(stored, [n], -1.0, 1.0)?);
     }
-    let y = s.node(Op::Linear { activation }, &operands)?;
+    let y = s.node(Op::Linear { activation, residual: false }, &operands)?;
     s.finish(&[y], 2e-5)
+}
+
+fn residual_linear(
+    rows: &[usize],
+    k: usize,
+    n: usize,
+    biased: bool,
+    activation: Option<Activation>,
+) -> Result<Case, CaseError> {
+    let followed = activation.map_or("nothing", |a| Op::Unary(a.unary()).name());
+    let mut s = Sketch::new(format!("linear {rows:?} {k} to {n} with bias {biased} then {followed} and a residual"));
+    let mut operands = vec![s.input([rows, &[k]].concat(), Fill::PLAIN)?, s.weight(DType::F32, [n, k])?];
+    if biased {
+        operands.push(s.weight_between(DType::F32, [n], -1.0, 1.0)?);
+    }
+    operands.push(s.input([rows, &[n]].concat(), Fill::PLAIN)?);
+    let y = s.node(Op::Linear { activation, residual: true }, &operands)?;
+    s.finish(&[y], 2e-5)
+}
+
+/// A layer that adds to what it reads, its weight computed.
+fn residual_that_is_the_operand() -> Result<Case, CaseError> {
+    let mut s = Sketch::new("linear of a value added to that value");
+    let x = s.input([17, 13], Fill::PLAIN)?;
+    let w = s.input([13, 13], Fill::Uniform(-0.5, 0.5))?;
+    let y = s.node(Op::Linear { activation: Some(Activation::Relu), residual: true }, &[x, w, x])?;
+    let z = s.node(Op::Linear { activation: None, residual: true }, &[y, w, x])?;
+    s.finish(&[y, z], 2e-5)
 }
 
 fn matmul(a: &[usize], b: &[usize], transpose_b: bool) -> Result<Case, CaseError> {
@@ -103,7 +137,7 @@ fn computed_weight() -> Result<Case, CaseError> {
     let w = s.input([7, 9], Fill::PLAIN)?;
     let w = s.node(Op::Transpose { permutation: vec![1, 0] }, &[w])?;
     let bias = s.input([9], Fill::PLAIN)?;
-    let y = s.node(Op::Linear { activation: Some(Activation::Relu) }, &[x, w, bias])?;
+    let y = s.node(Op::Linear { activation: Some(Activation::Relu), residual: false }, &[x, w, bias])?;
     s.finish(&[y], 2e-5)
 }
 
@@ -113,7 +147,7 @@ fn one_weight_in_two_roles() -> Result<Case, CaseError> {
     let table = s.weight(DType::F16, [61, 33])?;
     let ids = s.input([3, 5], Fill::Integers(0, 61))?;
     let x = s.node(Op::Gather, &[table, ids])?;
-    let y = s.node(Op::Linear { activation: None }, &[x, table])?;
+    let y = s.node(Op::LINEAR, &[x, table])?;
     s.finish(&[y, table], 2e-5)
 }
 

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use tabpool_graph::Program;
 use tabpool_tensor::{DType, Tensor};
 
-use super::{CaseResult, Outcome, run, run_matching};
+use super::{CaseResult, Outcome, cases, run, run_matching};
 use crate::backend::{Backend, BackendInfo, EngineError, Executable, Loaded, RunOutput, WeightSource};
 use crate::cpu::{CpuBackend, CpuOptions};
+use crate::state::{StateSet, StateSpec};
 
 /// How a backend is wrong.
 #[derive(Clone, Copy, PartialEq)]
@@ -47,6 +48,10 @@ impl Backend for Faulty {
         let executable = Rc::new(FaultyExecutable { inner, fault: self.fault, first: RefCell::default() });
         Ok(Loaded { executable, report })
     }
+
+    async fn new_states(&self, specs: &[StateSpec]) -> Result<Rc<dyn StateSet>, EngineError> {
+        self.inner.new_states(specs).await
+    }
 }
 
 fn spoil(tensor: &Tensor) -> Tensor {
@@ -65,7 +70,16 @@ fn spoil(tensor: &Tensor) -> Tensor {
 #[async_trait(?Send)]
 impl Executable for FaultyExecutable {
     async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
-        let got = self.inner.run(inputs).await;
+        self.spoilt(self.inner.run(inputs).await)
+    }
+
+    async fn run_on(&self, states: &Rc<dyn StateSet>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        self.spoilt(self.inner.run_on(states, inputs).await)
+    }
+}
+
+impl FaultyExecutable {
+    fn spoilt(&self, got: Result<RunOutput, EngineError>) -> Result<RunOutput, EngineError> {
         let first = self.first.borrow().clone();
         if let (Fault::Unchecked, Err(EngineError::Input { .. })) = (self.fault, &got) {
             return Ok(RunOutput { tensors: Vec::new(), compute: Duration::ZERO, readback: Duration::ZERO });
@@ -114,6 +128,20 @@ fn wrong_shapes_are_noticed() {
 fn a_backend_that_takes_wrong_inputs_is_noticed() {
     let results = results(Fault::Unchecked, "wrong inputs");
     assert!(matches!(&results[..], [CaseResult { outcome: Outcome::Failed(why), .. }] if why.contains("was accepted")));
+}
+
+/// What is no number differs from everything, so a case that asked for it could not be passed.
+#[test]
+fn results_are_numbers() {
+    for case in cases().expect("valid") {
+        let mut states = case.new_states();
+        for inputs in case.runs() {
+            for output in case.expected_on(&mut states, inputs).expect("fits") {
+                let odd = output.dtype() == DType::F32 && output.to_f32().expect("floats").iter().any(|v| v.is_nan());
+                assert!(!odd, "{}", case.name());
+            }
+        }
+    }
 }
 
 #[test]

@@ -45,9 +45,10 @@ fn layer() -> Result<Graph, GraphError> {
     let x = b.input("x", DType::F32, [1, TOKENS, WIDTH])?;
     let weight = b.weight("weight", DType::F32, [WIDTH, WIDTH])?;
     let bias = b.weight("bias", DType::F32, [WIDTH])?;
-    let wide = b.node("wide", Op::Linear { activation: Some(Activation::Gelu) }, &[x, weight, bias])?;
-    let narrow = b.node("narrow", Op::Linear { activation: None }, &[wide, weight, bias])?;
-    let mixed = b.node("mixed", Op::Attention { heads: HEADS, scale: 0.5 }, &[narrow, wide, x])?;
+    let wide =
+        b.node("wide", Op::Linear { activation: Some(Activation::Gelu), residual: false }, &[x, weight, bias])?;
+    let narrow = b.node("narrow", Op::LINEAR, &[wide, weight, bias])?;
+    let mixed = b.node("mixed", Op::attention(HEADS, 0.5), &[narrow, wide, x])?;
     let y = b.node("sum", Op::AddLayerNorm { epsilon: 1e-6 }, &[mixed, x, bias, bias])?;
     b.output("y", y)?;
     let mut graph = b.finish()?;

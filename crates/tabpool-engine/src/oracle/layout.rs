@@ -37,6 +37,39 @@ pub(super) fn slice(x: &Array, axis: usize, start: usize, shape: &Shape) -> Elem
     pick(x, &offsets(shape, &strides).iter().map(|at| at + first).collect::<Vec<_>>())
 }
 
+/// Values one after another along a dimension.
+pub(super) fn concat(x: &[&Array], axis: usize, shape: &Shape) -> Elements {
+    fn joined<'a, T: Copy>(x: &[&'a Array], axis: usize, shape: &Shape, of: fn(&'a Array) -> &'a [T]) -> Vec<T> {
+        let inner: usize = shape[axis + 1..].iter().product();
+        let outer: usize = shape[..axis].iter().product();
+        let part = |v: &&'a Array, n: usize| &of(v)[n * v.shape[axis] * inner..][..v.shape[axis] * inner];
+        (0..outer).flat_map(|n| x.iter().flat_map(move |v| part(v, n))).copied().collect()
+    }
+    match x[0].elements {
+        Elements::F32(_) => Elements::F32(joined(x, axis, shape, Array::floats)),
+        Elements::I32(_) => Elements::I32(joined(x, axis, shape, Array::integers)),
+    }
+}
+
+/// The target with rows replaced from `at` on; those outside are dropped.
+pub(super) fn write_rows(target: &Array, rows: &Array, at: i32) -> Elements {
+    fn replaced<T: Copy>(target: &Array, rows: &Array, at: i32, of: fn(&Array) -> &[T]) -> Vec<T> {
+        let (capacity, count, width) = (target.shape[1], rows.shape[1], target.shape[2]);
+        let mut out = of(target).to_vec();
+        for (n, row) in of(rows).chunks(width).enumerate() {
+            let (batch, row_at) = (n / count, i64::from(at) + i64::try_from(n % count).unwrap_or(i64::MAX));
+            if let Some(to) = usize::try_from(row_at).ok().filter(|&to| to < capacity) {
+                out[(batch * capacity + to) * width..][..width].copy_from_slice(row);
+            }
+        }
+        out
+    }
+    match target.elements {
+        Elements::F32(_) => Elements::F32(replaced(target, rows, at, Array::floats)),
+        Elements::I32(_) => Elements::I32(replaced(target, rows, at, Array::integers)),
+    }
+}
+
 /// Rows of a table; an index outside reads the nearest row.
 pub(super) fn gather(table: &Array, indices: &Array) -> Vec<f32> {
     let rows = table.shape[0];

@@ -36,14 +36,20 @@ pub(super) fn matmul(a: &Array, b: &Array, transpose_b: bool, shape: &Shape) -> 
     out
 }
 
-pub(super) fn linear(x: &Array, weight: &Array, bias: Option<&Array>, activation: Option<Activation>) -> Vec<f32> {
-    let k = x.width();
+pub(super) fn linear(x: &[&Array], activation: Option<Activation>, residual: bool) -> Vec<f32> {
+    let (x, weight, mut optional) = (x[0], x[1], &x[2..]);
+    let mut added = None;
+    if residual && let Some((last, before)) = optional.split_last() {
+        (added, optional) = (Some(last.floats()), before);
+    }
+    let (bias, k) = (optional.first(), x.width());
     let mut out = Vec::with_capacity(x.floats().len() / k * weight.shape[0]);
     for row in x.floats().chunks(k) {
         for (column, weights) in weight.floats().chunks(k).enumerate() {
             let bias = bias.map_or(0.0, |b| f64::from(b.floats()[column]));
             let sum = dot(row.iter().copied(), weights.iter().copied()) + bias;
-            out.push(round(activation.map_or(sum, |a| elementwise::unary(a.unary(), sum))));
+            let sum = activation.map_or(sum, |a| elementwise::unary(a.unary(), sum));
+            out.push(round(sum + added.map_or(0.0, |added| f64::from(added[out.len()]))));
         }
     }
     out
@@ -51,27 +57,30 @@ pub(super) fn linear(x: &Array, weight: &Array, bias: Option<&Array>, activation
 
 /// Attention as `Op::Attention` documents it. Scores are rounded to `f32` after the scaling and after each bias: a mask
 /// of -1e9 in `f32` swallows the score it is added to, so that a fully masked row gives equal shares, in PyTorch as
-/// here; with exact sums such a row would give the shares it has without the mask.
-pub(super) fn attention(x: &[&Array], heads: usize, scale: f32) -> Vec<f32> {
+/// here; with exact sums such a row would give the shares it has without the mask. Where there is a start, keys beyond
+/// a query's own position are not looked at.
+pub(super) fn attention(x: &[&Array], [heads, kv_heads]: [usize; 2], scale: f32, start: Option<usize>) -> Vec<f32> {
     let (q, k, v) = (x[0], x[1], x[2]);
     let (batches, queries, keys) = (q.shape[0], q.shape[1], k.shape[1]);
-    let (depth, depth_v) = (q.width() / heads, v.width() / heads);
+    let (depth, depth_v, shared) = (q.width() / heads, v.width() / kv_heads, heads / kv_heads);
     let scores_shape = Shape::from([batches, heads, queries, keys]);
     let biases: Vec<_> = x[3..].iter().map(|b| (b.floats(), broadcast_offsets(&b.shape, &scores_shape))).collect();
-    let mut out = vec![0.0; batches * queries * v.width()];
+    let width_out = heads * depth_v;
+    let mut out = vec![0.0; batches * queries * width_out];
     for (batch, head, query) in each(batches, heads, queries) {
+        let (kv_head, seen) = (head / shared, start.map_or(keys, |start| keys.min(start + query + 1)));
         let q_row = &q.floats()[(batch * queries + query) * q.width() + head * depth..][..depth];
         let score = |key: usize| {
-            let k_row = &k.floats()[(batch * keys + key) * k.width() + head * depth..][..depth];
+            let k_row = &k.floats()[(batch * keys + key) * k.width() + kv_head * depth..][..depth];
             let score = round(dot(q_row.iter().copied(), k_row.iter().copied()) * f64::from(scale));
             let at = ((batch * heads + head) * queries + query) * keys + key;
             biases.iter().fold(score, |score, (bias, offsets)| score + bias[offsets[at]])
         };
-        let shares = softmax_row(&(0..keys).map(|key| f64::from(score(key))).collect::<Vec<_>>());
+        let shares = softmax_row(&(0..seen).map(|key| f64::from(score(key))).collect::<Vec<_>>());
         for d in 0..depth_v {
-            let column = v.floats()[batch * keys * v.width() + head * depth_v + d..].iter().step_by(v.width());
+            let column = v.floats()[batch * keys * v.width() + kv_head * depth_v + d..].iter().step_by(v.width());
             let sum: f64 = shares.iter().zip(column).map(|(share, &v)| share * f64::from(v)).sum();
-            out[(batch * queries + query) * v.width() + head * depth_v + d] = round(sum);
+            out[(batch * queries + query) * width_out + head * depth_v + d] = round(sum);
         }
     }
     out

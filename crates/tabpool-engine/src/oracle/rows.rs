@@ -21,9 +21,11 @@ pub(super) fn softmax(x: &Array) -> Vec<f32> {
     each_row(x, softmax_row)
 }
 
-/// `epsilon` is an `f32` in the graph and widened here, not the decimal number it was written as.
-pub(super) fn layer_norm(x: &Array, residual: Option<&Array>, scale: &Array, shift: &Array, epsilon: f32) -> Vec<f32> {
+/// `epsilon` is an `f32` in the graph and widened here, not the decimal number it was written as. `affine` is scale and
+/// shift, as far as they are there.
+pub(super) fn layer_norm(x: &Array, residual: Option<&Array>, affine: &[&Array], epsilon: f32) -> Vec<f32> {
     let width = x.width();
+    let affine = |n: usize, j: usize, otherwise: f64| affine.get(n).map_or(otherwise, |v| f64::from(v.floats()[j]));
     let mut out = Vec::with_capacity(x.floats().len());
     for (i, row) in x.floats().chunks(width).enumerate() {
         let added = |j: usize| residual.map_or(0.0, |r| f64::from(r.floats()[i * width + j]));
@@ -32,7 +34,32 @@ pub(super) fn layer_norm(x: &Array, residual: Option<&Array>, scale: &Array, shi
         let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / length(&row);
         let deviation = (variance + f64::from(epsilon)).sqrt();
         for (j, v) in row.iter().enumerate() {
-            out.push(round((v - mean) / deviation * f64::from(scale.floats()[j]) + f64::from(shift.floats()[j])));
+            out.push(round((v - mean) / deviation * affine(0, j, 1.0) + affine(1, j, 0.0)));
+        }
+    }
+    out
+}
+
+pub(super) fn rms_norm(x: &Array, scale: &Array, epsilon: f32) -> Vec<f32> {
+    each_row(x, |row| {
+        let squares = row.iter().map(|v| v * v).sum::<f64>() / length(row);
+        let root = (squares + f64::from(epsilon)).sqrt();
+        row.iter().zip(scale.floats()).map(|(v, &scale)| v / root * f64::from(scale)).collect()
+    })
+}
+
+/// Rotates pairs that lie half the rotated width apart.
+pub(super) fn rope(x: &Array, [cos, sin]: [&Array; 2], heads: usize, rotary: usize) -> Vec<f32> {
+    let (sequence, depth, half) = (x.shape[1], x.width() / heads, rotary / 2);
+    let mut out = x.floats().to_vec();
+    for (n, head) in out.chunks_mut(depth).enumerate() {
+        let row = n / heads;
+        let row = if cos.shape[0] == 1 { row % sequence } else { row };
+        for i in 0..half {
+            let angle = |v: &Array| f64::from(v.floats()[row * half + i]);
+            let (a, b) = (f64::from(head[i]), f64::from(head[i + half]));
+            head[i] = round(a * angle(cos) - b * angle(sin));
+            head[i + half] = round(b * angle(cos) + a * angle(sin));
         }
     }
     out

@@ -3,7 +3,7 @@
 use tabpool_graph::{Activation, Binary, GraphBuilder, Op, Reduction, Unary};
 use tabpool_tensor::{DType, Shape, Tensor};
 
-use super::{erf, run};
+use super::{erf, new_states, run, run_on};
 use crate::EngineError;
 
 fn f(shape: &[usize], values: &[f32]) -> Tensor {
@@ -74,6 +74,13 @@ fn functions_of_one_element() {
     check(Unary::Erf, [-0.999_977_9, -0.842_700_8, 0.520_499_9, 0.995_322_3]);
     check(Unary::Neg, [3.0, 1.0, -0.5, -2.0]);
     check(Unary::Abs, [3.0, 1.0, 0.5, 2.0]);
+    check(Unary::QuickGelu, [-0.018_071_31, -0.154_204_23, 0.350_388_44, 1.935_658_6]);
+    check(Unary::Reciprocal, [-1.0 / 3.0, -1.0, 2.0, 0.5]);
+    close(
+        &eval(Op::Unary(Unary::Log), &[f(&[2], &[2.0, 0.5])]),
+        &[2],
+        &[std::f32::consts::LN_2, -std::f32::consts::LN_2],
+    );
     close(&eval(Op::Unary(Unary::Sqrt), &[f(&[2], &[2.0, 9.0])]), &[2], &[std::f32::consts::SQRT_2, 3.0]);
 }
 
@@ -109,10 +116,37 @@ fn products() {
     let b = f(&[2, 3], &[1., 0., -1., 2., 1., 0.]);
     close(&eval(Op::MatMul { transpose_b: true }, &[a.clone(), b.clone()]), &[1, 2, 2], &[-2., 4., -2., 13.]);
     let bias = f(&[2], &[0.5, -5.0]);
-    let y = eval(Op::Linear { activation: None }, &[a.clone(), b.clone()]);
+    let y = eval(Op::LINEAR, &[a.clone(), b.clone()]);
     close(&y, &[1, 2, 2], &[-2., 4., -2., 13.]);
-    let y = eval(Op::Linear { activation: Some(Activation::Relu) }, &[a, b, bias]);
+    let y = eval(Op::Linear { activation: Some(Activation::Relu), residual: false }, &[a, b, bias]);
     close(&y, &[1, 2, 2], &[0., 0., 0., 8.]);
+}
+
+#[test]
+fn a_residual_is_added_after_the_activation() {
+    let (x, w) = (f(&[2, 1], &[1., -1.]), f(&[2, 1], &[3., -2.]));
+    let (bias, residual) = (f(&[2], &[1., 1.]), f(&[2, 2], &[10., 20., 30., 40.]));
+    let op = Op::Linear { activation: Some(Activation::Relu), residual: true };
+    close(&eval(op.clone(), &[x.clone(), w.clone(), residual.clone()]), &[2, 2], &[13., 20., 30., 42.]);
+    close(&eval(op, &[x, w, bias, residual]), &[2, 2], &[14., 20., 30., 43.]);
+}
+
+#[test]
+fn convolutions() {
+    // A row of three, padded by one on the left and two on the right; every second position; the taps lie two apart.
+    let x = f(&[1, 1, 1, 3], &[1., 2., 4.]);
+    let w = f(&[1, 1, 1, 2], &[10., 1.]);
+    let op = Op::Conv2d { stride: [1, 2], padding: [0, 1, 0, 2], dilation: [1, 2], groups: 1, activation: None };
+    close(&eval(op, &[x, w]), &[1, 1, 1, 2], &[2., 20.]);
+    // Two groups of two channels, worked out over the padded image by a script that adds up rows of it.
+    let x: Vec<f32> = (0..48u8).map(|i| f32::from(i * 5 % 7) - 3.0).collect();
+    let w: Vec<f32> = (0..16u8).map(|i| f32::from(i * 3 % 5) - 2.0).collect();
+    let operands = [f(&[1, 4, 3, 4], &x), f(&[2, 2, 2, 2], &w), f(&[2], &[0.5, -1.5])];
+    let op = |activation| Op::Conv2d { stride: [2, 1], padding: [1, 0, 0, 1], dilation: [1, 2], groups: 2, activation };
+    let want = [7.5, -8.5, -2.5, -21.5, -3.5, 6.5, 7.5, -14.5, -3.5, -27.5, 0.5, 3.5];
+    close(&eval(op(None), &operands), &[1, 2, 2, 3], &want);
+    let want = want.map(|v: f32| v.max(0.0));
+    close(&eval(op(Some(Activation::Relu)), &operands), &[1, 2, 2, 3], &want);
 }
 
 #[test]
@@ -127,6 +161,14 @@ fn rows() {
     let (x, residual) = (f(&[1, 3], &[0., 2., 1.]), f(&[1, 3], &[1., 0., 2.]));
     let op = Op::AddLayerNorm { epsilon: 1.0 / 3.0 };
     close(&eval(op, &[x, residual, scale, shift]), &[1, 3], &[9., 20., 33.]);
+    // The same without shift, and without either.
+    let (x, scale) = (f(&[1, 3], &[1., 2., 3.]), f(&[3], &[1., 2., 3.]));
+    let op = Op::LayerNorm { epsilon: 1.0 / 3.0 };
+    close(&eval(op.clone(), &[x.clone(), scale.clone()]), &[1, 3], &[-1., 0., 3.]);
+    close(&eval(op, &[x]), &[1, 3], &[-1., 0., 1.]);
+    // The mean of the squares is 3.
+    let x = f(&[1, 3], &[1., -2., 2.]);
+    close(&eval(Op::RmsNorm { epsilon: 1.0 }, &[x, scale]), &[1, 3], &[0.5, -2., 3.]);
     let x = f(&[2, 2], &[3., -4., 0., 0.5]);
     close(&eval(Op::L2Normalize { epsilon: 2.0 }, &[x]), &[2, 2], &[0.6, -0.8, 0., 0.25]);
 }
@@ -157,6 +199,47 @@ fn layout() {
 }
 
 #[test]
+fn values_are_joined() {
+    let (a, b) = (i(&[2, 1, 2], &[1, 2, 3, 4]), i(&[2, 2, 2], &[5, 6, 7, 8, 9, 10, 11, 12]));
+    let y = eval(Op::Concat { axis: 1 }, &[a.clone(), b]);
+    exact(&y, &i(&[2, 3, 2], &[1, 2, 5, 6, 7, 8, 3, 4, 9, 10, 11, 12]));
+    exact(&eval(Op::Concat { axis: 2 }, &[a.clone(), a]), &i(&[2, 1, 4], &[1, 2, 1, 2, 3, 4, 3, 4]));
+}
+
+#[test]
+fn rows_are_replaced_and_dropped_outside() {
+    let target = i(&[2, 3, 1], &[1, 2, 3, 4, 5, 6]);
+    let write = |at| eval(Op::WriteRows, &[target.clone(), i(&[2, 2, 1], &[10, 20, 30, 40]), i(&[1], &[at])]);
+    exact(&write(1), &i(&[2, 3, 1], &[1, 10, 20, 4, 30, 40]));
+    exact(&write(2), &i(&[2, 3, 1], &[1, 2, 10, 4, 5, 30]));
+    exact(&write(-1), &i(&[2, 3, 1], &[20, 2, 3, 40, 5, 6]));
+    exact(&write(i32::MAX), &target);
+    exact(&write(-2), &target);
+}
+
+#[test]
+fn the_largest_come_first_and_among_equals_the_lower_position() {
+    let x = f(&[2, 4], &[1., 3., 3., 2., -5., -7., -6., -5.]);
+    exact(&eval(Op::ArgMax, std::slice::from_ref(&x)), &i(&[2], &[1, 0]));
+    exact(&eval(Op::ArgMax, &[i(&[1, 3], &[-3, -1, -1])]), &i(&[1], &[1]));
+    let want = [3., 3., 2., 1., 2., 3., -5., -5., -6., 0., 3., 2.];
+    exact(&eval(Op::TopK { k: 3 }, &[x]), &f(&[2, 2, 3], &want));
+}
+
+#[test]
+fn halves_of_a_head_are_rotated() {
+    // Two heads of five elements, of which four are rotated: by a quarter turn and by none.
+    let x = f(&[1, 1, 10], &[1., 2., 3., 4., 5., 6., 7., 8., 9., 10.]);
+    let (cos, sin) = (f(&[1, 1, 2], &[0., 1.]), f(&[1, 1, 2], &[1., 0.]));
+    let op = Op::Rope { heads: 2, rotary: 4 };
+    close(&eval(op, &[x, cos, sin]), &[1, 1, 10], &[-3., 2., 1., 4., 5., -8., 7., 6., 9., 10.]);
+    // One table for both sequences.
+    let x = f(&[2, 1, 2], &[1., 0., 0., 1.]);
+    let (cos, sin) = (f(&[1, 1, 1], &[0.6]), f(&[1, 1, 1], &[0.8]));
+    close(&eval(Op::Rope { heads: 1, rotary: 2 }, &[x, cos, sin]), &[2, 1, 2], &[0.6, 0.8, -0.8, 0.6]);
+}
+
+#[test]
 fn token_positions_count_real_tokens_of_each_sequence() {
     let ids = i(&[2, 5], &[0, 7, 7, 1, 1, 1, 5, 1, 2, 9]);
     let y = eval(Op::TokenPositions { padding_id: 1 }, &[ids]);
@@ -169,7 +252,7 @@ fn attention_of_two_heads() {
     let ln9 = 9f32.ln();
     let (q, k) = (f(&[1, 1, 2], &[0.0, ln9]), f(&[1, 2, 2], &[0., 1., 0., 0.]));
     let v = f(&[1, 2, 2], &[1., 4., 3., 8.]);
-    let op = Op::Attention { heads: 2, scale: 0.5 };
+    let op = Op::attention(2, 0.5);
     close(&eval(op.clone(), &[q.clone(), k.clone(), v.clone()]), &[1, 1, 2], &[2., 5.]);
     // A bias of ln 3 on head 0's first key, and one that takes the second key away from both.
     let bias = f(&[1, 2, 1, 2], &[3f32.ln(), 0., 0., 0.]);
@@ -179,6 +262,47 @@ fn attention_of_two_heads() {
     // Where every key is masked the scores are swallowed, and the shares are equal.
     let mask = f(&[1, 1, 1, 2], &[-1e9, -1e9]);
     close(&eval(op, &[q, k, v, bias, mask]), &[1, 1, 2], &[2., 6.]);
+}
+
+#[test]
+fn heads_share_keys_and_see_what_came_before() {
+    // Equal scores everywhere, so that results are means of the values seen. Heads 0 and 1 use the first value, 2 and 3 the
+    // second; the last key is no number, and nobody sees it.
+    let (q, k) = (f(&[1, 2, 4], &[0.; 8]), f(&[1, 3, 2], &[1., 1., 1., 1., f32::NAN, f32::NAN]));
+    let v = f(&[1, 3, 2], &[1., 10., 3., 20., f32::NAN, f32::NAN]);
+    let op = Op::Attention { heads: 4, kv_heads: 2, scale: 1.0, causal: true };
+    let y = eval(op.clone(), &[q.clone(), k.clone(), v.clone(), i(&[1], &[0])]);
+    close(&y, &[1, 2, 4], &[1., 1., 10., 10., 2., 2., 15., 15.]);
+    let below = eval(op.clone(), &[q.clone(), k.clone(), v.clone(), i(&[1], &[-5])]);
+    exact(&below, &y);
+    let later = eval(op, &[q, k, v, i(&[1], &[1])]).to_f32().expect("floats").into_owned();
+    assert_eq!(later[..4], [2., 2., 15., 15.]);
+    assert!(later[4..].iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn states_are_what_the_run_before_left() {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::F32, [1, 1, 2]).expect("valid");
+    let cache = b.state("cache", DType::F32, [1, 3, 2]).expect("valid");
+    let at = b.state("at", DType::I32, [1]).expect("valid");
+    let one = b.constant("one", i(&[1], &[1])).expect("valid");
+    let y = b.node("write", Op::WriteRows, &[cache, x, at]).expect("valid");
+    let more = b.node("more", Op::Binary(Binary::Add), &[at, one]).expect("valid");
+    b.next(cache, y).expect("of one kind");
+    b.next(at, more).expect("of one kind");
+    b.output("y", y).expect("first of its name");
+    let graph = b.finish().expect("valid");
+    let mut states = new_states(&graph);
+    let mut go =
+        |a: f32, b: f32| run_on(&graph, &|_| None, &mut states, &[f(&[1, 1, 2], &[a, b])]).expect("runs").remove(0);
+    exact(&go(1., 2.), &f(&[1, 3, 2], &[1., 2., 0., 0., 0., 0.]));
+    exact(&go(3., 4.), &f(&[1, 3, 2], &[1., 2., 3., 4., 0., 0.]));
+    let refused = run(&graph, &|_| None, &[f(&[1, 1, 2], &[0., 0.])]).expect_err("no states");
+    assert_eq!(refused.to_string(), r#"the states are missing: the program keeps 2, "cache" first"#);
+    let refused = run_on(&graph, &|_| None, &mut vec![f(&[1], &[0.])], &[f(&[1, 1, 2], &[0., 0.])]).expect_err("one");
+    let why = r#"the states have "cache", f32[1], where the program keeps "cache", f32[1, 3, 2]"#;
+    assert_eq!(refused.to_string(), why);
 }
 
 #[test]

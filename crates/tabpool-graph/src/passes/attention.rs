@@ -30,7 +30,7 @@ fn attention(m: &Matcher<'_>, merged: &Node) -> Option<Node> {
     (heads == q_heads && heads == k_heads && merges && biases.len() <= 2).then(|| {
         let mut inputs = vec![q, k, v];
         inputs.extend(biases);
-        Node { name: merged.name.clone(), op: Op::Attention { heads, scale }, inputs, output: merged.output }
+        Node { name: merged.name.clone(), op: Op::attention(heads, scale), inputs, output: merged.output }
     })
 }
 
@@ -120,7 +120,7 @@ mod tests {
         let graph = fuse_attention(written_out(false).expect("valid"));
         graph.validate().expect("still valid");
         let [node] = graph.nodes() else { panic!("one node is left:\n{graph}") };
-        assert_eq!(node.op, Op::Attention { heads: 3, scale: 0.5 });
+        assert_eq!(node.op, Op::attention(3, 0.5));
         let names: Vec<_> = node.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
         assert_eq!(names, ["q", "k", "v", "bias", "mask"]);
     }

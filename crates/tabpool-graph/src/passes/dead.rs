@@ -1,12 +1,14 @@
-//! Removes what no output depends on: nodes, weights, constants. Inputs stay, because they are the program's signature.
+//! Removes what no output and no state depends on: nodes, weights, constants. Inputs and states stay, because they are the
+//! program's signature: programs that take turns on one set of states have the same ones.
 
 use crate::{Graph, Value, ValueId};
 
-/// Removes every node, weight and constant that no output depends on, and renumbers the values.
+/// Removes every node, weight and constant that no output and no state depends on, and renumbers the values.
 #[must_use]
 pub fn eliminate_dead(mut graph: Graph) -> Graph {
     let mut live = vec![false; graph.values.len()];
-    for id in graph.outputs.iter().map(|o| o.value).chain(graph.inputs.iter().copied()) {
+    let kept = graph.states.iter().flat_map(|s| [s.value, s.next]);
+    for id in graph.outputs.iter().map(|o| o.value).chain(graph.inputs.iter().copied()).chain(kept) {
         live[id.index()] = true;
     }
     for node in graph.nodes.iter().rev() {
@@ -37,6 +39,7 @@ fn renumber(mut graph: Graph, live: &[bool]) -> Graph {
     graph.weights.iter_mut().for_each(|w| rename(&mut w.value));
     graph.constants.iter_mut().for_each(|c| rename(&mut c.value));
     graph.outputs.iter_mut().for_each(|o| rename(&mut o.value));
+    graph.states.iter_mut().flat_map(|s| [&mut s.value, &mut s.next]).for_each(rename);
     for node in &mut graph.nodes {
         node.inputs.iter_mut().for_each(rename);
         rename(&mut node.output);
@@ -66,5 +69,26 @@ mod tests {
             "input  %0: f32[2] unread\ninput  %1: f32[2] x\nnode   %2: f32[2] = Unary(Exp)(%1) live\noutput %2: f32[2] y\n"
         );
         graph.validate().expect("still valid");
+    }
+
+    #[test]
+    fn states_stay_with_what_they_become() {
+        let mut b = GraphBuilder::new();
+        b.state("unread", DType::I32, [1]).expect("valid");
+        let x = b.input("x", DType::F32, [2]).expect("valid");
+        let last = b.state("last", DType::F32, [2]).expect("valid");
+        let dead = b.node("dead", Op::Unary(Unary::Exp), &[x]).expect("valid");
+        b.node("dead too", Op::Unary(Unary::Exp), &[dead]).expect("valid");
+        let next = b.node("kept", Op::Unary(Unary::Neg), &[x]).expect("valid");
+        b.next(last, next).expect("of one kind");
+        b.output("y", x).expect("valid");
+        let graph = eliminate_dead(b.finish().expect("valid"));
+        graph.validate().expect("still valid");
+        assert_eq!(
+            graph.to_string(),
+            "input  %1: f32[2] x\nstate  %0: i32[1] unread\nstate  %2: f32[2] last\n\
+             node   %3: f32[2] = Unary(Neg)(%1) kept\noutput %1: f32[2] y\n\
+             next   %0: i32[1] unread\nnext   %3: f32[2] last\n"
+        );
     }
 }

@@ -13,7 +13,8 @@ use crate::{Binary, Constant, Graph, Node, Op, ValueId};
 const LARGEST_RESULT: usize = 1 << 16;
 
 /// Folds constants and removes identities: reshapes to the same shape, transposes and casts that change nothing,
-/// slices of everything, additions of 0 and multiplications by 1.
+/// slices of everything, concatenations of one value, additions of 0 and multiplications by 1. Copies of what a state is or
+/// becomes stay: who may read a state depends on who does.
 #[must_use]
 pub fn fold_constants(mut graph: Graph) -> Graph {
     // What each value is to be read as; an identity's output is its operand.
@@ -24,7 +25,9 @@ pub fn fold_constants(mut graph: Graph) -> Graph {
         for id in &mut node.inputs {
             *id = alias[id.index()];
         }
-        if let Some(operand) = identity(&graph, &node) {
+        let touches_state =
+            |operand: &ValueId| graph.states.iter().any(|s| s.value == *operand || s.next == node.output);
+        if let Some(operand) = identity(&graph, &node).filter(|operand| !touches_state(operand)) {
             alias[node.output.index()] = operand;
         } else if let Some(tensor) = evaluate(&graph, &node) {
             graph.constants.push(Constant { value: node.output, tensor });
@@ -46,6 +49,7 @@ fn identity(graph: &Graph, node: &Node) -> Option<ValueId> {
         Op::Reshape { .. } | Op::Slice { .. } => from.shape == to.shape,
         Op::Cast { .. } => from.dtype == to.dtype,
         Op::Transpose { permutation } => permutation.iter().enumerate().all(|(i, &p)| i == p),
+        Op::Concat { .. } => node.inputs.len() == 1,
         Op::Binary(op) => {
             let neutral = match op {
                 Binary::Add | Binary::Sub => 0.0,
@@ -163,5 +167,24 @@ mod tests {
         graph.validate().expect("still valid");
         assert!(graph.nodes().is_empty());
         assert_eq!(graph.outputs()[0].value, x);
+    }
+
+    #[test]
+    fn copies_of_states_stay() {
+        let mut b = GraphBuilder::new();
+        let rows = b.input("rows", DType::F32, [1, 1, 3]).expect("valid");
+        let at = b.input("at", DType::I32, [1]).expect("valid");
+        let zero = b.scalar("zero", 0.0).expect("valid");
+        let cache = b.state("cache", DType::F32, [1, 4, 3]).expect("valid");
+        // Without the copy the rows would be written in place, under the eyes of the other reader.
+        let copy = b.node("copy", Op::Binary(Binary::Add), &[cache, zero]).expect("valid");
+        let written = b.node("write", Op::WriteRows, &[copy, rows, at]).expect("valid");
+        let next = b.node("next", Op::Binary(Binary::Add), &[written, zero]).expect("valid");
+        let before = b.node("before", Op::Binary(Binary::Mul), &[cache, cache]).expect("valid");
+        b.next(cache, next).expect("of one kind");
+        b.output("before", before).expect("valid");
+        let graph = fold_constants(b.finish().expect("valid"));
+        graph.validate().expect("still valid");
+        assert_eq!(graph.nodes().len(), 4);
     }
 }

@@ -1,5 +1,6 @@
-//! The program encoding, version 2: `u8` version, `u8` precision (its code), then a postcard body of the structures below.
-//! Version 1 had no precision and is not read any more.
+//! The program encoding, version 3: `u8` version, `u8` precision (its code), then a postcard body of the structures below.
+//! Version 1 had no precision, version 2 no states and fewer numbers for linear layers and attention; neither is read any
+//! more.
 //!
 //! These are wire types: the IR itself is not serialisable, so it can change without changing what is written. An
 //! operator is a number with a list of integers and one of floats. Numbers are never reused.
@@ -10,7 +11,7 @@ use tabpool_tensor::{DType, Precision, Shape, Tensor};
 
 use super::{PROGRAM_VERSION, ProgramError, ProgramLimits};
 use crate::graph::Output;
-use crate::{Activation, Binary, BlockRef, Constant, Graph, Node, Op, Reduction, Unary, Value, ValueId, Weight};
+use crate::{Activation, Binary, BlockRef, Constant, Graph, Node, Op, Reduction, State, Unary, Value, ValueId, Weight};
 
 #[derive(Serialize, Deserialize)]
 struct WireProgram<'a> {
@@ -25,6 +26,8 @@ struct WireProgram<'a> {
     nodes: Vec<WireNode<'a>>,
     #[serde(borrow)]
     outputs: Vec<(&'a str, u32)>,
+    /// The value a state is read by, and the one it becomes.
+    states: Vec<(u32, u32)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,6 +86,7 @@ pub(super) fn encode(graph: &Graph, precision: Precision) -> Vec<u8> {
         constants: graph.constants.iter().map(|c| WireConstant { value: c.value.0, data: c.tensor.data() }).collect(),
         nodes: graph.nodes.iter().map(wire_node).collect(),
         outputs: graph.outputs.iter().map(|o| (o.name.as_str(), o.value.0)).collect(),
+        states: graph.states.iter().map(|s| (s.value.0, s.next.0)).collect(),
     };
     let start = vec![PROGRAM_VERSION, precision.code()];
     postcard::to_extend(&wire, start).unwrap_or_default()
@@ -103,9 +107,12 @@ pub(super) fn decode(bytes: &[u8], limits: &ProgramLimits) -> Result<(Graph, Pre
     }
     bound("values", wire.values.len(), limits.values)?;
     bound("nodes", wire.nodes.len(), limits.nodes)?;
+    bound("states", wire.states.len(), limits.states)?;
     let values = wire.values.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     let constants = wire.constants.iter().map(|c| constant(c, &values)).collect::<Result<_, _>>()?;
+    let states = wire.states.iter().map(|&(value, next)| State { value: ValueId(value), next: ValueId(next) });
     let graph = Graph {
+        states: states.collect(),
         inputs: wire.inputs.into_iter().map(ValueId).collect(),
         weights: wire.weights.iter().map(weight).collect::<Result<_, _>>()?,
         constants,
@@ -113,7 +120,14 @@ pub(super) fn decode(bytes: &[u8], limits: &ProgramLimits) -> Result<(Graph, Pre
         outputs: wire.outputs.iter().map(|(name, v)| Output { name: (*name).to_owned(), value: ValueId(*v) }).collect(),
         values,
     };
+    let state_bytes = |s: &State| graph.values.get(s.value.index()).map_or(Some(0), byte_size);
+    let state_bytes = graph.states.iter().try_fold(0usize, |sum, s| sum.checked_add(state_bytes(s)?));
+    bound("bytes of states", state_bytes.unwrap_or(usize::MAX), limits.state_bytes)?;
     Ok((graph, precision))
+}
+
+fn byte_size(value: &Value) -> Option<usize> {
+    value.shape.checked_elements()?.checked_mul(value.dtype.size())
 }
 
 fn malformed(reason: &str) -> ProgramError {
@@ -148,7 +162,7 @@ fn node(n: &WireNode<'_>) -> Result<Node, ProgramError> {
     Ok(Node { name: n.name.to_owned(), op, inputs, output: ValueId(n.output) })
 }
 
-const UNARY: [Unary; 11] = [
+const UNARY: [Unary; 14] = [
     Unary::Gelu,
     Unary::GeluTanh,
     Unary::Relu,
@@ -160,6 +174,9 @@ const UNARY: [Unary; 11] = [
     Unary::Sqrt,
     Unary::Neg,
     Unary::Abs,
+    Unary::QuickGelu,
+    Unary::Log,
+    Unary::Reciprocal,
 ];
 const BINARY: [Binary; 6] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min];
 const REDUCTION: [Reduction; 3] = [Reduction::Sum, Reduction::Mean, Reduction::Max];
@@ -178,8 +195,9 @@ fn wire_node(n: &Node) -> WireNode<'_> {
     let (op, ints, floats) = match &n.op {
         Op::Gather => (1, vec![], vec![]),
         Op::MatMul { transpose_b } => (2, vec![i64::from(*transpose_b)], vec![]),
-        Op::Linear { activation: None } => (3, vec![], vec![]),
-        Op::Linear { activation: Some(a) } => (3, vec![number(&UNARY, &a.unary())], vec![]),
+        Op::Linear { activation, residual } => {
+            (3, [vec![i64::from(*residual)], wire_activation(*activation)].concat(), vec![])
+        }
         Op::Binary(b) => (4, vec![number(&BINARY, b)], vec![]),
         Op::Unary(u) => (5, vec![number(&UNARY, u)], vec![]),
         Op::Softmax => (6, vec![], vec![]),
@@ -194,10 +212,35 @@ fn wire_node(n: &Node) -> WireNode<'_> {
         Op::Slice { axis, start, length } => (13, vec![int(*axis), int(*start), int(*length)], vec![]),
         Op::Cast { to } => (14, vec![i64::from(to.code())], vec![]),
         Op::TokenPositions { padding_id } => (15, vec![i64::from(*padding_id)], vec![]),
-        Op::Attention { heads, scale } => (16, vec![int(*heads)], vec![*scale]),
+        Op::Attention { heads, kv_heads, scale, causal } => {
+            (16, vec![int(*heads), int(*kv_heads), i64::from(*causal)], vec![*scale])
+        }
+        Op::Conv2d { stride, padding, dilation, groups, activation } => {
+            let sizes = stride.iter().chain(padding).chain(dilation).chain([groups]).map(|&v| int(v));
+            (17, [sizes.collect(), wire_activation(*activation)].concat(), vec![])
+        }
+        Op::Concat { axis } => (18, vec![int(*axis)], vec![]),
+        Op::RmsNorm { epsilon } => (19, vec![], vec![*epsilon]),
+        Op::Rope { heads, rotary } => (20, vec![int(*heads), int(*rotary)], vec![]),
+        Op::ArgMax => (21, vec![], vec![]),
+        Op::TopK { k } => (22, vec![int(*k)], vec![]),
+        Op::WriteRows => (23, vec![], vec![]),
     };
     let inputs = n.inputs.iter().map(|id| id.0).collect();
     WireNode { name: &n.name, op, ints, floats, inputs, output: n.output.0 }
+}
+
+/// The number of an activation, or nothing.
+fn wire_activation(activation: Option<Activation>) -> Vec<i64> {
+    activation.iter().map(|a| number(&UNARY, &a.unary())).collect()
+}
+
+fn read_activation(numbers: &[i64]) -> Option<Option<Activation>> {
+    match numbers {
+        [] => Some(None),
+        &[a] => Some(Some(Activation::from_unary(variant(&UNARY, a)?)?)),
+        _ => None,
+    }
 }
 
 fn read_op(n: &WireNode<'_>) -> Option<Op> {
@@ -205,8 +248,7 @@ fn read_op(n: &WireNode<'_>) -> Option<Op> {
     Some(match (n.op, &*n.ints, &*n.floats) {
         (1, [], []) => Op::Gather,
         (2, [t], []) => Op::MatMul { transpose_b: flag(*t)? },
-        (3, [], []) => Op::Linear { activation: None },
-        (3, [a], []) => Op::Linear { activation: Some(Activation::from_unary(variant(&UNARY, *a)?)?) },
+        (3, [residual, a @ ..], []) => Op::Linear { activation: read_activation(a)?, residual: flag(*residual)? },
         (4, [b], []) => Op::Binary(variant(&BINARY, *b)?),
         (5, [u], []) => Op::Unary(variant(&UNARY, *u)?),
         (6, [], []) => Op::Softmax,
@@ -221,7 +263,23 @@ fn read_op(n: &WireNode<'_>) -> Option<Op> {
         (13, [axis, start, length], []) => Op::Slice { axis: size(axis)?, start: size(start)?, length: size(length)? },
         (14, [to], []) => Op::Cast { to: DType::from_code(u8::try_from(*to).ok()?)? },
         (15, [id], []) => Op::TokenPositions { padding_id: i32::try_from(*id).ok()? },
-        (16, [heads], [scale]) => Op::Attention { heads: size(heads)?, scale: *scale },
+        (16, [heads, kv_heads, causal], [scale]) => {
+            let (heads, kv_heads) = (size(heads)?, size(kv_heads)?);
+            Op::Attention { heads, kv_heads, scale: *scale, causal: flag(*causal)? }
+        }
+        (17, [sy, sx, top, left, bottom, right, dy, dx, groups, a @ ..], []) => Op::Conv2d {
+            stride: [size(sy)?, size(sx)?],
+            padding: [size(top)?, size(left)?, size(bottom)?, size(right)?],
+            dilation: [size(dy)?, size(dx)?],
+            groups: size(groups)?,
+            activation: read_activation(a)?,
+        },
+        (18, [axis], []) => Op::Concat { axis: size(axis)? },
+        (19, [], [epsilon]) => Op::RmsNorm { epsilon: *epsilon },
+        (20, [heads, rotary], []) => Op::Rope { heads: size(heads)?, rotary: size(rotary)? },
+        (21, [], []) => Op::ArgMax,
+        (22, [k], []) => Op::TopK { k: size(k)? },
+        (23, [], []) => Op::WriteRows,
         _ => return None,
     })
 }

@@ -236,8 +236,8 @@ fn unfit() -> (Graph, BTreeMap<String, Tensor>) {
     let x = b.input("x", DType::F32, [3, 8]).expect("valid");
     let first = b.weight("first", DType::F32, [8, 8]).expect("valid");
     let second = b.weight("second", DType::F32, [4, 8]).expect("valid");
-    let y = b.node("small", Op::Linear { activation: None }, &[x, first]).expect("valid");
-    let y = b.node("large", Op::Linear { activation: None }, &[y, second]).expect("valid");
+    let y = b.node("small", Op::LINEAR, &[x, first]).expect("valid");
+    let y = b.node("large", Op::LINEAR, &[y, second]).expect("valid");
     b.output("y", y).expect("valid");
     let numbers = |count: usize, factor: f32| (0..count).map(|i| (i % 7) as f32 * factor).collect::<Vec<f32>>();
     let weights = [
@@ -281,7 +281,7 @@ fn programs_for_other_rows_share_less_exact_weights_too() {
                     let mut b = GraphBuilder::new();
                     let x = b.input("x", DType::F32, [rows, 96]).expect("valid");
                     let w = b.weight("w", DType::F32, [64, 96]).expect("valid");
-                    let y = b.node("linear", Op::Linear { activation: None }, &[x, w]).expect("valid");
+                    let y = b.node("linear", Op::LINEAR, &[x, w]).expect("valid");
                     b.output("y", y).expect("valid");
                     let numbers = (0..64 * 96).map(|i: u16| f32::from(i % 11)).collect();
                     let weights = [("w".to_owned(), Tensor::from_f32([64, 96], numbers).expect("fits"))].into();

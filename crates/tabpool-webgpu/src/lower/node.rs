@@ -84,9 +84,20 @@ impl Lowering<'_> {
         let (rows, n) = self.rows(x);
         let launch = match &node.op {
             Op::Gather => return self.gather(node),
-            Op::Linear { activation } => return Ok(vec![self.linear(node, *activation)?]),
+            Op::Linear { residual: true, .. } => {
+                return Err(unsupported(node, "adds a residual, which its kernel does not".to_owned()));
+            }
+            Op::Linear { activation, residual: false } => return Ok(vec![self.linear(node, *activation)?]),
             Op::MatMul { transpose_b } => self.matmul(node, *transpose_b)?,
-            Op::Attention { heads, scale } => return Ok(vec![self.attention(node, *heads, *scale)]),
+            Op::Attention { heads, kv_heads, scale, causal: false } if heads == kv_heads => {
+                return Ok(vec![self.attention(node, *heads, *scale)]);
+            }
+            Op::Attention { .. } => {
+                return Err(unsupported(node, "is causal or shares keys, which its kernels do not know".to_owned()));
+            }
+            Op::LayerNorm { .. } if inputs.len() < 3 => {
+                return Err(unsupported(node, "has no scale or no shift, which its kernel needs".to_owned()));
+            }
             Op::LayerNorm { epsilon } => {
                 let reads = vec![self.bound(x), Source::Absent.into(), self.bound(inputs[1]), self.bound(inputs[2])];
                 return Ok(vec![(layer_norm::launch(rows, n, *epsilon, false, self.device.kind.is_software()), reads)]);

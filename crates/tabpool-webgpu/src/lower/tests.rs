@@ -93,7 +93,7 @@ fn linear(rows: usize, k: usize, n: usize) -> Result<Graph, GraphError> {
     let mut b = GraphBuilder::new();
     let x = b.input("x", DType::F32, [rows, k])?;
     let w = b.weight("w", DType::F32, [n, k])?;
-    let y = b.node("dense", Op::Linear { activation: None }, &[x, w])?;
+    let y = b.node("dense", Op::LINEAR, &[x, w])?;
     b.output("y", y)?;
     b.finish()
 }
@@ -104,7 +104,7 @@ fn a_weight_read_in_two_ways_lies_there_twice() {
     let ids = b.input("ids", DType::I32, [4]).expect("valid");
     let w = b.weight("table", DType::F32, [10, 8]).expect("valid");
     let x = b.node("embed", Op::Gather, &[w, ids]).expect("valid");
-    let y = b.node("score", Op::Linear { activation: None }, &[x, w]).expect("valid");
+    let y = b.node("score", Op::LINEAR, &[x, w]).expect("valid");
     b.output("y", y).expect("valid");
     let layouts = lowered(&b.finish().expect("valid"), DEVICE).expect("lowers").weights;
     let layouts: Vec<Layout> = layouts.iter().map(|w| w.layout).collect();
