@@ -288,3 +288,30 @@ fn values_that_only_some_queries_see_are_kept_from_the_others() {
     // What is no number in a value makes its key none.
     assert_eq!((count(&several, "where"), count(&several, "reduceSum")), (2, 1));
 }
+
+#[test]
+fn operands_in_an_array_are_held_against_the_limits_as_well() {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::I32, [2, 3]).expect("a shape");
+    let y = b.node("joined", Op::Concat { axis: 1 }, &[x, x]).expect("valid");
+    b.output("y", y).expect("its only name");
+    let graph = b.finish().expect("valid");
+    let mut limits = Limits::default();
+    for (operator, operand, dtype) in [
+        ("input", "", "int32"),
+        ("output", "", "int32"),
+        ("reshape", "input", "int32"),
+        ("reshape", "output", "int32"),
+        ("concat", "inputs", "float32"),
+    ] {
+        let dtypes = [dtype.to_owned()].into();
+        limits.insert(operator, operand, crate::limits::Support { dtypes, ranks: 0..=5 });
+    }
+    match lower(&graph, &limits) {
+        Err(EngineError::Unsupported { node, op, reason, .. }) => {
+            assert_eq!((node.as_str(), op), ("joined", "concat"));
+            assert_eq!(reason, "needs concat's inputs in int32; this browser takes float32");
+        }
+        other => panic!("should be refused: {other:?}"),
+    }
+}
