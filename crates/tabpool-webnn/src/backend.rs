@@ -1,4 +1,5 @@
-//! The backend: opens lanes, loads programs onto all of them, and gives each run to the one with the least to do.
+//! The backend: opens lanes, loads programs onto all of them, and gives each run to the one with the least to do, or to the
+//! one that keeps its states.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,9 +7,10 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
 use js_sys::{Array, Uint8Array};
+use tabpool_engine::state::{StateSet, check_states, own};
 use tabpool_engine::{
-    Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, MemoryUse, RunOutput, WeightSource,
-    check_inputs,
+    Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, MemoryUse, RunOutput, StateSpec,
+    WeightSource, check_inputs,
 };
 use tabpool_graph::{Graph, Program};
 use tabpool_tensor::Tensor;
@@ -20,6 +22,7 @@ use crate::lanes::Nested;
 use crate::lower::lower;
 use crate::ml::{get, object};
 use crate::order::Order;
+use crate::states::LaneStates;
 use crate::weights::{WeightCache, Weights};
 
 /// The most lanes, whatever is asked for: each holds the weights of every program.
@@ -52,14 +55,17 @@ pub struct WebNnBackend {
     lanes: Rc<Lanes>,
     weights: WeightCache,
     isolated: bool,
-    next_graph: Cell<u32>,
+    /// The number of the next graph or set of states.
+    next: Cell<u32>,
 }
 
-struct Lanes {
-    own: Rc<Context>,
-    nested: Vec<Nested>,
+pub(crate) struct Lanes {
+    pub(crate) own: Rc<Context>,
+    pub(crate) nested: Vec<Nested>,
     /// How many runs each lane has that are not over, this worker's own first.
     busy: Vec<Cell<u32>>,
+    /// How many sets of states each keeps.
+    sets: Vec<Cell<u32>>,
 }
 
 impl WebNnBackend {
@@ -90,14 +96,19 @@ impl WebNnBackend {
         let plural = if count == 1 { "" } else { "s" };
         let missing = missing.map(|reason| format!(" ({wanted} were wanted: {reason})")).unwrap_or_default();
         let device = format!("WebNN {kind}, {count} lane{plural}{missing}");
-        let lanes = Lanes { own, busy: (0..count).map(|_| Cell::new(0)).collect(), nested };
+        let zeros = || (0..count).map(|_| Cell::new(0)).collect();
+        let lanes = Lanes { own, nested, busy: zeros(), sets: zeros() };
         Ok(Self {
             info: BackendInfo { api: Api::WebNn, device },
             lanes: Rc::new(lanes),
             weights: WeightCache::default(),
             isolated: options.isolated,
-            next_graph: Cell::new(0),
+            next: Cell::new(0),
         })
+    }
+
+    fn number(&self) -> u32 {
+        self.next.replace(self.next.get().wrapping_add(1))
     }
 
     /// Gives the device back, as a browser takes it away: everything on it is lost.
@@ -130,9 +141,9 @@ impl Backend for WebNnBackend {
         let weights = self.weights.load(graph, &positions, source, shareable).await?;
         let upload = begin.elapsed();
         let begin = Instant::now();
-        let number = self.next_graph.replace(self.next_graph.get().wrapping_add(1));
+        let number = self.number();
         // Made now, so that what other lanes made is freed where one of them fails.
-        let placed = Placed { lanes: Rc::clone(lanes), number };
+        let placed = Placed { lanes: Rc::clone(lanes), number, lane: None };
         let others = lanes.build_nested(number, program, &weights, positions.len())?;
         let weight = |position| weights.buffer(position);
         let own = async {
@@ -151,6 +162,11 @@ impl Backend for WebNnBackend {
             executable: Rc::new(executable),
             report: LoadReport { compile, upload, memory, ..LoadReport::default() },
         })
+    }
+
+    async fn new_states(&self, specs: &[StateSpec]) -> Result<Rc<dyn StateSet>, EngineError> {
+        self.lanes.own.alive()?;
+        Ok(Rc::new(LaneStates::new(&self.lanes, self.number(), specs).await?))
     }
 }
 
@@ -184,17 +200,41 @@ impl Lanes {
     fn pick(&self) -> usize {
         (0..self.busy.len()).min_by_key(|&lane| self.busy[lane].get()).unwrap_or(0)
     }
+
+    /// The lane that keeps the fewest sets of states, the one with the least to do among equals.
+    pub(crate) fn lane_for_states(&self) -> usize {
+        let load = |&lane: &usize| (self.sets[lane].get(), self.busy[lane].get());
+        (0..self.sets.len()).min_by_key(load).unwrap_or(0)
+    }
 }
 
-/// A graph's number on the nested lanes; they forget it with this.
-struct Placed {
-    lanes: Rc<Lanes>,
-    number: u32,
+/// The number of a graph on all nested lanes, or of a set of states on one lane; they forget it with this.
+pub(crate) struct Placed {
+    pub(crate) lanes: Rc<Lanes>,
+    pub(crate) number: u32,
+    /// The lane that keeps the set, the worker's own first.
+    lane: Option<usize>,
+}
+
+impl Placed {
+    /// A set of states on this lane, counted there.
+    pub(crate) fn on(lanes: &Rc<Lanes>, number: u32, lane: usize) -> Self {
+        lanes.sets[lane].set(lanes.sets[lane].get() + 1);
+        Self { lanes: Rc::clone(lanes), number, lane: Some(lane) }
+    }
 }
 
 impl Drop for Placed {
     fn drop(&mut self) {
-        self.lanes.nested.iter().for_each(|lane| lane.forget(self.number));
+        let Some(lane) = self.lane else {
+            self.lanes.nested.iter().for_each(|lane| lane.forget(self.number));
+            return;
+        };
+        let count = &self.lanes.sets[lane];
+        count.set(count.get() - 1);
+        if let Some(nested) = lane.checked_sub(1) {
+            self.lanes.nested[nested].forget(self.number);
+        }
     }
 }
 
@@ -228,15 +268,38 @@ impl Drop for Busy<'_> {
 impl Executable for WebNnExecutable {
     async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
         check_inputs(&self.graph, inputs)?;
+        check_states(&self.graph, None)?;
+        self.run_somewhere(None, inputs).await
+    }
+
+    async fn run_on(&self, states: &Rc<dyn StateSet>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        check_inputs(&self.graph, inputs)?;
+        let states = own::<LaneStates>(states)?;
+        check_states(&self.graph, Some(states.specs()))?;
+        if !Rc::ptr_eq(&states.placed.lanes, &self.placed.lanes) {
+            let reason = "are on a device that was given back, or on another worker's".to_owned();
+            return Err(EngineError::State { reason });
+        }
+        let states = if states.specs().is_empty() { None } else { Some(&*states) };
+        self.run_somewhere(states, inputs).await
+    }
+}
+
+impl WebNnExecutable {
+    /// Runs where the states are, and otherwise on the lane with the least to do.
+    async fn run_somewhere(&self, states: Option<&LaneStates>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
         let lanes = &self.placed.lanes;
         lanes.own.alive()?;
         let begin = Instant::now();
         let ticket = self.order.ticket();
-        let lane = lanes.pick();
+        let lane = states.map_or_else(|| lanes.pick(), |states| states.lane);
         let busy = Busy::new(&lanes.busy[lane]);
         let buffers = match lane.checked_sub(1) {
-            None => self.built.run(&|position| view(inputs[position].data())).await,
-            Some(nested) => self.run_nested(&lanes.nested[nested], inputs).await,
+            None => {
+                let states = states.and_then(|states| states.own.as_ref());
+                self.built.run(&|position| view(inputs[position].data()), states).await
+            }
+            Some(nested) => self.run_nested(&lanes.nested[nested], states, inputs).await,
         };
         drop(busy);
         let compute = begin.elapsed();
@@ -256,12 +319,16 @@ impl Executable for WebNnExecutable {
         ticket.turn().await;
         Ok(RunOutput { tensors: tensors?, compute, readback })
     }
-}
 
-impl WebNnExecutable {
-    async fn run_nested(&self, lane: &Nested, inputs: &[Tensor]) -> Result<Vec<JsValue>, EngineError> {
+    async fn run_nested(
+        &self,
+        lane: &Nested,
+        states: Option<&LaneStates>,
+        inputs: &[Tensor],
+    ) -> Result<Vec<JsValue>, EngineError> {
         let buffers: Array = inputs.iter().map(|t| JsValue::from(Uint8Array::from(&t.data()[..]).buffer())).collect();
-        let members = object([("inputs", buffers.clone().into())]);
+        let set = states.map_or(JsValue::UNDEFINED, |states| states.placed.number.into());
+        let members = object([("inputs", buffers.clone().into()), ("states", set)]);
         let answer = lane.call("run", self.placed.number, &members, &buffers)?.await?;
         Ok(Array::from(&get(&answer, "outputs")).to_vec())
     }

@@ -1,13 +1,14 @@
-//! One context of WebNN: how it is opened, how a recipe becomes a graph on it, and how that graph runs.
+//! One context of WebNN: how it is opened, how a recipe becomes a graph on it, what is kept there between runs, and how that
+//! graph runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 use js_sys::{Array, Object, Reflect, Uint8Array};
-use tabpool_engine::EngineError;
+use tabpool_engine::{EngineError, StateSpec};
 use tabpool_tensor::DType;
 use wasm_bindgen::prelude::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -15,6 +16,7 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use crate::limits::{Limits, Support, data_type};
 use crate::ml::{self, Ml, MlContext, MlGraph, MlGraphBuilder, MlOperand, MlTensor, get, object, set, thrown};
 use crate::recipe::{Argument, Recipe, Source, Step};
+use crate::weights::allocate;
 
 /// The most dimensions any browser takes, for those that do not tell.
 const ANY_RANK: usize = 64;
@@ -164,24 +166,26 @@ impl Context {
             graph,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            reads: recipe.states().collect(),
+            changes: recipe.nexts.iter().map(|&(position, _)| position).collect(),
             _tables: Vec::new(),
             input_names: Object::new(),
             output_names: Object::new(),
             bytes: 0,
         };
         for (position, step) in recipe.inputs() {
-            let tensor = self.tensor(step, "writable").await?;
+            let tensor = self.tensor(step.dtype, &step.shape, "writable").await?;
             set(&built.input_names, &format!("i{position}"), &tensor);
             built.inputs.push((position, tensor));
             built.bytes += bytes_of(step);
         }
         for (position, table) in &tables {
-            set(&built.input_names, &format!("t{position}"), &table.0);
+            set(&built.input_names, &format!("t{position}"), &table.0.0);
         }
         built._tables = tables.into_iter().map(|(_, table)| table).collect();
         for (position, &output) in recipe.outputs.iter().enumerate() {
             let step = &recipe.steps[output.0];
-            let tensor = self.tensor(step, "readable").await?;
+            let tensor = self.tensor(step.dtype, &step.shape, "readable").await?;
             set(&built.output_names, &format!("o{position}"), &tensor);
             built.outputs.push(tensor);
             built.bytes += bytes_of(step);
@@ -194,15 +198,35 @@ impl Context {
     /// # Errors
     /// [`EngineError`] as the browser says.
     pub(crate) async fn table(&self, step: &Step, bytes: &JsValue) -> Result<Rc<Table>, EngineError> {
-        let table = Rc::new(Table(self.tensor(step, "writable").await?));
-        match self.ml.write_tensor(&table.0, bytes) {
+        let table = Rc::new(Table(Kept(self.tensor(step.dtype, &step.shape, "writable").await?)));
+        match self.ml.write_tensor(&table.0.0, bytes) {
             Ok(()) => Ok(table),
             Err(thrown) => Err(self.failed("writing a table", thrown).await),
         }
     }
 
-    async fn tensor(&self, step: &Step, use_: &str) -> Result<MlTensor, EngineError> {
-        let descriptor = descriptor(step.dtype, &step.shape);
+    /// Makes memory for states, all zeros.
+    ///
+    /// # Errors
+    /// [`EngineError`]; what was made is freed with it.
+    pub(crate) async fn states(self: &Rc<Self>, specs: &[StateSpec]) -> Result<States, EngineError> {
+        self.alive()?;
+        let mut states = States { all: Vec::with_capacity(specs.len()) };
+        for spec in specs {
+            let shape = spec.shape.dims();
+            let present = Kept(self.tensor(spec.dtype, shape, "writable").await?);
+            let next = Kept(self.tensor(spec.dtype, shape, "writable").await?);
+            let zeros = allocate(spec.shape.elements() * spec.dtype.size(), false);
+            if let Err(thrown) = zeros.and_then(|zeros| self.ml.write_tensor(&present.0, &zeros)) {
+                return Err(self.failed("emptying a state", thrown).await);
+            }
+            states.all.push(State { tensors: [present, next], present: Cell::new(0) });
+        }
+        Ok(states)
+    }
+
+    async fn tensor(&self, dtype: DType, shape: &[usize], use_: &str) -> Result<MlTensor, EngineError> {
+        let descriptor = descriptor(dtype, shape);
         set(&descriptor, use_, &JsValue::TRUE);
         let made = match self.ml.create_tensor(&descriptor) {
             Ok(promise) => JsFuture::from(promise).await,
@@ -225,6 +249,9 @@ impl Context {
                 }
                 Source::Table(position) => {
                     builder.input(&format!("t{position}"), &descriptor(step.dtype, &step.shape))?
+                }
+                Source::State(position) => {
+                    builder.input(&format!("s{position}"), &descriptor(step.dtype, &step.shape))?
                 }
                 Source::Weight(position) => {
                     builder.constant(&descriptor(step.dtype, &step.shape), &weight(*position))?
@@ -254,6 +281,9 @@ impl Context {
         for (position, &output) in recipe.outputs.iter().enumerate() {
             set(&outputs, &format!("o{position}"), &made[output.0]);
         }
+        for (position, next) in &recipe.nexts {
+            set(&outputs, &format!("n{position}"), &made[next.0]);
+        }
         builder.build(&outputs)
     }
 }
@@ -266,13 +296,33 @@ impl Drop for Context {
 }
 
 /// A table on a context, which its graphs share.
-pub(crate) struct Table(MlTensor);
+pub(crate) struct Table(Kept);
 
-impl Drop for Table {
+/// A tensor that is freed with this.
+struct Kept(MlTensor);
+
+impl Drop for Kept {
     fn drop(&mut self) {
         // One whose context is gone is gone as well.
         let _ = self.0.destroy_tensor();
     }
+}
+
+/// A state: a graph never writes what it reads, so there are two tensors, and a run that changes the state swaps them.
+struct State {
+    tensors: [Kept; 2],
+    /// Which of them holds it.
+    present: Cell<usize>,
+}
+
+/// States on a context, in the order in which they were asked for.
+pub(crate) struct States {
+    all: Vec<State>,
+}
+
+/// The bytes that states of these kinds take, all copies counted.
+pub(crate) fn bytes_of_states(specs: &[StateSpec]) -> u64 {
+    specs.iter().map(|spec| spec.bytes().saturating_mul(2)).fold(0, u64::saturating_add)
 }
 
 /// A graph on a context, with its tensors.
@@ -282,6 +332,9 @@ pub(crate) struct Built {
     /// With the position of each in the program.
     inputs: Vec<(usize, MlTensor)>,
     outputs: Vec<MlTensor>,
+    /// The positions of the states that are read, and of those that are changed.
+    reads: Vec<usize>,
+    changes: Vec<usize>,
     /// Kept for as long as runs read them.
     _tables: Vec<Rc<Table>>,
     input_names: Object,
@@ -291,14 +344,15 @@ pub(crate) struct Built {
 }
 
 impl Built {
-    /// Runs once and gives the outputs' buffers. `input` gives a view of an input's bytes, which is copied before this
+    /// Runs once, on these states where it has some, and gives the outputs' buffers. `input` gives a view of an input's bytes, which is copied before this
     /// returns. A context does what it is asked in order, so that runs may overlap in one set of tensors: the next run's
     /// inputs are written after the present one has read its own.
     pub(crate) fn run(
         &self,
         input: &dyn Fn(usize) -> JsValue,
+        states: Option<&States>,
     ) -> impl Future<Output = Result<Vec<JsValue>, EngineError>> + use<> {
-        let asked = self.ask(input);
+        let asked = self.ask(input, states);
         let context = Rc::clone(&self.context);
         async move {
             let doing = "running the graph";
@@ -313,13 +367,38 @@ impl Built {
     }
 
     /// Asks for everything at once, so that no other run comes in between.
-    fn ask(&self, input: &dyn Fn(usize) -> JsValue) -> Result<Vec<js_sys::Promise>, JsValue> {
+    fn ask(&self, input: &dyn Fn(usize) -> JsValue, states: Option<&States>) -> Result<Vec<js_sys::Promise>, JsValue> {
         let ml = &self.context.ml;
         for (position, tensor) in &self.inputs {
             ml.write_tensor(tensor, &input(*position))?;
         }
-        ml.dispatch(&self.graph, &self.input_names, &self.output_names)?;
+        if self.reads.is_empty() && self.changes.is_empty() {
+            ml.dispatch(&self.graph, &self.input_names, &self.output_names)?;
+        } else {
+            self.dispatch_on(states)?;
+        }
         self.outputs.iter().map(|tensor| ml.read_tensor(tensor)).collect()
+    }
+
+    /// Reads what states are and writes what they become beside it; from then on that is what they are.
+    fn dispatch_on(&self, states: Option<&States>) -> Result<(), JsValue> {
+        let missing = || js_sys::Error::new("the graph keeps a state that was not given");
+        let state = |&position: &usize| states.and_then(|states| states.all.get(position)).ok_or_else(missing);
+        let inputs = Object::assign(&Object::new(), &self.input_names);
+        for position in &self.reads {
+            let state = state(position)?;
+            set(&inputs, &format!("s{position}"), &state.tensors[state.present.get()].0);
+        }
+        let outputs = Object::assign(&Object::new(), &self.output_names);
+        let changed = self.changes.iter().map(state).collect::<Result<Vec<_>, _>>()?;
+        for (position, state) in self.changes.iter().zip(&changed) {
+            set(&outputs, &format!("n{position}"), &state.tensors[1 - state.present.get()].0);
+        }
+        self.context.ml.dispatch(&self.graph, &inputs, &outputs)?;
+        for state in changed {
+            state.present.set(1 - state.present.get());
+        }
+        Ok(())
     }
 }
 
@@ -351,6 +430,9 @@ fn dims(shape: &[usize]) -> JsValue {
 fn value(argument: &Argument, made: &[MlOperand]) -> JsValue {
     match argument {
         Argument::Operand(operand) => made[operand.0].clone().into(),
+        Argument::Operands(operands) => {
+            operands.iter().map(|operand| made[operand.0].clone()).collect::<Array>().into()
+        }
         Argument::Dims(shape) => dims(shape),
         Argument::Number(number) => JsValue::from_f64(*number),
         Argument::Flag(flag) => JsValue::from_bool(*flag),

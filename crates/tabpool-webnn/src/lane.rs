@@ -1,19 +1,21 @@
-//! A lane's side: what runs in a worker nested in the tab's worker, with a context of its own and graphs on it.
+//! A lane's side: what runs in a worker nested in the tab's worker, with a context of its own, graphs on it and
+//! states that belong to it.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
 use js_sys::{Array, Object, Uint8Array};
-use tabpool_engine::EngineError;
+use tabpool_engine::{EngineError, StateSpec};
 use tabpool_graph::{Program, ProgramLimits};
+use tabpool_tensor::{DType, Shape};
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
 use wasm_bindgen_futures::spawn_local;
 use web_sys::MessageEvent;
 use web_time::Instant;
 
-use crate::context::{Built, Context, Table};
+use crate::context::{Built, Context, States, Table};
 use crate::lower::lower;
 use crate::message::refusal;
 use crate::ml::{get, object, set, thrown};
@@ -47,7 +49,8 @@ struct Lane {
     graphs: RefCell<HashMap<u32, Rc<Built>>>,
     /// Tables that some graph reads, by the worker's numbers for weights.
     tables: RefCell<HashMap<u32, Weak<Table>>>,
-    /// Graphs that are being made; one that is dropped meanwhile is not kept when it is done.
+    states: RefCell<HashMap<u32, Rc<States>>>,
+    /// Graphs and states that are being made; one that is dropped meanwhile is not kept when it is done.
     building: RefCell<HashSet<u32>>,
 }
 
@@ -56,6 +59,7 @@ impl Lane {
         let number = get(&message, "graph").as_f64().unwrap_or_default() as u32;
         if get(&message, "kind").as_string().as_deref() == Some("drop") {
             self.graphs.borrow_mut().remove(&number);
+            self.states.borrow_mut().remove(&number);
             self.building.borrow_mut().remove(&number);
             return;
         }
@@ -70,6 +74,7 @@ impl Lane {
             let outcome = match run {
                 Some(run) => run.await,
                 None if get(&message, "kind") == "open" => this.open().await,
+                None if get(&message, "kind") == "keep" => this.keep(number, &message).await,
                 None => this.build(number, &message).await,
             };
             let (answer, transfer) = match outcome {
@@ -106,6 +111,31 @@ impl Lane {
         Ok((answer, Array::new()))
     }
 
+    /// Makes states for a set of the worker's.
+    async fn keep(&self, number: u32, message: &JsValue) -> Result<(Object, Array), EngineError> {
+        let failed = |reason: &str| EngineError::Device {
+            doing: "making states in a lane".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let context = self.context.borrow().clone().ok_or_else(|| failed("it has no context"))?;
+        let mut specs = Vec::new();
+        for spec in Array::from(&get(message, "specs")).iter() {
+            let dtype = get(&spec, "dtype").as_f64().and_then(|code| DType::from_code(code as u8));
+            let dims: Option<Vec<usize>> =
+                Array::from(&get(&spec, "shape")).iter().map(|d| d.as_f64().map(|d| d as usize)).collect();
+            let (dtype, dims) = dtype.zip(dims).ok_or_else(|| failed("a kind of state is not readable"))?;
+            specs.push(StateSpec { name: String::new(), dtype, shape: Shape::from(dims) });
+        }
+        self.building.borrow_mut().insert(number);
+        let states = context.states(&specs).await;
+        let wanted = self.building.borrow_mut().remove(&number);
+        let states = states?;
+        if wanted {
+            self.states.borrow_mut().insert(number, Rc::new(states));
+        }
+        Ok((Object::new(), Array::new()))
+    }
+
     async fn make(&self, message: &JsValue) -> Result<Built, EngineError> {
         let failed = |reason| EngineError::Device { doing: "reading a program in a lane".to_owned(), reason };
         let context = self.context.borrow().clone().ok_or_else(|| failed("it has no context".to_owned()))?;
@@ -140,7 +170,9 @@ impl Lane {
         let built = self.graphs.borrow().get(&number).cloned();
         let inputs: Array = get(message, "inputs").unchecked_into();
         let input = |position: usize| u32::try_from(position).map_or(JsValue::UNDEFINED, |at| inputs.get(at));
-        let asked = built.map(|built| built.run(&input));
+        // A set that is not here is missed by the graph that keeps it.
+        let states = get(message, "states").as_f64().and_then(|set| self.states.borrow().get(&(set as u32)).cloned());
+        let asked = built.map(|built| built.run(&input, states.as_deref()));
         async move {
             let unknown = || EngineError::Device {
                 doing: "running in a lane".to_owned(),

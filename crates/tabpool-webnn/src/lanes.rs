@@ -112,9 +112,9 @@ impl Nested {
         })
     }
 
-    /// Frees a graph. A lane that is gone holds none.
-    pub(crate) fn forget(&self, graph: u32) {
-        let message = object([("kind", "drop".into()), ("graph", graph.into())]);
+    /// Frees the graph or the states of this number. A lane that is gone holds none.
+    pub(crate) fn forget(&self, number: u32) {
+        let message = object([("kind", "drop".into()), ("graph", number.into())]);
         let _ = self.worker.post_message(&message);
     }
 }

@@ -8,6 +8,9 @@
 //! contexts that worker has. So the backend keeps *lanes* (`lanes`): one context in the worker itself, and one in each of
 //! a few workers nested in it, with the same graphs in all. Runs go to the lane that has least to do.
 //!
+//! What programs keep between runs (`states`) belongs to one lane, and runs on it go there. WebNN cannot write what it reads,
+//! so each state is there twice and a run that changes it swaps the two.
+//!
 //! Everything that touches the browser builds for WebAssembly only; lowering builds everywhere, for its tests.
 
 #[cfg(any(target_family = "wasm", test))]
@@ -31,6 +34,8 @@ mod lanes;
 mod message;
 #[cfg(target_family = "wasm")]
 mod ml;
+#[cfg(target_family = "wasm")]
+mod states;
 #[cfg(target_family = "wasm")]
 mod weights;
 

@@ -4,26 +4,28 @@
 //! is reshaped between them. Only attention takes the heads apart.
 
 mod attention;
+mod convolution;
 mod elementwise;
 mod layout;
 mod product;
+mod ranking;
+mod rotation;
 mod rows;
 
 use std::collections::HashMap;
 
 use tabpool_engine::EngineError;
-use tabpool_engine::state::refuse_states;
 use tabpool_graph::{Graph, Node, Op, ValueId};
 
 use crate::limits::Limits;
+use crate::lower::convolution::Motion;
 use crate::recipe::{Draft, Made, Operand, Recipe, Source};
 
-/// Lowers everything the outputs need.
+/// Lowers everything that the outputs and the states to come need.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] that names the first node this browser cannot be given, and why.
 pub(crate) fn lower(graph: &Graph, limits: &Limits) -> Result<Recipe, EngineError> {
-    refuse_states("webnn", graph)?;
     let needed = needed(graph);
     let mut lowering = Lowering {
         graph,
@@ -31,6 +33,9 @@ pub(crate) fn lower(graph: &Graph, limits: &Limits) -> Result<Recipe, EngineErro
         values: HashMap::new(),
         tables: tables(graph, &needed),
         bias_sums: HashMap::new(),
+        sights: HashMap::new(),
+        windows: HashMap::new(),
+        rotations: HashMap::new(),
     };
     for node in graph.nodes().iter().filter(|node| needed[node.output.index()]) {
         lowering.draft.begin(&node.name, node.op.name());
@@ -42,14 +47,23 @@ pub(crate) fn lower(graph: &Graph, limits: &Limits) -> Result<Recipe, EngineErro
         lowering.draft.begin(&output.name, "output");
         outputs.push(lowering.value(output.value)?);
     }
-    lowering.draft.finish(&outputs)
+    let mut nexts = Vec::new();
+    for (position, state) in graph.states().iter().enumerate().filter(|(_, state)| state.changes()) {
+        lowering.draft.begin(&graph.value(state.value).name, "state");
+        // A state's memory has its shape, whatever the operand lies in.
+        nexts.push((position, lowering.whole(state.next)?));
+    }
+    lowering.draft.finish(&outputs, &nexts)
 }
 
-/// Which values some output depends on, by [`ValueId::index`].
+/// Which values some output or some state to come depends on, by [`ValueId::index`].
 fn needed(graph: &Graph) -> Vec<bool> {
     let mut needed = vec![false; graph.values().len()];
     for output in graph.outputs() {
         needed[output.value.index()] = true;
+    }
+    for state in graph.states().iter().filter(|state| state.changes()) {
+        needed[state.next.index()] = true;
     }
     for node in graph.nodes().iter().rev().filter(|node| !node.inputs.is_empty()) {
         if needed[node.output.index()] {
@@ -71,6 +85,9 @@ fn tables(graph: &Graph, needed: &[bool]) -> HashMap<ValueId, usize> {
     for output in graph.outputs() {
         tables.remove(&output.value);
     }
+    for state in graph.states() {
+        tables.remove(&state.next);
+    }
     tables
 }
 
@@ -84,6 +101,12 @@ struct Lowering<'a> {
     tables: HashMap<ValueId, usize>,
     /// Sums of attention biases that every layer adds, made once.
     bias_sums: HashMap<(Operand, Operand), Operand>,
+    /// Which keys queries see, by start, queries and keys.
+    sights: HashMap<(Operand, usize, usize), Operand>,
+    /// Which rows are written and by which, by position, capacity and rows.
+    windows: HashMap<(Operand, usize, usize), (Operand, Operand)>,
+    /// Rotary tables for both halves of a head.
+    rotations: HashMap<(ValueId, ValueId), (Operand, Operand)>,
 }
 
 impl<'a> Lowering<'a> {
@@ -102,6 +125,8 @@ impl<'a> Lowering<'a> {
             Source::Input(at)
         } else if let Some(at) = self.graph.weights().iter().position(|weight| weight.value == id) {
             Source::Weight(at)
+        } else if let Some(at) = self.graph.states().iter().position(|state| state.value == id) {
+            Source::State(at)
         } else if let Some(tensor) = self.graph.constant(id) {
             Source::Constant(tensor.data().clone())
         } else {
@@ -132,9 +157,12 @@ impl<'a> Lowering<'a> {
         match &node.op {
             Op::Gather => self.gather(inputs[0], inputs[1]),
             Op::MatMul { transpose_b } => self.matmul(inputs[0], inputs[1], *transpose_b),
-            Op::Linear { activation, residual: false } => self.linear(inputs, *activation),
-            Op::LayerNorm { .. } if inputs.len() < 3 => {
-                Err(self.draft.refuse("has no scale or no shift, which this backend needs".to_owned()))
+            Op::Linear { activation, residual } => {
+                let (inputs, residual) = last_if(*residual, inputs);
+                self.linear(inputs, *activation, residual)
+            }
+            &Op::Conv2d { stride, padding, dilation, groups, activation } => {
+                self.conv2d(inputs, node.output, &Motion { stride, padding, dilation, groups }, activation)
             }
             Op::Binary(op) => self.binary(*op, inputs[0], inputs[1]),
             Op::Unary(op) => {
@@ -161,13 +189,26 @@ impl<'a> Lowering<'a> {
             Op::Slice { axis, start, length } => self.slice(inputs[0], *axis, *start, *length),
             Op::Cast { to } => self.cast(inputs[0], *to),
             Op::TokenPositions { padding_id } => self.token_positions(inputs[0], *padding_id),
-            Op::Attention { heads, kv_heads, scale, causal: false } if heads == kv_heads => {
-                self.attention(inputs, *heads, *scale)
+            Op::Attention { heads, kv_heads, scale, causal } => {
+                let (inputs, start) = last_if(*causal, inputs);
+                self.attention(inputs, start, [*heads, *kv_heads], *scale)
             }
-            other => {
-                Err(self.draft.refuse(format!("is an operator this backend does not know in this form: {other:?}")))
-            }
+            Op::RmsNorm { epsilon } => self.rms_norm(inputs[0], inputs[1], *epsilon),
+            Op::Rope { heads, rotary } => self.rope(inputs, *heads, *rotary),
+            Op::Concat { axis } => self.concat(inputs, *axis),
+            Op::WriteRows => self.write_rows(inputs[0], inputs[1], inputs[2]),
+            Op::ArgMax => self.arg_max(inputs[0]),
+            Op::TopK { k } => self.top_k(inputs[0], *k),
+            other => Err(self.draft.refuse(format!("is an operator this backend does not know: {other:?}"))),
         }
+    }
+}
+
+/// The operands without the last one, and that one, where it is there.
+fn last_if(there: bool, inputs: &[ValueId]) -> (&[ValueId], Option<ValueId>) {
+    match inputs.split_last() {
+        Some((&last, others)) if there => (others, Some(last)),
+        _ => (inputs, None),
     }
 }
 

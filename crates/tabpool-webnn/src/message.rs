@@ -3,11 +3,13 @@
 //! | member | in a call | in an answer |
 //! |---|---|---|
 //! | `call` | the call's number | the same |
-//! | `kind` | `open`, `build`, `run` or `drop` | |
-//! | `graph` | which graph is meant, as the worker numbers them | |
+//! | `kind` | `open`, `build`, `keep`, `run` or `drop` | |
+//! | `graph` | which graph, or to `keep` and `drop` which set of states, is meant: the worker numbers both in one row | |
 //! | `program`, `weights` | `build`: the encoded program, and buffers by the weights' positions | |
 //! | `numbers` | `build`: what the worker calls each weight, so that tables are shared | |
+//! | `specs` | `keep`: what states there are, each with the code of its `dtype` and its `shape` | |
 //! | `inputs` | `run`: buffers by the inputs' positions | |
+//! | `states` | `run`: the set it runs on, `undefined` for a graph that keeps none | |
 //! | `outputs`, `ms` | | `run`: buffers in the outputs' order, and how long the run took once begun |
 //! | `bytes` | | `build`: the bytes of the graph's tensors |
 //! | `error`, `reason`, `doing` | | what went wrong instead: `lost`, `memory` or `device` |

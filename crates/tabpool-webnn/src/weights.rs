@@ -189,8 +189,8 @@ async fn fetch(
     Ok((buffer, length as u64))
 }
 
-/// A buffer of this many bytes, one that other workers may read where asked for.
-fn allocate(length: usize, shareable: bool) -> Result<JsValue, JsValue> {
+/// A buffer of this many zeros, one that other workers may read where asked for.
+pub(crate) fn allocate(length: usize, shareable: bool) -> Result<JsValue, JsValue> {
     let name = if shareable { "SharedArrayBuffer" } else { "ArrayBuffer" };
     let constructor: Function = Reflect::get(&js_sys::global(), &name.into())?.dyn_into()?;
     // A double holds every length there can be.

@@ -28,6 +28,13 @@ impl Lowering<'_> {
             Unary::Sqrt => self.draft.unary("sqrt", x),
             Unary::Neg => self.draft.unary("neg", x),
             Unary::Abs => self.draft.unary("abs", x),
+            Unary::QuickGelu => {
+                let share = self.scaled(x, 1.702)?;
+                let share = self.draft.unary("sigmoid", share)?;
+                self.draft.onto("mul", x, share)
+            }
+            Unary::Log => self.draft.unary("log", x),
+            Unary::Reciprocal => self.draft.unary("reciprocal", x),
             other => Err(self.draft.refuse(format!("is a function this backend does not know: {other:?}"))),
         }
     }
@@ -97,10 +104,23 @@ impl Lowering<'_> {
         }
         let (x, y) = (self.value(a)?, self.value(b)?);
         let (x, y) = (self.draft.view(x, &left)?, self.draft.view(y, &right)?);
+        if left.len() > MOST_DIMS {
+            // No two dimensions can be made one: both operands are written out.
+            let full: Vec<_> = left.iter().zip(&right).map(|(&x, &y)| x.max(y)).collect();
+            let (x, y) = (self.expanded(x, &full)?, self.expanded(y, &full)?);
+            return self.draft.onto(method, x, y);
+        }
         let shape = Shape::from(&left[..]).broadcast(&Shape::from(&right[..]));
         let shape = shape.ok_or_else(|| self.draft.refuse("has operands that do not broadcast".to_owned()))?;
         let like = (self.draft.dtype(x), shape.dims().to_vec());
         self.draft.call(method, &[x, y], Vec::new(), Vec::new(), like)
+    }
+
+    /// Every element of a broadcast, in one dimension.
+    fn expanded(&mut self, x: Operand, shape: &[usize]) -> Made {
+        let like = (self.draft.dtype(x), shape.to_vec());
+        let x = self.draft.call("expand", &[x], vec![Argument::Dims(shape.to_vec())], Vec::new(), like)?;
+        self.draft.view(x, &[shape.iter().product()])
     }
 
     pub(super) fn cast(&mut self, id: ValueId, to: DType) -> Made {
@@ -108,14 +128,9 @@ impl Lowering<'_> {
         let x = self.value(id)?;
         match (from, to) {
             (from, to) if from == to => Ok(x),
-            (_, DType::F32) => self.plain_cast(x, DType::F32, "float32"),
+            (_, DType::F32) => self.draft.cast(x, DType::F32),
             _ => self.saturating_cast(x),
         }
-    }
-
-    pub(super) fn plain_cast(&mut self, x: Operand, to: DType, name: &'static str) -> Made {
-        let shape = self.draft.shape(x).to_vec();
-        self.draft.call("cast", &[x], vec![Argument::Text(name)], Vec::new(), (to, shape))
     }
 
     /// To `i32`, where what is no number becomes 0 and what is too large the largest: WebNN leaves both to the browser.
@@ -130,7 +145,7 @@ impl Lowering<'_> {
         let (most, least) = (self.draft.f32(2_147_483_520.0, x)?, self.draft.f32(-2_147_483_648.0, x)?);
         let within = self.draft.onto("min", x, most)?;
         let within = self.draft.onto("max", within, least)?;
-        let cast = self.plain_cast(within, DType::I32, "int32")?;
+        let cast = self.draft.cast(within, DType::I32)?;
         let limit = self.draft.f32(2_147_483_648.0, x)?;
         let over = self.draft.call("greaterOrEqual", &[x, limit], Vec::new(), Vec::new(), like(DType::U8))?;
         let largest = self.draft.i32(i32::MAX, cast)?;

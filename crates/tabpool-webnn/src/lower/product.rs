@@ -9,13 +9,25 @@ use crate::recipe::{Argument, Made, Operand};
 
 impl Lowering<'_> {
     /// A linear layer as one `gemm` over all rows: weights stay `[N, K]`, as they are stored, for that is how browsers'
-    /// kernels want them.
-    pub(super) fn linear(&mut self, inputs: &[ValueId], activation: Option<Activation>) -> Made {
+    /// kernels want them. `residual` is added to what the activation gives.
+    pub(super) fn linear(
+        &mut self,
+        inputs: &[ValueId],
+        activation: Option<Activation>,
+        residual: Option<ValueId>,
+    ) -> Made {
         let (x, weight) = (self.rows(inputs[0])?, self.whole(inputs[1])?);
         let bias = inputs.get(2).map(|&bias| self.whole(bias)).transpose()?;
         let y = self.gemm(x, weight, bias, true)?;
-        match activation {
-            Some(activation) => self.unary(activation.unary(), y),
+        let y = match activation {
+            Some(activation) => self.unary(activation.unary(), y)?,
+            None => y,
+        };
+        match residual {
+            Some(residual) => {
+                let residual = self.rows(residual)?;
+                self.draft.onto("add", y, residual)
+            }
             None => Ok(y),
         }
     }

@@ -13,17 +13,28 @@ impl Lowering<'_> {
         self.draft.call("softmax", &[x], vec![Argument::Number(1.0)], Vec::new(), like)
     }
 
-    /// A norm of rows. `affine` is scale and shift.
+    /// A norm of rows. `affine` is scale and shift, as far as they are there.
     pub(super) fn layer_norm(&mut self, x: Operand, affine: &[ValueId], epsilon: f32) -> Made {
-        let (scale, bias) = (self.whole(affine[0])?, self.whole(affine[1])?);
-        let options = vec![
-            ("scale", Argument::Operand(scale)),
-            ("bias", Argument::Operand(bias)),
-            ("axes", Argument::Dims(vec![1])),
-            ("epsilon", Argument::Number(f64::from(epsilon))),
-        ];
+        let mut options = vec![("axes", Argument::Dims(vec![1])), ("epsilon", Argument::Number(f64::from(epsilon)))];
+        for (name, &id) in ["scale", "bias"].into_iter().zip(affine) {
+            options.push((name, Argument::Operand(self.whole(id)?)));
+        }
         let like = (DType::F32, self.draft.shape(x).to_vec());
         self.draft.call("layerNormalization", &[x], Vec::new(), options, like)
+    }
+
+    /// `x / sqrt(mean(x^2) + epsilon) * scale` in single calls: WebNN has no operator for it.
+    pub(super) fn rms_norm(&mut self, x: ValueId, scale: ValueId, epsilon: f32) -> Made {
+        let (x, scale) = (self.rows(x)?, self.whole(scale)?);
+        let squares = self.draft.onto("mul", x, x)?;
+        let options = vec![("axes", Argument::Dims(vec![1])), ("keepDimensions", Argument::Flag(true))];
+        let like = (DType::F32, vec![self.draft.shape(x)[0], 1]);
+        let mean = self.draft.call("reduceMean", &[squares], Vec::new(), options, like)?;
+        let epsilon = self.draft.f32(epsilon, mean)?;
+        let mean = self.draft.onto("add", mean, epsilon)?;
+        let root = self.draft.unary("sqrt", mean)?;
+        let y = self.draft.onto("div", x, root)?;
+        self.draft.onto("mul", y, scale)
     }
 
     pub(super) fn l2_normalize(&mut self, x: ValueId, epsilon: f32) -> Made {
