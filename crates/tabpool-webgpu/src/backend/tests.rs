@@ -212,7 +212,7 @@ fn fewer_bits_are_less_memory_and_the_report_says_so() {
     {
         with(
             "fewer bits",
-            |gpu| gpu.capabilities.gemm = GemmVariant::named(variant),
+            |gpu| gpu.capabilities.forced.gemm = GemmVariant::named(variant),
             async |backend| {
                 let case = small(DType::F32);
                 let (program, source) = permitting(&case, Precision::F32);
@@ -251,7 +251,7 @@ fn unfit() -> (Graph, BTreeMap<String, Tensor>) {
 fn weights_beyond_f16_stay_in_32_bits_and_their_nodes_are_named() {
     with(
         "weights beyond f16",
-        |gpu| gpu.capabilities.gemm = GemmVariant::named("f16_register_4x16"),
+        |gpu| gpu.capabilities.forced.gemm = GemmVariant::named("f16_register_4x16"),
         async |backend| {
             let (graph, weights) = unfit();
             let mut source = MemoryWeights::new();

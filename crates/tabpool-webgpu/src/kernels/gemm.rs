@@ -20,7 +20,7 @@ use super::{Groups, Launch, Variant, word};
 
 pub use variants::GemmVariant;
 pub(crate) use variants::Has;
-use variants::{Form, Numbers};
+use variants::{Form, Lie, Numbers};
 
 /// How many columns of a weight lie together.
 pub(crate) const PANEL: usize = 16;
@@ -82,6 +82,30 @@ pub(crate) struct Gemm {
     pub(crate) bias: bool,
     /// See [`super::activation::code_after`].
     pub(crate) function: u32,
+    /// Whether a value of the result's shape is added last.
+    pub(crate) residual: bool,
+    /// Where the result lies, if its rows are channels of images.
+    pub(crate) channels: Option<Channels>,
+}
+
+impl Gemm {
+    /// A product with nothing after it.
+    pub(crate) fn new(m: usize, n: usize, k: usize) -> Self {
+        Self { m, n, k, bias: false, function: 0, residual: false, channels: None }
+    }
+}
+
+/// Where a product lies whose rows are channels and whose columns are places on images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Channels {
+    /// The first channel, also the first row of the left operand.
+    pub(crate) first_row: usize,
+    /// The first place, counted over all images.
+    pub(crate) first_column: usize,
+    /// The places of one image.
+    pub(crate) places: usize,
+    /// The channels of the result.
+    pub(crate) channels: usize,
 }
 
 /// Whether sums of products of this many integers fit.
@@ -102,13 +126,17 @@ pub(crate) fn launch(variant: GemmVariant, of: Gemm) -> Launch {
     };
     let panels = Panels::of(variant.stored(), of.n, of.k);
     let integers = variant.stored() == Precision::Int8;
-    // Integers are padded to whole loads; only the result's rows are as they come.
-    let aligned = of.n.is_multiple_of(4) && (integers || of.k.is_multiple_of(4));
-    Launch {
-        variant: Variant::new(variant.kernel(aligned), &[("HAS_BIAS", u32::from(of.bias)), ("FUNCTION", of.function)]),
-        params: vec![word(of.m), word(of.n), word(of.k), word(panels.stride())],
-        groups,
-    }
+    let lie = Lie {
+        // Integers are padded to whole loads.
+        rows: integers || of.k.is_multiple_of(4),
+        result: of.channels.map_or(of.n, |c| c.places).is_multiple_of(4),
+        channels: of.channels.is_some(),
+    };
+    let constants =
+        [("HAS_BIAS", u32::from(of.bias)), ("HAS_RESIDUAL", u32::from(of.residual)), ("FUNCTION", of.function)];
+    let mut params = [of.m, of.n, of.k, panels.stride()].map(word).to_vec();
+    params.extend(of.channels.map_or([0; 4], |c| [c.first_row, c.first_column, c.places, c.channels].map(word)));
+    Launch { variant: Variant::new(variant.kernel(lie), &constants), params, groups }
 }
 
 /// What has to run before the product, and the words it writes for it: the rows as integers, where the variant takes such.
@@ -121,12 +149,13 @@ pub(crate) fn integers(variant: GemmVariant, m: usize, k: usize, software: bool)
 pub(crate) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for variant in GemmVariant::ALL {
-        for aligned in [true, false] {
-            for bias in [0, 1] {
-                for function in [0, 1, 6] {
-                    let constants = [("HAS_BIAS", bias), ("FUNCTION", function)];
-                    all.push(Variant::new(variant.kernel(aligned), &constants));
-                }
+        let numbers = variant.numbers();
+        // Convolutions are computed in 32 bits.
+        let lies = Lie::ALL.into_iter().filter(|lie| !lie.channels || numbers == Numbers::F32);
+        for lie in lies.filter(|lie| lie.rows || numbers != Numbers::Int8) {
+            for (bias, residual, function) in [(0, 0, 0), (1, 0, 1), (1, 1, 0), (0, 1, 6)] {
+                let constants = [("HAS_BIAS", bias), ("HAS_RESIDUAL", residual), ("FUNCTION", function)];
+                all.push(Variant::new(variant.kernel(lie), &constants));
             }
         }
     }

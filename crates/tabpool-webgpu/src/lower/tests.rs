@@ -8,7 +8,7 @@ use tabpool_engine::{EngineError, memory};
 use tabpool_graph::{Graph, GraphBuilder, GraphError, Op};
 use tabpool_tensor::{DType, Precision};
 
-use super::{Capabilities, Layout, Lowered, Permission, Source, lower};
+use super::{Capabilities, Forced, Layout, Lowered, Permission, Source, lower};
 use crate::kernels::gemm::{GemmVariant, Has};
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
@@ -20,7 +20,7 @@ const DEVICE: Capabilities = Capabilities {
     groups: 65_535,
     kind: AdapterKind::Software,
     has: Has { f16: false, subgroups: false },
-    gemm: None,
+    forced: Forced { gemm: None, attention: None, rows: None },
 };
 
 fn lowered(graph: &Graph, device: Capabilities) -> Result<Lowered, EngineError> {
@@ -61,7 +61,7 @@ fn a_fused_bert_layer_takes_nine_dispatches() {
 fn what_no_run_changes_is_computed_at_load() {
     let one = minilm(1);
     assert!(!one.load.is_empty());
-    let written: Vec<usize> = one.load.iter().map(|s| s.write).collect();
+    let written: Vec<Source> = one.load.iter().map(|s| s.write).collect();
     assert!(one.run.iter().all(|s| !written.contains(&s.write)), "a run overwrites what the load computed");
 }
 
@@ -69,7 +69,7 @@ fn what_no_run_changes_is_computed_at_load() {
 fn no_dispatch_reads_the_slot_it_writes() {
     let two = minilm(2);
     for step in two.load.iter().chain(&two.run) {
-        assert!(step.reads.iter().all(|r| r.source != Source::Slot(step.write)), "{step:?}");
+        assert!(step.reads.iter().all(|r| r.source != step.write), "{step:?}");
     }
 }
 
@@ -85,7 +85,8 @@ fn the_adapter_and_the_rows_choose_the_gemm() {
     assert_eq!(kernel(64, swiftshader), "register_16x8_short");
     assert_eq!(kernel(64, hardware), "tiled_64x64");
     assert_eq!(kernel(1, hardware), "split_1x16");
-    let forced = Capabilities { gemm: GemmVariant::named("register_4x8"), ..DEVICE };
+    let forced = Forced { gemm: GemmVariant::named("register_4x8"), ..Forced::default() };
+    let forced = Capabilities { forced, ..DEVICE };
     assert_eq!(kernel(1, forced), "register_4x8");
 }
 
