@@ -3,16 +3,19 @@
 //! Loading works everything out that does not depend on a run's inputs: nodes become steps, weights of linear layers are
 //! packed for the kernels, nodes over weights alone are computed, and all memory is made. A run copies its inputs,
 //! executes the steps and copies the outputs; it allocates nothing else. It computes on the calling thread (and on
-//! the backend's own), so it is over when its future is first polled.
+//! the backend's own), so it is over when its future is first polled. States are memory apart: a run on another set than the
+//! last one's writes its steps anew, with other addresses, which takes a copy of some kilobytes.
 
 mod arena;
 mod chunks;
 mod in_process;
 mod lower;
 mod processor;
+mod states;
 mod warm;
 mod weights;
 
+use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 
@@ -26,10 +29,11 @@ use crate::backend::{
     Api, Backend, BackendInfo, EngineError, Executable, LoadReport, Loaded, RunOutput, WeightSource, check_inputs,
 };
 use crate::memory::{self, MemoryPlan};
-use crate::state::refuse_states;
+use crate::state::{self, StateSet, StateSpec, check_states};
 use in_process::InProcess;
-use lower::{Addresses, Lowering};
+use lower::{Addresses, Located, Lowering};
 use processor::Region;
+use states::CpuStates;
 use weights::{LoadedWeights, WeightCache};
 
 pub use arena::{Arena, Taken};
@@ -94,7 +98,6 @@ impl Backend for CpuBackend {
 
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError> {
         let graph = program.graph();
-        refuse_states("cpu", graph)?;
         let begin = Instant::now();
         let plan = memory::plan(graph);
         let mut compile = begin.elapsed();
@@ -111,17 +114,36 @@ impl Backend for CpuBackend {
             report: LoadReport { compile, upload, memory, ..LoadReport::default() },
         })
     }
+
+    async fn new_states(&self, specs: &[StateSpec]) -> Result<Rc<dyn StateSet>, EngineError> {
+        Ok(Rc::new(CpuStates::new(&self.processor, specs)?))
+    }
+}
+
+fn too_large(doing: &str) -> EngineError {
+    EngineError::OutOfMemory { doing: doing.to_owned(), reason: "they are more than can be addressed".to_owned() }
 }
 
 impl CpuBackend {
     fn compile(&self, graph: &Graph, plan: &MemoryPlan, weights: LoadedWeights) -> Result<CpuExecutable, EngineError> {
         let mut addresses = Addresses::default();
         let activations = self.lay_out(graph, plan, &weights, &mut addresses)?;
+        let (in_set, _) = states::lay_out(&StateSpec::of(graph))?;
+        addresses.states = graph.states().iter().map(|s| s.value).zip(in_set).collect();
         let inputs = graph.inputs().iter().map(|id| addresses.leaves[id]).collect();
         let (tile, threads) = (self.processor.tile(), self.processor.threads());
         let lowering = Lowering { graph, plan, addresses: &addresses, tile, threads };
-        let nodes = plan.load_nodes.iter().chain(&plan.run_nodes);
-        let mut steps = nodes.map(|&n| lowering.step(&graph.nodes()[n])).collect::<Result<Vec<_>, _>>()?;
+        let mut steps = Vec::with_capacity(plan.load_nodes.len() + plan.run_nodes.len());
+        for &node in &plan.load_nodes {
+            lowering.steps(&graph.nodes()[node], &mut steps)?;
+        }
+        let at_load = steps.len();
+        for &node in &plan.run_nodes {
+            lowering.steps(&graph.nodes()[node], &mut steps)?;
+        }
+        for &state in &plan.state_copies {
+            steps.push(lowering.copy_state(&graph.states()[state])?);
+        }
         let lane_len = steps.iter().map(|step| step.lane_len(tile)).max().unwrap_or(0).next_multiple_of(LINE);
         let scratch = Region::words(&self.processor, lane_len * threads, "making room for scratch memory")?;
         for step in &mut steps {
@@ -131,16 +153,26 @@ impl CpuBackend {
             let input = graph.inputs().iter().position(|&id| id == plan.root(output.value));
             match input {
                 Some(input) => Ok(Output::Input(input)),
-                None => lowering.locate(output.value).map(Output::Memory),
+                None => lowering.locate(output.value).map(|place| match place {
+                    Located { span, in_states: true } => Output::State(span),
+                    Located { span, in_states: false } => Output::Memory(span),
+                }),
             }
         });
         let outputs = outputs.collect::<Result<_, EngineError>>()?;
         let program = Region::of_steps(&self.processor, &steps)?;
-        let (program_address, at_load) = (program.address(), plan.load_nodes.len());
+        let program_address = program.address();
+        let in_run = steps.split_off(at_load);
+        let count = in_run.len();
         let executable = CpuExecutable {
             processor: Rc::clone(&self.processor),
             graph: graph.clone(),
-            steps: (program_address + at_load * size_of::<Step>(), plan.run_nodes.len()),
+            steps: (program_address + at_load * size_of::<Step>(), count),
+            // Programs without states are never moved.
+            movable: RefCell::new(Movable {
+                steps: if graph.states().is_empty() { Vec::new() } else { in_run },
+                set: 0,
+            }),
             inputs,
             outputs,
             regions: vec![activations, scratch, program],
@@ -159,10 +191,7 @@ impl CpuBackend {
         weights: &LoadedWeights,
         addresses: &mut Addresses,
     ) -> Result<Region, EngineError> {
-        let too_large = || EngineError::OutOfMemory {
-            doing: "making room for activations".to_owned(),
-            reason: "they are more than can be addressed".to_owned(),
-        };
+        let too_large = || too_large("making room for activations");
         let mut words = 0usize;
         let mut place = |len: usize| {
             let at = words;
@@ -199,6 +228,14 @@ enum Output {
     /// It is an input, under whatever shape, and shares its bytes.
     Input(usize),
     Memory(Span),
+    /// It lies in the set of states, at this distance from where that begins.
+    State(Span),
+}
+
+/// The steps of a run as they are in memory, and the number of the set of states they are of; 0 before the first.
+struct Movable {
+    steps: Vec<Step>,
+    set: u64,
 }
 
 /// A program in memory.
@@ -207,6 +244,7 @@ struct CpuExecutable {
     graph: Graph,
     /// Where the steps of a run are, and how many.
     steps: (usize, usize),
+    movable: RefCell<Movable>,
     /// Where inputs go.
     inputs: Vec<usize>,
     outputs: Vec<Output>,
@@ -216,19 +254,24 @@ struct CpuExecutable {
 }
 
 impl CpuExecutable {
-    fn output(&self, position: usize, inputs: &[Tensor]) -> Result<Tensor, EngineError> {
+    fn output(&self, position: usize, states: usize, inputs: &[Tensor]) -> Result<Tensor, EngineError> {
         let value = self.graph.value(self.graph.outputs()[position].value);
         let shape = value.shape.clone();
-        let tensor = match (&self.outputs[position], value.dtype) {
-            (Output::Input(input), _) => inputs[*input].clone().reshape(shape),
-            (Output::Memory(span), DType::I32) => {
+        let span = match self.outputs[position] {
+            Output::Input(input) => Err(input),
+            Output::Memory(span) => Ok(span),
+            Output::State(span) => Ok(Span { address: states + span.address, ..span }),
+        };
+        let tensor = match (span, value.dtype) {
+            (Err(input), _) => inputs[input].clone().reshape(shape),
+            (Ok(span), DType::I32) => {
                 let mut words = vec![0i32; span.len];
-                self.read(*span, bytemuck::cast_slice_mut(&mut words));
+                self.read(span, bytemuck::cast_slice_mut(&mut words));
                 Tensor::from_i32(shape, words)
             }
-            (Output::Memory(span), _) => {
+            (Ok(span), _) => {
                 let mut words = vec![0f32; span.len];
-                self.read(*span, bytemuck::cast_slice_mut(&mut words));
+                self.read(span, bytemuck::cast_slice_mut(&mut words));
                 Tensor::from_f32(shape, words)
             }
         };
@@ -241,10 +284,21 @@ impl CpuExecutable {
     }
 }
 
-#[async_trait(?Send)]
-impl Executable for CpuExecutable {
-    async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
-        check_inputs(&self.graph, inputs)?;
+impl CpuExecutable {
+    /// Makes the steps ones of a set of states, if they are another's.
+    fn move_to(&self, address: usize, set: u64) {
+        let mut movable = self.movable.borrow_mut();
+        if movable.steps.is_empty() || movable.set == set {
+            return;
+        }
+        movable.steps.iter_mut().for_each(|step| step.move_states(address));
+        movable.set = set;
+        // SAFETY: the place is as long as these steps, which lay there before; no run is under way.
+        unsafe { self.processor.write(self.steps.0, movable.steps.as_ptr().cast(), size_of_val(&movable.steps[..])) };
+    }
+
+    /// Runs with states that begin at this address, inputs and states being right.
+    fn execute(&self, states: usize, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
         let begin = Instant::now();
         for (&address, tensor) in self.inputs.iter().zip(inputs) {
             let bytes = tensor.data();
@@ -252,12 +306,30 @@ impl Executable for CpuExecutable {
             unsafe { self.processor.write(address, bytes.as_ptr(), bytes.len()) };
         }
         let (address, count) = self.steps;
-        // SAFETY: the steps were written at load, and what they name lives as long as this executable.
+        // SAFETY: the steps were written at load, and what they name lives as long as this executable, or is the set of states
+        // that they were moved to and that the caller holds.
         unsafe { self.processor.execute(address, count)? };
         let compute = begin.elapsed();
         let begin = Instant::now();
-        let tensors = (0..self.outputs.len()).map(|n| self.output(n, inputs)).collect::<Result<_, _>>()?;
+        let tensors = (0..self.outputs.len()).map(|n| self.output(n, states, inputs)).collect::<Result<_, _>>()?;
         Ok(RunOutput { tensors, compute, readback: begin.elapsed() })
+    }
+}
+
+#[async_trait(?Send)]
+impl Executable for CpuExecutable {
+    async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        check_inputs(&self.graph, inputs)?;
+        check_states(&self.graph, None)?;
+        self.execute(0, inputs)
+    }
+
+    async fn run_on(&self, states: &Rc<dyn StateSet>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        check_inputs(&self.graph, inputs)?;
+        check_states(&self.graph, Some(states.specs()))?;
+        let (address, set) = state::own::<CpuStates>(states)?.place(&self.processor)?;
+        self.move_to(address, set);
+        self.execute(address, inputs)
     }
 }
 

@@ -9,17 +9,19 @@ mod tile;
 
 use core::ops::Range;
 
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorised};
 use crate::layout::Axes;
 use crate::math::{self, Function};
 use crate::step::line;
-use tile::{Ahead, Left, MAX_COLUMNS, MAX_ROWS, Tile, multiply};
+use tile::{Ahead, Left, MAX_ROWS, Tile, multiply};
+
+pub(crate) use tile::MAX_COLUMNS;
 
 pub use tile::TileSize;
 
 /// Rows of the left operand that are gone through for each panel: a multiple of every level's tile, and with the `k` of an
 /// encoder no more than an L2 cache holds.
-const BLOCK_ROWS: usize = 240;
+pub(crate) const BLOCK_ROWS: usize = 240;
 
 /// Steps of `k` between writing sums back: the panel's part that is read again for each tile stays in the L1 cache of a
 /// browser, whose panels are narrow; native panels are wide and stream from L2 either way.
@@ -63,7 +65,7 @@ pub enum Right {
     Columns,
 }
 
-/// Products of matrices: `function(left @ right + bias)`.
+/// Products of matrices: `function(left @ right + bias) + residual`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
@@ -131,7 +133,7 @@ impl Product {
         &self,
         isa: Isa,
         [a, b]: [&[f32]; 2],
-        bias: Option<&[f32]>,
+        [bias, residual]: [Option<&[f32]>; 2],
         out: *mut f32,
         lane: &mut [f32],
         units: &mut dyn Iterator<Item = usize>,
@@ -157,7 +159,7 @@ impl Product {
                     &*packed
                 }
             };
-            let epilogue = Epilogue { bias: bias.map(|b| &b[first_column..]), function: self.function };
+            let bias = bias.map(|b| &b[first_column..]);
             let rows = block * self.task_rows..((block + 1) * self.task_rows).min(m);
             for first in rows.clone().step_by(BLOCK_ROWS) {
                 let rows = BLOCK_ROWS.min(rows.end - first);
@@ -170,6 +172,8 @@ impl Product {
                 } else {
                     Rows::Strided(elements, k)
                 };
+                let residual = residual.map(|r| (&r[(matrix * m + first) * n + first_column..], n));
+                let epilogue = Epilogue { bias, row_bias: None, function: self.function, residual };
                 // SAFETY: the part lies inside its matrix of the result, and no other unit has it.
                 unsafe {
                     let target = Target { first: out, stride: n }.part(matrix * m + first, first_column);
@@ -384,13 +388,47 @@ unsafe fn turn(rows: [*const f32; 4], out: *mut f32, stride: usize) {
 pub(crate) struct Epilogue<'a> {
     /// One element for each column.
     pub(crate) bias: Option<&'a [f32]>,
-    /// Applied last.
+    /// One element for each row.
+    pub(crate) row_bias: Option<&'a [f32]>,
+    /// Applied to the sums with what was added to them.
     pub(crate) function: Function,
+    /// Added last: a matrix as large as the result, with the elements from one row to the next.
+    pub(crate) residual: Option<(&'a [f32], usize)>,
 }
 
 impl Epilogue<'_> {
     /// The sums as they are.
-    pub(crate) const NONE: Self = Self { bias: None, function: Function::Identity };
+    pub(crate) const NONE: Self = Self { bias: None, row_bias: None, function: Function::Identity, residual: None };
+
+    /// Whether the sums are not the result.
+    fn follows(&self) -> bool {
+        self.row_bias.is_some() || self.function != Function::Identity || self.residual.is_some()
+    }
+
+    /// Finishes sums of this row from this column on.
+    fn finish(&self, isa: Isa, row: usize, column: usize, sums: &mut [f32]) {
+        if let Some(bias) = self.row_bias {
+            add_everywhere(isa, sums, bias[row]);
+        }
+        if self.function != Function::Identity {
+            math::apply_in_place(isa, self.function, sums);
+        }
+        if let Some((residual, stride)) = self.residual {
+            add_each(isa, sums, &residual[row * stride + column..][..sums.len()]);
+        }
+    }
+}
+
+vectorised! {
+    fn add_everywhere(sums: &mut [f32], addend: f32) {
+        sums.iter_mut().for_each(|x| *x += addend);
+    }
+}
+
+vectorised! {
+    fn add_each(sums: &mut [f32], addends: &[f32]) {
+        sums.iter_mut().zip(addends).for_each(|(x, y)| *x += y);
+    }
 }
 
 /// The columns of some panels of a product whose operands are ready.
@@ -431,11 +469,11 @@ pub(crate) unsafe fn multiply_panels(
                 // SAFETY: the tile's rows and columns are inside the target and nobody else's; the operands were seen to
                 // hold `steps` steps from here.
                 unsafe { multiply_tile(isa, place, left, right, &bias, part) };
-                if first + steps == k && epilogue.function != Function::Identity {
+                if first + steps == k && epilogue.follows() {
                     for row in 0..rows {
                         // SAFETY: as above.
-                        let row = unsafe { core::slice::from_raw_parts_mut(part.part(row, 0).first, columns) };
-                        math::apply_in_place(isa, epilogue.function, row);
+                        let sums = unsafe { core::slice::from_raw_parts_mut(part.part(row, 0).first, columns) };
+                        epilogue.finish(isa, at + row, panel * nr, sums);
                     }
                 }
             }

@@ -145,6 +145,102 @@ impl Walk {
     }
 }
 
+/// Words of the smallest piece of rows handed to another thread.
+const SMALLEST_PIECE: usize = 8192;
+
+/// Rows put into a larger result at a distance from each other: one operand of a concatenation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// How many rows.
+    pub rows: usize,
+    /// Words of a row.
+    pub width: usize,
+    /// Words from one row of the result to the next.
+    pub stride: usize,
+    /// Where the first row goes.
+    pub first: usize,
+}
+
+/// Rows put into a larger result at a position that a run says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Sequences.
+    pub batch: usize,
+    /// Rows of a sequence in the result.
+    pub capacity: usize,
+    /// Rows of a sequence in the operand.
+    pub rows: usize,
+    /// Words of a row.
+    pub width: usize,
+}
+
+/// Rows of one part, so that it is worth another thread.
+fn rows_together(width: usize) -> usize {
+    (SMALLEST_PIECE / width).max(1)
+}
+
+impl Spread {
+    pub(crate) fn units(&self) -> usize {
+        self.rows.div_ceil(rows_together(self.width))
+    }
+
+    /// Copies the rows of units.
+    ///
+    /// # Safety
+    /// `out` is the first word of the whole result; nobody else touches these rows' places.
+    pub(crate) unsafe fn copy(&self, x: &[u32], out: *mut u32, units: &mut dyn Iterator<Item = usize>) {
+        let together = rows_together(self.width);
+        for unit in units {
+            for row in unit * together..((unit + 1) * together).min(self.rows) {
+                // SAFETY: the row's place is inside the result, and the caller's promise.
+                unsafe { put(&x[row * self.width..][..self.width], out.add(self.first + row * self.stride)) };
+            }
+        }
+    }
+}
+
+impl Write {
+    pub(crate) fn units(&self) -> usize {
+        (self.batch * self.rows).div_ceil(rows_together(self.width))
+    }
+
+    /// Copies the rows of units to their places from `at` on; those whose place is outside the result are dropped.
+    ///
+    /// # Safety
+    /// As for [`Spread::copy`].
+    pub(crate) unsafe fn copy(&self, x: &[u32], at: i32, out: *mut u32, units: &mut dyn Iterator<Item = usize>) {
+        let together = rows_together(self.width);
+        for unit in units {
+            for row in unit * together..((unit + 1) * together).min(self.batch * self.rows) {
+                let (batch, n) = (row / self.rows, row % self.rows);
+                let Some(to) = place(at, n).filter(|&to| to < self.capacity) else { continue };
+                // SAFETY: the row's place is inside the result, and the caller's promise.
+                unsafe {
+                    let out = out.add((batch * self.capacity + to) * self.width);
+                    put(&x[row * self.width..][..self.width], out);
+                }
+            }
+        }
+    }
+}
+
+/// The place `n` further than `at`, unless it is below 0.
+fn place(at: i32, n: usize) -> Option<usize> {
+    match usize::try_from(at) {
+        Ok(at) => at.checked_add(n),
+        Err(_) => n.checked_sub(at.unsigned_abs() as usize),
+    }
+}
+
+/// # Safety
+/// There is room for the words, which nobody else touches.
+unsafe fn put(words: &[u32], out: *mut u32) {
+    // SAFETY: the caller's promise; operands and results do not overlap.
+    unsafe { core::ptr::copy_nonoverlapping(words.as_ptr(), out, words.len()) };
+}
+
 /// Rows of a table; an index outside reads the nearest row.
 pub(crate) fn gather(table: &[f32], rows: usize, indices: &[i32], out: &mut [f32]) {
     let width = table.len() / rows;

@@ -17,11 +17,13 @@
 extern crate std;
 
 pub mod attention;
+pub mod convolution;
 pub mod elementwise;
 mod gemm;
 mod isa;
 pub mod layout;
 pub mod math;
+mod ranking;
 mod rows;
 mod step;
 pub mod team;
@@ -30,5 +32,5 @@ pub mod weights;
 pub use gemm::{Product, Right, Size, TileSize, packed_right_len};
 pub use isa::Isa;
 pub use rows::Reduction;
-pub use step::{Kernel, MAX_RANK, Scratch, Span, Step};
+pub use step::{Kernel, MAX_OPERANDS, MAX_RANK, Scratch, Span, Step};
 pub use team::Team;

@@ -43,8 +43,29 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     )
 }
 
+/// The sum of the products of two rows of one length.
 #[inline(always)]
-fn largest(row: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane += a * b;
+    }
+    halve(
+        &mut lanes,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+/// The largest element; something else where one is no number.
+#[inline(always)]
+pub(crate) fn largest(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -219,8 +240,59 @@ vectorised! {
         let mean = sum(out, #[inline(always)] |x| x) / n;
         let variance = sum(out, #[inline(always)] |x| (x - mean) * (x - mean)) / n;
         let inverse = 1.0 / square_root(variance + epsilon);
-        for ((x, scale), shift) in out.iter_mut().zip(scale).zip(shift) {
-            *x = (*x - mean) * inverse * scale + shift;
+        if scale.is_empty() {
+            out.iter_mut().for_each(|x| *x = (*x - mean) * inverse);
+        } else if shift.is_empty() {
+            out.iter_mut().zip(scale).for_each(|(x, scale)| *x = (*x - mean) * inverse * scale);
+        } else {
+            for ((x, scale), shift) in out.iter_mut().zip(scale).zip(shift) {
+                *x = (*x - mean) * inverse * scale + shift;
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn rms_norm_row(out: &mut [f32], x: &[f32], scale: &[f32], epsilon: f32) {
+        let squares = sum(x, #[inline(always)] |x| x * x) / length(x.len());
+        let inverse = 1.0 / square_root(squares + epsilon);
+        for ((out, x), scale) in out.iter_mut().zip(x).zip(scale) {
+            *out = x * inverse * scale;
+        }
+    }
+}
+
+/// Rows divided by the root of the mean of their squares; the scale says how wide a row is.
+pub(crate) fn rms_norm(isa: Isa, scale: &[f32], epsilon: f32, x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
+        rms_norm_row(isa, out, x, scale, epsilon);
+    }
+}
+
+vectorised! {
+    /// Rotates the pairs of `a` and `b` by angles.
+    fn rotate(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
+        for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
+/// Rows of heads of `depth` elements, of whose first `rotary` the halves are rotated; `row` says which row of the tables, of
+/// `tables` rows, is the first's.
+pub(crate) fn rope(
+    isa: Isa,
+    [depth, rotary, width]: [usize; 3],
+    (row, tables): (usize, usize),
+    [cos, sin]: [&[f32]; 2],
+    out: &mut [f32],
+) {
+    let half = rotary / 2;
+    for (n, out) in out.chunks_exact_mut(width).enumerate() {
+        let at = (row + n) % tables * half;
+        for head in out.chunks_exact_mut(depth) {
+            let (a, b) = head[..rotary].split_at_mut(half);
+            rotate(isa, a, b, &cos[at..][..half], &sin[at..][..half]);
         }
     }
 }
@@ -233,16 +305,16 @@ vectorised! {
     }
 }
 
-/// Layer norm of `x`, or of `x + residual`; scale and shift say how wide a row is.
+/// Layer norm of rows of `x`, or of `x + residual`; scale and shift may be empty.
 pub(crate) fn layer_norm(
     isa: Isa,
+    width: usize,
     x: &[f32],
     residual: Option<&[f32]>,
     [scale, shift]: [&[f32]; 2],
     epsilon: f32,
     out: &mut [f32],
 ) {
-    let width = scale.len();
     for (row, out) in out.chunks_exact_mut(width).enumerate() {
         let at = row * width;
         match residual {

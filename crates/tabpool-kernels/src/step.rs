@@ -4,15 +4,20 @@
 //! built from the same source for the same target; its addresses are that memory's.
 
 use crate::attention::Attention;
+use crate::convolution::Convolution;
 use crate::elementwise::{self, Binary, Broadcast};
 use crate::gemm::{Product, TileSize};
 use crate::isa::Isa;
-use crate::layout::{self, Walk};
+use crate::layout::{self, Spread, Walk, Write};
 use crate::math::{self, Function};
+use crate::ranking;
 use crate::rows::{self, Reduction};
 
 /// The most dimensions that stay apart once those that are walked as one are joined.
 pub const MAX_RANK: usize = 8;
+
+/// The most operands of one step.
+pub const MAX_OPERANDS: usize = 6;
 
 /// The most tasks of one step: what a [`Team`](crate::Team)'s ticket can count. Steps of more parts give each task several.
 pub(crate) const MAX_TASKS: usize = 1 << 14;
@@ -69,8 +74,10 @@ pub enum Kernel {
         /// Rows of the table.
         rows: usize,
     },
-    /// Left, right, and where there is one the bias.
+    /// Left, right, bias and residual, as far as there are.
     Product(Product),
+    /// Image, kernel, and where there is one the bias.
+    Convolution(Convolution),
     /// Functions of two floating-point numbers.
     Binary(Binary, Broadcast),
     /// Functions of two integers.
@@ -82,8 +89,10 @@ pub enum Kernel {
         /// Elements of a row.
         width: usize,
     },
-    /// Layer norm of the first operand; then scale and shift.
+    /// Layer norm of the first operand; then scale and shift, as far as there are.
     LayerNorm {
+        /// Elements of a row.
+        width: usize,
         /// Added to the variance.
         epsilon: f32,
     },
@@ -91,6 +100,22 @@ pub enum Kernel {
     AddLayerNorm {
         /// Added to the variance.
         epsilon: f32,
+    },
+    /// Rows divided by the root of the mean of their squares; then the scale.
+    RmsNorm {
+        /// Added to the mean.
+        epsilon: f32,
+    },
+    /// Rows whose heads are rotated; then cos and sin.
+    Rope {
+        /// Elements of a head.
+        depth: usize,
+        /// Elements of a head that are rotated.
+        rotary: usize,
+        /// Elements of a row.
+        width: usize,
+        /// Rows of cos and sin, which come again after the last.
+        tables: usize,
     },
     /// Reduction of `[outer, size, inner]` to `[outer, inner]`.
     Reduce {
@@ -123,7 +148,28 @@ pub enum Kernel {
         /// The id of the padding token.
         padding_id: i32,
     },
-    /// Queries, keys, values, and up to two biases.
+    /// Positions of the largest floating-point numbers of rows.
+    ArgMax {
+        /// Elements of a row.
+        width: usize,
+    },
+    /// Positions of the largest integers of rows.
+    ArgMaxIntegers {
+        /// Elements of a row.
+        width: usize,
+    },
+    /// The largest elements of rows and their positions.
+    TopK {
+        /// Elements of a row.
+        width: usize,
+        /// How many.
+        k: usize,
+    },
+    /// Rows to a distance from each other.
+    Spread(Spread),
+    /// Rows, and the position they go to.
+    Write(Write),
+    /// Queries, keys, values, up to two biases, and where it is causal the position of the first query.
     Attention(Attention),
 }
 
@@ -132,19 +178,24 @@ pub enum Kernel {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     kernel: Kernel,
-    operands: [Span; 5],
+    operands: [Span; MAX_OPERANDS],
     out: Span,
     scratch: Scratch,
     tasks: usize,
     /// Elements of the result that one task computes, for kernels that are cut by their results.
     piece: usize,
+    /// Which operands lie in a set of states, a bit for each; the one after those is the result's.
+    in_states: u32,
+    /// Where the set of states is that those addresses are of.
+    states: usize,
 }
 
 impl Step {
     /// A step cut for this many threads. Its scratch memory is still to be given, see [`lane_len`](Self::lane_len).
     #[must_use]
-    pub fn new(kernel: Kernel, operands: [Span; 5], out: Span, threads: usize) -> Self {
-        let mut step = Self { kernel, operands, out, scratch: Scratch { address: 0, lane_len: 0 }, tasks: 1, piece: 1 };
+    pub fn new(kernel: Kernel, operands: [Span; MAX_OPERANDS], out: Span, threads: usize) -> Self {
+        let scratch = Scratch { address: 0, lane_len: 0 };
+        let mut step = Self { kernel, operands, out, scratch, tasks: 1, piece: 1, in_states: 0, states: 0 };
         step.tasks = match step.units() {
             Some(units) => units.min(MAX_TASKS),
             None => {
@@ -160,12 +211,38 @@ impl Step {
         step
     }
 
+    /// The step with another operand.
+    #[must_use]
+    pub fn with_operand(mut self, operand: usize, span: Span) -> Self {
+        self.operands[operand] = span;
+        self
+    }
+
+    /// Says that an operand, or for [`MAX_OPERANDS`] the result, lies in a set of states: its address so far is its distance
+    /// from where the set begins, and the step must not be executed before [`move_states`](Self::move_states) says where.
+    #[must_use]
+    pub fn in_states(mut self, operand: usize) -> Self {
+        self.in_states |= 1 << operand;
+        self
+    }
+
+    /// Makes the step one of another set of states.
+    pub fn move_states(&mut self, address: usize) {
+        for (n, span) in self.operands.iter_mut().chain([&mut self.out]).enumerate() {
+            if self.in_states >> n & 1 == 1 {
+                span.address = span.address - self.states + address;
+            }
+        }
+        self.states = address;
+    }
+
     /// The words of scratch memory that each thread needs.
     #[must_use]
     pub fn lane_len(&self, tile: TileSize) -> usize {
         match &self.kernel {
             Kernel::Product(product) => product.lane_len(tile),
             Kernel::Attention(attention) => attention.lane_len(tile),
+            Kernel::Convolution(convolution) => convolution.lane_len(tile),
             _ => 0,
         }
     }
@@ -185,6 +262,9 @@ impl Step {
         match &self.kernel {
             Kernel::Product(product) => Some(product.units()),
             Kernel::Attention(attention) => Some(attention.units()),
+            Kernel::Convolution(convolution) => Some(convolution.units()),
+            Kernel::Spread(spread) => Some(spread.units()),
+            Kernel::Write(write) => Some(write.units()),
             _ => None,
         }
     }
@@ -197,7 +277,9 @@ impl Step {
             Kernel::Softmax { width } | Kernel::L2Normalize { width, .. } | Kernel::TokenPositions { width, .. } => {
                 *width
             }
-            Kernel::LayerNorm { .. } => self.operands[1].len,
+            Kernel::LayerNorm { width, .. } | Kernel::Rope { width, .. } => *width,
+            Kernel::RmsNorm { .. } => self.operands[1].len,
+            Kernel::TopK { k, .. } => 2 * k,
             Kernel::AddLayerNorm { .. } => self.operands[2].len,
             Kernel::Reduce { inner, .. } => *inner,
             Kernel::Walk(walk) => walk.width(),
@@ -244,13 +326,36 @@ impl Step {
             Kernel::Product(product) => {
                 // SAFETY: the caller's promise: these units of the result are ours.
                 unsafe {
-                    product.compute(isa, [operand(0), operand(1)], optional(2), out.cast(), memory, &mut units);
+                    let added = [optional(2), optional(3)];
+                    product.compute(isa, [operand(0), operand(1)], added, out.cast(), memory, &mut units);
                 }
             }
             Kernel::Attention(attention) => {
                 let qkv = [operand(0), operand(1), operand(2)];
+                let biases = [optional(3), optional(4)];
                 // SAFETY: as above.
-                unsafe { attention.compute(isa, qkv, [optional(3), optional(4)], out.cast(), memory, &mut units) };
+                unsafe {
+                    let start = self.operands[5].read::<i32>().first().copied().unwrap_or(0);
+                    attention.compute(isa, qkv, biases, start, out.cast(), memory, &mut units);
+                }
+            }
+            Kernel::Convolution(convolution) => {
+                let image_and_kernel = [operand(0), operand(1)];
+                // SAFETY: as above.
+                unsafe {
+                    convolution.compute(isa, image_and_kernel, optional(2), out.cast(), memory, &mut units);
+                }
+            }
+            Kernel::Spread(spread) => {
+                // SAFETY: as above.
+                unsafe { spread.copy(self.operands[0].read::<u32>(), out, &mut units) };
+            }
+            Kernel::Write(write) => {
+                // SAFETY: as above.
+                unsafe {
+                    let at = self.operands[1].read::<i32>()[0];
+                    write.copy(self.operands[0].read::<u32>(), at, out, &mut units);
+                }
             }
             _ => {}
         }
@@ -278,11 +383,28 @@ impl Step {
             }
             Kernel::Unary(function) => math::apply(isa, *function, part(0), floats(words)),
             Kernel::Softmax { width } => rows::softmax(isa, *width, part(0), floats(words)),
-            Kernel::LayerNorm { epsilon } => {
-                rows::layer_norm(isa, part(0), None, [x(1), x(2)], *epsilon, floats(words));
+            Kernel::LayerNorm { width, epsilon } => {
+                rows::layer_norm(isa, *width, part(0), None, [x(1), x(2)], *epsilon, floats(words));
             }
             Kernel::AddLayerNorm { epsilon } => {
-                rows::layer_norm(isa, part(0), Some(part(1)), [x(2), x(3)], *epsilon, floats(words));
+                let scale = x(2);
+                rows::layer_norm(isa, scale.len(), part(0), Some(part(1)), [scale, x(3)], *epsilon, floats(words));
+            }
+            Kernel::RmsNorm { epsilon } => rows::rms_norm(isa, x(1), *epsilon, part(0), floats(words)),
+            Kernel::Rope { depth, rotary, width, tables } => {
+                let out = floats(words);
+                out.copy_from_slice(part(0));
+                rows::rope(isa, [*depth, *rotary, *width], (first / width, *tables), [x(1), x(2)], out);
+            }
+            Kernel::ArgMax { width } => {
+                ranking::arg_max(isa, *width, &x(0)[first * width..][..len * width], integers(words));
+            }
+            Kernel::ArgMaxIntegers { width } => {
+                ranking::arg_max_integers(*width, &ids(0)[first * width..][..len * width], integers(words));
+            }
+            Kernel::TopK { width, k } => {
+                let (row, rows) = (first / (2 * k), len / (2 * k));
+                ranking::top_k(isa, *width, *k, &x(0)[row * width..][..rows * width], floats(words));
             }
             Kernel::Reduce { reduction, size, inner } => {
                 rows::reduce(isa, *reduction, *size, *inner, &x(0)[first * size..][..len * size], floats(words));
@@ -303,7 +425,11 @@ impl Step {
             Kernel::TokenPositions { width, padding_id } => {
                 layout::token_positions(*width, *padding_id, &ids(0)[first..][..len], integers(words));
             }
-            Kernel::Product(_) | Kernel::Attention(_) => {}
+            Kernel::Product(_)
+            | Kernel::Attention(_)
+            | Kernel::Convolution(_)
+            | Kernel::Spread(_)
+            | Kernel::Write(_) => {}
         }
     }
 }

@@ -95,8 +95,8 @@ fn grouped(z: Size, shared: usize, starts: Option<&'static [i32]>) -> Result<Cas
     s.finish(&[y], 2e-5)
 }
 
-/// Sizes, where queries begin in each run, and how many keys are numbers then. In the last two
-/// there is one key too few for the last query, whose result is no number; those of the others are.
+/// Sizes, where queries begin in each run, and how many keys are numbers then. In the last two that is one too few for the
+/// last query, which is not looked at; the others must not notice.
 const UNSEEN: &[(Size, &[i32], &[usize])] = &[
     (size(2, 2, 1, 29, 5, 7), &[4, 0], &[5, 1]),
     (size(1, 3, 5, 300, 33, 33), &[0, 61], &[5, 66]),
@@ -118,6 +118,9 @@ fn unseen_keys(z: Size, starts: &'static [i32], rows: &'static [usize]) -> Resul
         s.input([1], Fill::Each(starts))?,
     ];
     let y = s.node(Op::Attention { heads, kv_heads: heads, scale: 0.5, causal: true }, &operands)?;
+    let seeing = starts.iter().zip(rows).map(|(&start, &rows)| rows - usize::try_from(start).unwrap_or(0)).min();
+    let length = seeing.unwrap_or(queries).min(queries);
+    let y = s.node(Op::Slice { axis: 1, start: 0, length }, &[y])?;
     s.finish(&[y], 2e-5)
 }
 

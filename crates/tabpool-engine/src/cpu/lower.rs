@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use tabpool_graph::{Activation, Binary, Graph, Node, Op, Reduction, Unary, Value, ValueId};
+use tabpool_graph::{Activation, Binary, Graph, Node, Op, Reduction, State, Unary, Value, ValueId};
 use tabpool_kernels::attention::Attention;
+use tabpool_kernels::convolution::{Convolution, Geometry};
 use tabpool_kernels::elementwise::{self, Broadcast};
-use tabpool_kernels::layout::{Axes, Walk};
+use tabpool_kernels::layout::{Axes, Spread, Walk, Write};
 use tabpool_kernels::math::Function;
-use tabpool_kernels::{Kernel, Product, Right, Size, Span, Step, TileSize, packed_right_len};
+use tabpool_kernels::{Kernel, MAX_OPERANDS, Product, Right, Size, Span, Step, TileSize, packed_right_len};
 use tabpool_tensor::{DType, Shape};
 
 use crate::backend::EngineError;
@@ -22,6 +23,16 @@ pub(crate) struct Addresses {
     pub(crate) leaves: HashMap<ValueId, usize>,
     /// Packed weights.
     pub(crate) packed: HashMap<ValueId, usize>,
+    /// States, by their distance from where a set of them begins.
+    pub(crate) states: HashMap<ValueId, usize>,
+}
+
+/// Where a value is.
+#[derive(Clone, Copy)]
+pub(crate) struct Located {
+    pub(crate) span: Span,
+    /// Whether the address is a distance from where the set of states begins.
+    pub(crate) in_states: bool,
 }
 
 /// Makes the steps of one program.
@@ -38,46 +49,94 @@ impl Lowering<'_> {
     ///
     /// # Errors
     /// [`EngineError::Device`] for a value without an origin, which a valid graph does not read.
-    pub(crate) fn locate(&self, id: ValueId) -> Result<Span, EngineError> {
+    pub(crate) fn locate(&self, id: ValueId) -> Result<Located, EngineError> {
+        let (root, len) = (self.plan.root(id), self.graph.value(id).shape.elements());
+        if let Some(&address) = self.addresses.states.get(&root) {
+            return Ok(Located { span: Span { address, len }, in_states: true });
+        }
         let slot = self.plan.slot(id).map(|slot| self.addresses.slots[slot]);
-        let address = slot.or_else(|| self.addresses.leaves.get(&self.plan.root(id)).copied());
+        let address = slot.or_else(|| self.addresses.leaves.get(&root).copied());
         let address = address.ok_or_else(|| EngineError::Device {
             doing: "loading a program".to_owned(),
             reason: format!("value {id} ({:?}) has no origin", self.graph.value(id).name),
         })?;
-        Ok(Span { address, len: self.graph.value(id).shape.elements() })
+        Ok(Located { span: Span { address, len }, in_states: false })
     }
 
-    /// The step of a node.
+    /// Adds the steps of a node: one, but where operands are put into a result one by one.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] for operators this build does not know, and for tensors of too many dimensions.
-    pub(crate) fn step(&self, node: &Node) -> Result<Step, EngineError> {
+    pub(crate) fn steps(&self, node: &Node, steps: &mut Vec<Step>) -> Result<(), EngineError> {
         let values: Vec<&Value> = node.inputs.iter().map(|&id| self.graph.value(id)).collect();
         let result = self.graph.value(node.output);
-        let kernel = self.kernel(node, &values, &result.shape).map_err(|reason| EngineError::Unsupported {
-            api: "cpu",
-            node: node.name.clone(),
-            op: node.op.name(),
-            reason: reason.to_owned(),
-        })?;
-        let mut operands = [Span::NONE; 5];
-        for (position, (&id, operand)) in node.inputs.iter().zip(&mut operands).enumerate() {
-            *operand = match self.packed(node).filter(|_| position == 1) {
-                Some(address) => {
-                    // A weight that is only needed packed has no plain form to be located.
-                    let (k, n) = (last(values[1]), values[1].shape[0]);
-                    Span { address, len: packed_right_len(self.tile, k, n) }
+        match &node.op {
+            Op::Concat { axis } => {
+                let inner: usize = result.shape[axis + 1..].iter().product();
+                let (rows, stride) = (result.shape[..*axis].iter().product(), result.shape[*axis] * inner);
+                let mut first = 0;
+                for (&id, value) in node.inputs.iter().zip(values) {
+                    let width = value.shape[*axis] * inner;
+                    let spread = Spread { rows, width, stride, first };
+                    steps.push(self.step(Kernel::Spread(spread), &[(0, id)], node.output)?);
+                    first += width;
                 }
-                None => self.locate(id)?,
-            };
+            }
+            Op::WriteRows => {
+                let (target, rows) = (&values[0].shape, &values[1].shape);
+                if self.graph.in_place(node).is_none() {
+                    steps.push(self.step(Kernel::Copy, &[(0, node.inputs[0])], node.output)?);
+                }
+                let write = Write { batch: target[0], capacity: target[1], rows: rows[1], width: target[2] };
+                let operands = [(0, node.inputs[1]), (1, node.inputs[2])];
+                steps.push(self.step(Kernel::Write(write), &operands, node.output)?);
+            }
+            _ => {
+                let kernel = self.kernel(node, &values, &result.shape).map_err(|reason| EngineError::Unsupported {
+                    api: "cpu",
+                    node: node.name.clone(),
+                    op: node.op.name(),
+                    reason: reason.to_owned(),
+                })?;
+                let places = places(node);
+                let mut operands: Vec<_> = places.into_iter().zip(node.inputs.iter().copied()).collect();
+                let packed = self.packed(node);
+                if packed.is_some() {
+                    // A weight that is only needed packed has no plain form to be located.
+                    operands.remove(1);
+                }
+                let mut step = self.step(kernel, &operands, node.output)?;
+                if let Some(address) = packed {
+                    let (k, n) = (last(values[1]), values[1].shape[0]);
+                    step = step.with_operand(1, Span { address, len: packed_right_len(self.tile, k, n) });
+                }
+                steps.push(step);
+            }
         }
-        let out = self.plan.slot(node.output).ok_or_else(|| EngineError::Device {
-            doing: "loading a program".to_owned(),
-            reason: format!("node {:?} has no memory", node.name),
-        })?;
-        let out = Span { address: self.addresses.slots[out], len: result.shape.elements() };
-        Ok(Step::new(kernel, operands, out, self.threads))
+        Ok(())
+    }
+
+    /// The step that makes a state what it becomes.
+    ///
+    /// # Errors
+    /// As [`locate`](Self::locate).
+    pub(crate) fn copy_state(&self, state: &State) -> Result<Step, EngineError> {
+        self.step(Kernel::Copy, &[(0, state.next)], state.value)
+    }
+
+    /// A step over these operands, each with its place.
+    fn step(&self, kernel: Kernel, operands: &[(usize, ValueId)], out: ValueId) -> Result<Step, EngineError> {
+        let mut spans = [Span::NONE; MAX_OPERANDS];
+        let mut in_states = Vec::new();
+        for &(place, id) in operands {
+            let located = self.locate(id)?;
+            spans[place] = located.span;
+            in_states.extend(located.in_states.then_some(place));
+        }
+        let located = self.locate(out)?;
+        in_states.extend(located.in_states.then_some(MAX_OPERANDS));
+        let step = Step::new(kernel, spans, located.span, self.threads);
+        Ok(in_states.into_iter().fold(step, Step::in_states))
     }
 
     /// Where the packed form of a linear node's weight is, if it has one.
@@ -94,7 +153,7 @@ impl Lowering<'_> {
         const DEEP: &str = "has more dimensions than the kernels walk";
         Ok(match &node.op {
             Op::Gather => Kernel::Gather { rows: x[0].shape[0] },
-            Op::Linear { activation, residual: false } => {
+            Op::Linear { activation, .. } => {
                 let (k, n) = (last(x[0]), x[1].shape[0]);
                 let size = Size { m: x[0].shape.elements() / k, k, n };
                 let right = if self.packed(node).is_some() { Right::Packed } else { Right::Columns };
@@ -111,7 +170,33 @@ impl Lowering<'_> {
             }
             Op::Unary(op) => Kernel::Unary(function(*op).ok_or(UNKNOWN)?),
             Op::Softmax => Kernel::Softmax { width: last(x[0]) },
-            Op::LayerNorm { epsilon } if x.len() == 3 => Kernel::LayerNorm { epsilon: *epsilon },
+            Op::Conv2d { stride, padding, dilation, groups, activation } => {
+                let (image, kernel) = (&x[0].shape, &x[1].shape);
+                let geometry = Geometry {
+                    batch: image[0],
+                    channels: image[1],
+                    image: [image[2], image[3]],
+                    out_channels: out[1],
+                    out: [out[2], out[3]],
+                    kernel: [kernel[2], kernel[3]],
+                    stride: *stride,
+                    padding: [padding[0], padding[1]],
+                    dilation: *dilation,
+                    groups: *groups,
+                };
+                let function = activation.map_or(Some(Function::Identity), activation_of).ok_or(UNKNOWN)?;
+                Kernel::Convolution(Convolution::new(self.tile, geometry, function, self.threads))
+            }
+            Op::LayerNorm { epsilon } => Kernel::LayerNorm { width: last(x[0]), epsilon: *epsilon },
+            Op::RmsNorm { epsilon } => Kernel::RmsNorm { epsilon: *epsilon },
+            Op::Rope { heads, rotary } => {
+                // Tables of one sequence come again for each, tables of all never.
+                let (width, tables) = (last(x[0]), x[1].shape[0] * x[1].shape[1]);
+                Kernel::Rope { depth: width / heads, rotary: *rotary, width, tables }
+            }
+            Op::ArgMax if x[0].dtype == DType::I32 => Kernel::ArgMaxIntegers { width: last(x[0]) },
+            Op::ArgMax => Kernel::ArgMax { width: last(x[0]) },
+            Op::TopK { k } => Kernel::TopK { width: last(x[0]), k: *k },
             Op::AddLayerNorm { epsilon } => Kernel::AddLayerNorm { epsilon: *epsilon },
             Op::Reduce { reduction, axis, .. } => {
                 let inner = x[0].shape[axis + 1..].iter().product();
@@ -129,8 +214,8 @@ impl Lowering<'_> {
                 _ => Kernel::Copy,
             },
             Op::TokenPositions { padding_id } => Kernel::TokenPositions { width: last(x[0]), padding_id: *padding_id },
-            Op::Attention { heads, kv_heads, scale, causal: false } if heads == kv_heads => {
-                Kernel::Attention(attention(x, *heads, *scale))
+            Op::Attention { heads, kv_heads, scale, causal } => {
+                Kernel::Attention(attention(x, [*heads, *kv_heads], *scale, *causal))
             }
             _ => return Err(UNKNOWN),
         })
@@ -156,7 +241,22 @@ fn last(value: &Value) -> usize {
     value.shape.last().copied().unwrap_or(1)
 }
 
-fn attention(x: &[&Value], heads: usize, scale: f32) -> Attention {
+/// The places of a node's operands among those of its step: what is optional has one of its own.
+fn places(node: &Node) -> Vec<usize> {
+    let count = node.inputs.len();
+    let mut places: Vec<_> = (0..count).collect();
+    match node.op {
+        // Left, right, bias, residual.
+        Op::Linear { residual: true, .. } => places[count - 1] = 3,
+        // Queries, keys, values, two biases, start.
+        Op::Attention { causal: true, .. } => places[count - 1] = 5,
+        _ => {}
+    }
+    places
+}
+
+fn attention(x: &[&Value], [heads, kv_heads]: [usize; 2], scale: f32, causal: bool) -> Attention {
+    let biases = &x[3..x.len() - usize::from(causal)];
     let (q, k, v) = (&x[0].shape, &x[1].shape, &x[2].shape);
     let strides = |bias: Option<&&Value>| {
         // A dimension of one stretches, here as everywhere.
@@ -169,12 +269,14 @@ fn attention(x: &[&Value], heads: usize, scale: f32) -> Attention {
     Attention {
         batch: q[0],
         heads,
+        shared: heads / kv_heads,
         queries: q[1],
         keys: k[1],
         depth: q[2] / heads,
-        depth_v: v[2] / heads,
+        depth_v: v[2] / kv_heads,
         scale,
-        bias_strides: [strides(x.get(3)), strides(x.get(4))],
+        bias_strides: [strides(biases.first()), strides(biases.get(1))],
+        causal,
     }
 }
 
@@ -195,6 +297,9 @@ fn function(op: Unary) -> Option<Function> {
         Unary::Sqrt => Function::Sqrt,
         Unary::Neg => Function::Neg,
         Unary::Abs => Function::Abs,
+        Unary::QuickGelu => Function::QuickGelu,
+        Unary::Log => Function::Log,
+        Unary::Reciprocal => Function::Reciprocal,
         _ => return None,
     })
 }

@@ -117,6 +117,11 @@ impl Region {
         Ok(region)
     }
 
+    /// Whether this is memory of that processor.
+    pub(crate) fn is_of(&self, processor: &Rc<dyn Processor>) -> bool {
+        Rc::ptr_eq(&self.processor, processor)
+    }
+
     pub(crate) fn address(&self) -> usize {
         self.address
     }

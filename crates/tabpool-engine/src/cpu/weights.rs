@@ -46,7 +46,7 @@ pub(crate) struct LoadedWeights {
 }
 
 /// Which forms of each weight a graph needs, in order: packed where it is the weight of a linear node, plain where
-/// anything else reads it or a run gives it back.
+/// anything else reads it, a state becomes it or a run gives it back.
 fn needs(graph: &Graph) -> Vec<[bool; 2]> {
     let mut needs = vec![[false; 2]; graph.values().len()];
     for node in graph.nodes() {
@@ -55,8 +55,8 @@ fn needs(graph: &Graph) -> Vec<[bool; 2]> {
             needs[id.index()][usize::from(packed)] = true;
         }
     }
-    for output in graph.outputs() {
-        needs[output.value.index()][0] = true;
+    for id in graph.outputs().iter().map(|o| o.value).chain(graph.states().iter().map(|s| s.next)) {
+        needs[id.index()][0] = true;
     }
     graph.weights().iter().map(|w| needs[w.value.index()]).collect()
 }

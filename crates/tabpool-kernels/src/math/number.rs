@@ -23,6 +23,8 @@ pub(crate) trait Number:
     fn square_root(self) -> Self;
     /// Two factors whose product is two to the power that was added to [`ROUNDER`].
     fn powers_of_two(self) -> [Self; 2];
+    /// A number of 0.5 to 1 and a power of two whose product this is, for normal positive numbers.
+    fn fraction_and_exponent(self) -> [Self; 2];
     /// Applies a function to each element, in place.
     fn map_in_place(values: &mut [f32], f: impl Fn(Self) -> Self);
     /// Applies a function to each element of `x`.
@@ -81,6 +83,14 @@ impl Number for f32 {
     }
 
     #[inline(always)]
+    fn fraction_and_exponent(self) -> [Self; 2] {
+        let bits = self.to_bits();
+        let exponent = (bits >> 23 & 0xff).cast_signed() - 126;
+        #[expect(clippy::cast_precision_loss, reason = "eight bits fit")]
+        [f32::from_bits(bits & 0x7f_ffff | 0x3f00_0000), exponent as f32]
+    }
+
+    #[inline(always)]
     fn map_in_place(values: &mut [f32], f: impl Fn(Self) -> Self) {
         for v in values.iter_mut() {
             *v = f(*v);
@@ -98,9 +108,9 @@ impl Number for f32 {
 #[cfg(target_arch = "wasm32")]
 mod four {
     use core::arch::wasm32::{
-        f32x4, f32x4_abs, f32x4_add, f32x4_div, f32x4_lt, f32x4_mul, f32x4_neg, f32x4_pmax, f32x4_pmin, f32x4_splat,
-        f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shr, i32x4_splat, i32x4_sub, v128, v128_bitselect,
-        v128_load, v128_store,
+        f32x4, f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_div, f32x4_lt, f32x4_mul, f32x4_neg, f32x4_pmax,
+        f32x4_pmin, f32x4_splat, f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shr, i32x4_splat, i32x4_sub,
+        u32x4_shr, v128, v128_and, v128_bitselect, v128_load, v128_or, v128_store,
     };
     use core::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -191,6 +201,13 @@ mod four {
             let whole = i32x4_sub(self.0, f32x4_splat(ROUNDER));
             let half = i32x4_shr(whole, 1);
             [power(half), power(i32x4_sub(whole, half))]
+        }
+
+        #[inline(always)]
+        fn fraction_and_exponent(self) -> [Self; 2] {
+            let exponent = i32x4_sub(v128_and(u32x4_shr(self.0, 23), i32x4_splat(0xff)), i32x4_splat(126));
+            let fraction = v128_or(v128_and(self.0, i32x4_splat(0x7f_ffff)), i32x4_splat(0x3f00_0000));
+            [Self(fraction), Self(f32x4_convert_i32x4(exponent))]
         }
 
         #[inline(always)]

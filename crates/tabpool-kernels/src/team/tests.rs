@@ -9,7 +9,7 @@ use std::vec::Vec;
 use super::{Lost, Park, Team};
 use crate::isa::Isa;
 use crate::math::Function;
-use crate::step::{Kernel, Span, Step};
+use crate::step::{Kernel, MAX_OPERANDS, Span, Step};
 
 /// Waits by looking again every now and then, which is slow and cannot miss anything.
 struct Polling;
@@ -48,7 +48,8 @@ impl Chain {
         let spans: Vec<Span> =
             rows.iter_mut().map(|row| Span { address: row.as_mut_ptr().expose_provenance(), len: row.len() }).collect();
         let step = |pair: &[Span]| {
-            let operands = [pair[0], Span::NONE, Span::NONE, Span::NONE, Span::NONE];
+            let mut operands = [Span::NONE; MAX_OPERANDS];
+            operands[0] = pair[0];
             Step::new(Kernel::Unary(Function::Neg), operands, pair[1], threads)
         };
         Self { steps: spans.windows(2).map(step).collect(), rows }
