@@ -88,6 +88,12 @@ impl States {
         self.bound.borrow_mut().remove(&executable);
     }
 
+    /// For how many executables bind groups are kept.
+    #[cfg(test)]
+    pub(crate) fn bound_executables(&self) -> usize {
+        self.bound.borrow().len()
+    }
+
     /// Takes the next turn. Whoever asks first comes first.
     pub(crate) fn turn(&self) -> Turn {
         let (end, ended) = oneshot::channel();

@@ -8,11 +8,12 @@ struct Params {
     k: u32,
     // From one panel to the next in fours.
     panel: u32,
-    // For convolutions: the first row of `a` and of the result that is meant, the first column, how many places an image
-    // has, and how many channels the result.
+    // Where this product begins in a larger one: the first row of `a` and of the result, which convolutions have, and the
+    // first column of the result.
     first_row: u32,
     first_column: u32,
-    places: u32,
+    // How long a row of the whole result is; for convolutions how many places an image has, and how many channels.
+    length: u32,
     channels: u32,
 }
 

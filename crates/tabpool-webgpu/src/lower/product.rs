@@ -5,7 +5,7 @@ use tabpool_graph::{Activation, Node, Op};
 use tabpool_tensor::Precision;
 
 use super::node::{Dispatch, unknown, unsupported};
-use super::{Layout, Lowering, Product, Source};
+use super::{Bound, Layout, Lowering, Product, Source};
 use crate::kernels::convolution::Convolution;
 use crate::kernels::gemm::{Gemm, GemmVariant, Panels};
 use crate::kernels::matmul::MatMul;
@@ -28,7 +28,8 @@ impl Lowering<'_> {
         Ok(matmul::launch(&of))
     }
 
-    /// A linear layer, its rows made integers first where its variant takes such and they are not there yet.
+    /// A linear layer, its rows made integers first where its variant takes such and they are not there yet; in parts where
+    /// its weight is larger than a binding may be.
     pub(super) fn linear(
         &mut self,
         node: &Node,
@@ -41,33 +42,42 @@ impl Lowering<'_> {
         let (m, k) = self.rows(x);
         let n = self.dims(w)[0];
         let bias = operands.get(2).copied();
-        let mut rows = self.bound(x);
-        let mut dispatches = Vec::new();
-        let (launch, weight) = if let Some(weight) = self.weight_of(w) {
-            let product = self.product(weight, m, n, k);
-            let variant = self.gemm_variant(product);
-            self.products.entry(product).or_insert((0, variant)).0 += 1;
-            let bytes = Panels::of(variant.stored(), n, k).bytes() as u64;
-            self.check_bytes(node, bytes, "its weight")?;
-            if let Some((launch, words)) = gemm::integers(variant, m, k, self.device.kind.is_software()) {
-                self.take_scratch(node, words as u64 * 4, "its rows as integers")?;
-                // Several linear nodes of one value take the same integers.
-                if self.in_scratch.replace(x) != Some(x) {
-                    dispatches.push(Dispatch { write: Some(self.scratch()), ..Dispatch::new(launch, vec![rows]) });
-                }
-                rows = self.scratch().into();
-            }
-            let of = Gemm { bias: bias.is_some(), function, residual: adds, ..Gemm::new(m, n, k) };
-            (gemm::launch(variant, of), self.weight(weight, Layout::Panels(variant.stored())))
-        } else {
+        let bias_source = bias.map_or(Source::Absent, |id| self.source(id));
+        let residual = residual.first().map_or(Source::Absent, |&id| self.source(id));
+        let Some(weight) = self.weight_of(w) else {
             let batch = Joined::new(&[], &[Vec::new(), Vec::new()]);
             let (bias, transpose_b) = (bias.is_some(), true);
             let of = MatMul { m, n, k, transpose_b, batch: &batch, bias, function, residual: adds };
-            (matmul::launch(&of), self.source(w))
+            let reads = vec![self.bound(x), self.bound(w), bias_source.into(), residual.into()];
+            return Ok(vec![Dispatch::new(matmul::launch(&of), reads)]);
         };
-        let bias = bias.map_or(Source::Absent, |id| self.source(id));
-        let residual = residual.first().map_or(Source::Absent, |&id| self.source(id));
-        dispatches.push(Dispatch::new(launch, vec![rows, weight.into(), bias.into(), residual.into()]));
+        let product = self.product(weight, m, n, k);
+        let variant = self.gemm_variant(product);
+        self.products.entry(product).or_insert((0, variant)).0 += 1;
+        let mut rows = self.bound(x);
+        let mut dispatches = Vec::new();
+        if let Some((launch, words)) = gemm::integers(variant, m, k, self.device.kind.is_software()) {
+            self.take_scratch(node, words as u64 * 4, "its rows as integers")?;
+            // Several linear nodes of one value take the same integers.
+            if self.in_scratch.replace(x) != Some(x) {
+                dispatches.push(Dispatch { write: Some(self.scratch()), ..Dispatch::new(launch, vec![rows]) });
+            }
+            rows = self.scratch().into();
+        }
+        let panels = Panels::of(variant.stored(), n, k);
+        let bytes = panels.bytes() as u64;
+        let (limit, buffer) = (self.device.binding.min(self.device.buffer), self.device.buffer);
+        let parts = panels.parts(n, limit, self.device.alignment).filter(|_| bytes <= buffer).ok_or_else(|| {
+            let limits = format!("the device binds at most {limit} of buffers of {buffer}");
+            unsupported(node, format!("needs {bytes} bytes for its weight, {limits}"))
+        })?;
+        let source = self.weight(weight, Layout::Panels(variant.stored()));
+        for part in parts {
+            let of = Gemm { bias: bias.is_some(), function, residual: adds, ..Gemm::new(m, part.columns, k) };
+            let launch = gemm::launch(variant, Gemm { part: Some(part), ..of });
+            let reads = vec![rows, Bound { source, range: part.bytes }, bias_source.into(), residual.into()];
+            dispatches.push(Dispatch::new(launch, reads));
+        }
         Ok(dispatches)
     }
 

@@ -11,7 +11,7 @@ fn bias_quad(column: u32) -> vec4f { return vec4f(0.0); }
 // Where a column of a row lies; past the last one, where that does.
 fn place(row: u32, column: u32) -> u32 {
     let at = p.first_column + min(column, p.n - 1u);
-    return (at / p.places * p.channels + p.first_row + row) * p.places + at % p.places;
+    return (at / p.length * p.channels + p.first_row + row) * p.length + at % p.length;
 }
 
 fn store(row: u32, column: u32, v: vec4f) {

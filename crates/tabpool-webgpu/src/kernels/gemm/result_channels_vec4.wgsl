@@ -12,7 +12,7 @@ fn bias_quad(column: u32) -> vec4f { return vec4f(0.0); }
 // Where four columns of a row lie.
 fn place(row: u32, column: u32) -> u32 {
     let at = p.first_column + column;
-    return ((at / p.places * p.channels + p.first_row + row) * p.places + at % p.places) / 4u;
+    return ((at / p.length * p.channels + p.first_row + row) * p.length + at % p.length) / 4u;
 }
 
 fn store(row: u32, column: u32, v: vec4f) {

@@ -6,7 +6,7 @@
 // Stores four columns of one row, those that exist.
 fn store(row: u32, column: u32, v: vec4f) {
     if (row >= p.m || column >= p.n) { return; }
-    let at = row * p.n + column;
+    let at = place(row, column);
     y[at] = v.x;
     if (column + 1u < p.n) { y[at + 1u] = v.y; }
     if (column + 2u < p.n) { y[at + 2u] = v.z; }
@@ -30,7 +30,7 @@ fn refined(at: u32, last: u32, v: vec4f) -> vec4f {
 // Applies to what this invocation stored there what follows the bias. Columns past the last one repeat it.
 fn refine(row: u32, column: u32) {
     if (row >= p.m || column >= p.n) { return; }
-    let at = row * p.n + column;
+    let at = place(row, column);
     let last = p.n - column - 1u;
     let v = vec4f(y[at], y[at + min(1u, last)], y[at + min(2u, last)], y[at + min(3u, last)]);
     store(row, column, refined(at, last, v));
@@ -39,5 +39,5 @@ fn refine(row: u32, column: u32) {
 // Finishes four columns of one row and stores those that exist.
 fn finish(row: u32, column: u32, sum: vec4f) {
     if (row >= p.m || column >= p.n) { return; }
-    store(row, column, refined(row * p.n + column, p.n - column - 1u, sum + bias_quad(column)));
+    store(row, column, refined(place(row, column), p.n - column - 1u, sum + bias_quad(column)));
 }

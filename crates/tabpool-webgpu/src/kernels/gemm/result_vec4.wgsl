@@ -6,7 +6,7 @@
 // Stores four columns of one row where they exist.
 fn store(row: u32, column: u32, v: vec4f) {
     if (row >= p.m || column >= p.n) { return; }
-    y[(row * p.n + column) / 4u] = v;
+    y[place(row, column) / 4u] = v;
 }
 
 fn refined(at: u32, v: vec4f) -> vec4f {
@@ -18,13 +18,13 @@ fn refined(at: u32, v: vec4f) -> vec4f {
 // Applies to what this invocation stored there what follows the bias.
 fn refine(row: u32, column: u32) {
     if (row >= p.m || column >= p.n) { return; }
-    let at = (row * p.n + column) / 4u;
+    let at = place(row, column) / 4u;
     y[at] = refined(at, y[at]);
 }
 
 // Finishes four columns of one row and stores them where they exist.
 fn finish(row: u32, column: u32, sum: vec4f) {
     if (row >= p.m || column >= p.n) { return; }
-    let at = (row * p.n + column) / 4u;
+    let at = place(row, column) / 4u;
     y[at] = refined(at, sum + bias_quad(column));
 }
