@@ -5,7 +5,7 @@ use js_sys::{Array, JSON};
 use tabpool_engine::conformance::{CaseResult, run_matching, run_permitting};
 use tabpool_engine::{Backend as _, EngineError};
 use tabpool_tensor::Precision;
-use tabpool_webgpu::{GemmVariant, Options, WebGpuBackend};
+use tabpool_webgpu::{AttentionVariant, GemmVariant, Options, RowVariant, WebGpuBackend};
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use web_time::Instant;
 
@@ -18,13 +18,31 @@ fn told(e: &dyn std::fmt::Display) -> JsValue {
     JsValue::from_str(&e.to_string())
 }
 
-/// Opens WebGPU with a GEMM variant for every linear node, or with the backend's own choice.
-async fn open(browser: &str, gemm: Option<GemmVariant>) -> Result<WebGpuBackend, EngineError> {
-    WebGpuBackend::new(Options { gemm, nudge_maps: browser == "firefox", ..Options::default() }).await
+/// Opens WebGPU with these variants forced, or with the backend's own choice.
+async fn open(browser: &str, options: Options) -> Result<WebGpuBackend, EngineError> {
+    WebGpuBackend::new(Options { nudge_maps: browser == "firefox", ..options }).await
 }
 
-/// Runs the suite's cases of linear nodes on every GEMM variant that the device can run, those of its precision on one that
-/// is less exact than 32 bits. The result is JSON as that of `conformance`.
+/// A variant with what forces it and the words in the names of the cases that concern it.
+fn forced(here: &WebGpuBackend) -> Vec<(&'static str, Options, &'static [&'static str])> {
+    let gemms = GemmVariant::ALL.into_iter().filter(|&gemm| here.runs(gemm)).map(|gemm| {
+        // Few convolutions show whether results lie as channels do, in fours and apart.
+        let exact = &["linear", "conv2d in fours", "conv2d [2, 33"];
+        let concerned: &[&str] = if gemm.precision() == Precision::F32 { exact } else { &["linear"] };
+        (gemm.name(), Options { gemm: Some(gemm), ..Options::default() }, concerned)
+    });
+    let attentions = AttentionVariant::ALL.into_iter().map(|attention| {
+        let options = Options { attention: Some(attention), ..Options::default() };
+        (attention.name(), options, ["attention", "decoder"].as_slice())
+    });
+    let rows = RowVariant::ALL
+        .into_iter()
+        .map(|rows| (rows.name(), Options { rows: Some(rows), ..Options::default() }, ["softmax", "norm"].as_slice()));
+    gemms.chain(attentions).chain(rows).collect()
+}
+
+/// Runs the suite's cases that concern it on every variant of a kernel that the device can run, those of its precision on one
+/// that is less exact than 32 bits. The result is JSON as that of `conformance`.
 ///
 /// # Errors
 /// A text where a device does not open.
@@ -32,16 +50,19 @@ async fn open(browser: &str, gemm: Option<GemmVariant>) -> Result<WebGpuBackend,
 pub async fn variants() -> Result<String, JsValue> {
     let facts = facts::gather(&[], KernelChoice::default()).await;
     let (start, mut device, cases) = (Instant::now(), String::new(), Array::new());
-    let here = open(&facts.browser, None).await.map_err(|e| told(&e))?;
-    for gemm in GemmVariant::ALL.into_iter().filter(|&gemm| here.runs(gemm)) {
-        let backend = open(&facts.browser, Some(gemm)).await.map_err(|e| told(&e))?;
-        let results = match gemm.precision() {
-            Precision::F32 => run_matching(&backend, "linear").await,
-            less => run_permitting(&backend, less, "linear").await,
-        };
-        for case in results {
-            let name = format!("{}: {}", gemm.name(), case.name);
-            cases.push(&case_note(CaseResult { name, ..case }));
+    let here = open(&facts.browser, Options::default()).await.map_err(|e| told(&e))?;
+    for (variant, options, concerned) in forced(&here) {
+        let precision = options.gemm.map_or(Precision::F32, GemmVariant::precision);
+        let backend = open(&facts.browser, options).await.map_err(|e| told(&e))?;
+        for words in concerned {
+            let results = match precision {
+                Precision::F32 => run_matching(&backend, words).await,
+                less => run_permitting(&backend, less, words).await,
+            };
+            for case in results {
+                let name = format!("{variant}: {}", case.name);
+                cases.push(&case_note(CaseResult { name, ..case }));
+            }
         }
         device.clone_from(&backend.info().device);
     }
@@ -63,7 +84,7 @@ pub async fn variants() -> Result<String, JsValue> {
 #[wasm_bindgen]
 pub async fn rates(filter: String) -> Result<String, JsValue> {
     let facts = facts::gather(&[], KernelChoice::default()).await;
-    let backend = open(&facts.browser, None).await.map_err(|e| told(&e))?;
+    let backend = open(&facts.browser, Options::default()).await.map_err(|e| told(&e))?;
     let timed = backend.kernel_rates(&filter).await.map_err(|e| told(&e))?;
     let rates: Array = timed
         .into_iter()

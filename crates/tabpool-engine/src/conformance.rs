@@ -1,8 +1,9 @@
 //! The conformance suite: what a backend must do to be called one.
 //!
-//! Every operator over shapes that are multiples of nothing, every way operands broadcast, weights in every stored dtype
-//! cut into blocks at odd places, whole encoder layers with and without fusion, and the promises of
-//! [`Executable`](crate::Executable) and [`Backend`]: several runs in flight, weights shared, states kept and shared, wrong inputs refused.
+//! Every operator over shapes that are multiples of nothing, and of four where kernels may care, every way operands broadcast,
+//! weights in every stored dtype cut into blocks at odd places, whole encoder layers with and without fusion, and the
+//! promises of [`Executable`](crate::Executable) and [`Backend`]: several runs in flight, weights shared, states kept and
+//! shared, wrong inputs refused.
 //! What is right, [`oracle`](crate::oracle) says.
 //!
 //! The suite needs neither threads nor files, so it runs in a browser's worker as it runs natively:
@@ -23,6 +24,7 @@ mod case;
 mod convolution;
 mod elementwise;
 mod encoder;
+mod fours;
 mod layout;
 mod precision;
 mod product;
@@ -100,6 +102,7 @@ pub fn cases() -> Result<Vec<Case>, CaseError> {
     all.extend(convolution::cases()?);
     all.extend(ranking::cases()?);
     all.extend(states::cases()?);
+    all.extend(fours::cases()?);
     all.extend(encoder::cases()?);
     Ok(all)
 }

@@ -5,20 +5,24 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use tabpool_engine::memory::{self, MemoryPlan};
-use tabpool_engine::state::refuse_states;
 use tabpool_engine::tuning::{Tuning, Winner};
-use tabpool_engine::{Api, Backend, BackendInfo, EngineError, LoadReport, Loaded, MemoryUse, WeightSource};
+use tabpool_engine::{
+    Api, Backend, BackendInfo, EngineError, LoadReport, Loaded, MemoryUse, StateSet, StateSpec, WeightSource,
+};
 use tabpool_graph::{Graph, Node, Op, Program};
 use web_time::Instant;
 
+use crate::bindings::{Bindings, Found};
 use crate::device::Gpu;
-use crate::executable::{Bindings, Buffers, WebGpuExecutable};
+use crate::executable::{Buffers, WebGpuExecutable};
 use crate::kernels::Variant;
 use crate::kernels::attention::{self, AttentionVariant};
 use crate::kernels::gemm::{self, GemmVariant};
-use crate::lower::{Lowered, Permission, lower};
+use crate::kernels::row::RowVariant;
+use crate::lower::{Forced, Lowered, Permission, lower};
 use crate::options::Options;
 use crate::report::AdapterReport;
+use crate::states::States;
 use crate::trial::Trial;
 use crate::tuner::Tuner;
 use crate::weights::{self, WeightBuffer};
@@ -102,7 +106,6 @@ impl WebGpuBackend {
         let gpu = &self.gpu;
         gpu.health.alive()?;
         let graph = program.graph();
-        refuse_states("webgpu", graph)?;
         let plan = memory::plan(graph);
         let permission = Permission { precision: program.precision(), unfit };
         let first = lower(graph, &plan, gpu.capabilities, &self.tuner, permission)?;
@@ -123,13 +126,20 @@ impl WebGpuBackend {
         }
         self.tuner.settle(&lowered.products);
         buffers.write_constants(gpu, graph);
-        let bind = |steps| Bindings::new(gpu, &buffers, &weights.buffers, steps);
-        let (load, run) =
-            gpu.scoped("binding a program's buffers", || (bind(&lowered.load), bind(&lowered.run))).await?;
+        let all: Vec<_> = weights.buffers.iter().cloned().map(Some).collect();
+        let found = Found { gpu, buffers: &buffers, weights: &all, states: &[] };
+        let bind = || {
+            let (load, run) = (Bindings::new(found, &lowered.load), Bindings::new(found, &lowered.run));
+            let stand_ins = States::stand_ins(gpu, graph.states().len());
+            let warming = run.of_states(Found { states: &stand_ins, ..found });
+            (load, run, warming)
+        };
+        let (load, run, warming) = gpu.scoped("binding a program's buffers", bind).await?;
         if !lowered.load.is_empty() {
             gpu.scoped("computing what no run changes", || load.submit(gpu)).await?;
         }
-        gpu.scoped("warming a program's kernels up", || run.warm_up(gpu)).await?;
+        gpu.scoped("warming a program's kernels up", || run.warm_up(gpu, &warming)).await?;
+        drop(warming);
         gpu.drained().await?;
         let upload = started.elapsed();
         let memory = MemoryUse { weights: weights.bytes, shared: weights.shared, scratch: buffers.bytes() };
@@ -148,7 +158,7 @@ impl WebGpuBackend {
         permission: Permission<'_>,
     ) -> Result<Lowered, EngineError> {
         let (gpu, tuner) = (&self.gpu, &self.tuner);
-        if gpu.capabilities.gemm.is_some() {
+        if gpu.capabilities.forced != Forced::default() {
             return Ok(first);
         }
         let products = first.products.iter().map(|(&of, &(nodes, _))| {
@@ -159,7 +169,11 @@ impl WebGpuBackend {
             let candidates = AttentionVariant::candidates(of, gpu.capabilities.kind);
             Trial { nodes: *nodes, ..attention::trial::trial(of, &candidates) }
         });
-        tuner.learn(gpu, products.chain(attentions).collect()).await?;
+        let rows = first.rows.values().map(|&(of, nodes)| {
+            let candidates = RowVariant::candidates(of.rows, of.n, gpu.capabilities.kind);
+            Trial { nodes, ..of.trial(&candidates) }
+        });
+        tuner.learn(gpu, products.chain(attentions).chain(rows).collect()).await?;
         lower(graph, plan, gpu.capabilities, tuner, permission)
     }
 
@@ -187,6 +201,10 @@ impl Backend for WebGpuBackend {
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError> {
         let (executable, report) = self.load_program(program, weights).await?;
         Ok(Loaded { executable, report })
+    }
+
+    async fn new_states(&self, specs: &[StateSpec]) -> Result<Rc<dyn StateSet>, EngineError> {
+        Ok(Rc::new(States::new(&self.gpu, specs).await?))
     }
 
     fn tunes(&self) -> bool {

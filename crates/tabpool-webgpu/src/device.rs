@@ -7,7 +7,7 @@ use tabpool_engine::EngineError;
 
 use crate::health::Health;
 use crate::kernels::gemm::Has;
-use crate::lower::Capabilities;
+use crate::lower::{Capabilities, Forced};
 use crate::options::{AdapterChoice, Options, Power};
 use crate::pipelines::Pipelines;
 use crate::pump::Pump;
@@ -67,7 +67,7 @@ impl Gpu {
             groups: limits.max_compute_workgroups_per_dimension,
             kind: report.kind(),
             has,
-            gemm: options.gemm,
+            forced: Forced { gemm: options.gemm, attention: options.attention, rows: options.rows },
         };
         let uniform_alignment = u64::from(limits.min_uniform_buffer_offset_alignment);
         let absent = device.create_buffer(&wgpu::BufferDescriptor {

@@ -1,23 +1,24 @@
 //! A program on the device: its buffers, its bind groups, and how it runs.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use tabpool_engine::memory::{MemoryPlan, byte_size};
-use tabpool_engine::{EngineError, Executable, RunOutput, check_inputs};
+use tabpool_engine::{EngineError, Executable, RunOutput, StateSet, check_inputs, check_states, state};
 use tabpool_graph::Graph;
 use tabpool_tensor::{DType, Shape, Tensor};
 use web_time::Instant;
 
+use crate::bindings::{Bindings, Found, StateGroups};
 use crate::device::{Gpu, buffer, failed};
-use crate::lower::{Bound, Lowered, Source, Step};
-use crate::pipelines::Pipeline;
+use crate::lower::{Lowered, Source};
 use crate::staging::{Map, Ring, Staging};
+use crate::states::States;
 use crate::weights::WeightBuffer;
 
 /// How many runs of one executable may be on the device at once.
@@ -25,9 +26,9 @@ const IN_FLIGHT: usize = 3;
 
 /// The buffers of a program apart from its weights.
 pub(crate) struct Buffers {
-    slots: Vec<wgpu::Buffer>,
-    inputs: Vec<wgpu::Buffer>,
-    constants: Vec<wgpu::Buffer>,
+    pub(crate) slots: Vec<wgpu::Buffer>,
+    pub(crate) inputs: Vec<wgpu::Buffer>,
+    pub(crate) constants: Vec<wgpu::Buffer>,
     staging: Vec<wgpu::Buffer>,
 }
 
@@ -65,130 +66,38 @@ impl Buffers {
     }
 }
 
-/// Steps with their pipelines, parameters and bind groups, made once.
-pub(crate) struct Bindings {
-    steps: Vec<BoundStep>,
-}
-
-struct BoundStep {
-    pipeline: Rc<Pipeline>,
-    group: wgpu::BindGroup,
-    groups: [u32; 2],
-    node: usize,
-    kernel: &'static str,
-}
-
-impl Bindings {
-    /// Makes them. Call within error scopes.
-    pub(crate) fn new(gpu: &Gpu, buffers: &Buffers, weights: &[Rc<WeightBuffer>], steps: &[Step]) -> Self {
-        let (params, offsets) = write_params(gpu, steps);
-        let find = |source: Source| match source {
-            Source::Slot(i) => &buffers.slots[i],
-            Source::Input(i) => &buffers.inputs[i],
-            Source::Constant(i) => &buffers.constants[i],
-            Source::Weight(i) => &weights[i].buffer,
-            Source::Absent => &gpu.absent,
-        };
-        let bind = |(step, &offset): (&Step, &u64)| {
-            let pipeline = gpu.pipelines.get(&gpu.device, &step.variant);
-            let size = std::num::NonZeroU64::new(step.params.len() as u64 * 4);
-            let first = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &params, offset, size });
-            let reads = step.reads.iter().map(|&Bound { source, range }| match range {
-                None => find(source).as_entire_binding(),
-                Some((offset, size)) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: find(source),
-                    offset,
-                    size: std::num::NonZeroU64::new(size),
-                }),
-            });
-            let resources = std::iter::once(first).chain(reads).chain([buffers.slots[step.write].as_entire_binding()]);
-            let entries: Vec<_> =
-                (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-            let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &pipeline.layout,
-                entries: &entries,
-            });
-            BoundStep { pipeline, group, groups: step.groups, node: step.node, kernel: step.variant.kernel.name }
-        };
-        Self { steps: steps.iter().zip(&offsets).map(bind).collect() }
-    }
-
-    /// Records all steps in one pass.
-    fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        let mut current: Option<&Rc<Pipeline>> = None;
-        for step in &self.steps {
-            if !current.is_some_and(|c| Rc::ptr_eq(c, &step.pipeline)) {
-                pass.set_pipeline(&step.pipeline.pipeline);
-                current = Some(&step.pipeline);
-            }
-            pass.set_bind_group(0, &step.group, &[]);
-            pass.dispatch_workgroups(step.groups[0], step.groups[1], 1);
-        }
-    }
-
-    /// Runs one workgroup of every pipeline. Drivers put the last stage of compiling off until a pipeline is first used, and
-    /// buffers are cleared then: the first run would pay for both. What is written, every run writes anew.
-    pub(crate) fn warm_up(&self, gpu: &Gpu) {
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            let mut seen = HashSet::new();
-            for step in self.steps.iter().filter(|s| seen.insert(Rc::as_ptr(&s.pipeline))) {
-                pass.set_pipeline(&step.pipeline.pipeline);
-                pass.set_bind_group(0, &step.group, &[]);
-                pass.dispatch_workgroups(1, 1, 1);
-            }
-        }
-        gpu.queue.submit([encoder.finish()]);
-    }
-
-    /// Runs the steps once.
-    pub(crate) fn submit(&self, gpu: &Gpu) {
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.record(&mut encoder);
-        gpu.queue.submit([encoder.finish()]);
-    }
-}
-
-/// All steps' parameters in one buffer, and where each begins.
-fn write_params(gpu: &Gpu, steps: &[Step]) -> (wgpu::Buffer, Vec<u64>) {
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut offsets = Vec::with_capacity(steps.len());
-    let alignment = usize::try_from(gpu.uniform_alignment).unwrap_or(256);
-    for step in steps {
-        bytes.resize(bytes.len().next_multiple_of(alignment), 0);
-        offsets.push(bytes.len() as u64);
-        bytes.extend_from_slice(bytemuck::cast_slice(&step.params));
-    }
-    let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let params = buffer(&gpu.device, bytes.len() as u64, usage);
-    gpu.queue.write_buffer(&params, 0, &bytes);
-    (params, offsets)
-}
-
-/// A value a run gives back.
+/// A value a run gives back, and what it is copied from.
 struct Output {
     dtype: DType,
     shape: Shape,
     bytes: u64,
-    /// What it is copied from.
-    from: wgpu::Buffer,
+    from: Source,
+}
+
+/// A state that becomes a copy of what lies elsewhere.
+struct Copied {
+    state: usize,
+    bytes: u64,
+    from: Source,
 }
 
 /// A program on the device.
 pub struct WebGpuExecutable {
     gpu: Rc<Gpu>,
+    /// Names it to sets of states.
+    id: u64,
     buffers: Buffers,
     run: Bindings,
     ring: Rc<Ring>,
     graph: Graph,
     outputs: Vec<Output>,
+    copies: Vec<Copied>,
     /// The end of the run that was submitted last.
     last: RefCell<Option<oneshot::Receiver<()>>>,
-    /// Kept so that other programs may share them.
-    _weights: Vec<Rc<WeightBuffer>>,
+    /// The sets of states that keep bind groups of this executable.
+    sets: RefCell<Vec<Weak<States>>>,
+    /// Those that runs read; kept so that other programs may share them.
+    weights: Vec<Option<Rc<WeightBuffer>>>,
 }
 
 impl WebGpuExecutable {
@@ -200,25 +109,25 @@ impl WebGpuExecutable {
         run: Bindings,
         lowered: &Lowered,
     ) -> Self {
-        let find = |source: &Source| match *source {
-            Source::Slot(i) => buffers.slots[i].clone(),
-            Source::Input(i) => buffers.inputs[i].clone(),
-            Source::Constant(i) => buffers.constants[i].clone(),
-            Source::Weight(i) => weights[i].buffer.clone(),
-            Source::Absent => gpu.absent.clone(),
-        };
-        let output = |(o, source): (&tabpool_graph::Output, &Source)| {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let output = |(o, &from): (&tabpool_graph::Output, &Source)| {
             let value = graph.value(o.value);
-            Output { dtype: value.dtype, shape: value.shape.clone(), bytes: byte_size(value), from: find(source) }
+            Output { dtype: value.dtype, shape: value.shape.clone(), bytes: byte_size(value), from }
         };
-        let outputs = graph.outputs().iter().zip(&lowered.outputs).map(output).collect();
+        let copied = |&(from, state): &(Source, usize)| {
+            let bytes = byte_size(graph.value(graph.states()[state].value));
+            Copied { state, bytes, from }
+        };
         let kept = |i: usize| reads_weight(lowered, i);
         let ring = Ring::new(gpu.device.clone(), std::mem::take(&mut buffers.staging));
         Self {
-            _weights: (0..).zip(weights).filter(|(i, _)| kept(*i)).map(|(_, w)| w.clone()).collect(),
+            weights: (0..).zip(weights).map(|(i, w)| kept(i).then(|| w.clone())).collect(),
             graph: graph.clone(),
-            outputs,
+            outputs: graph.outputs().iter().zip(&lowered.outputs).map(output).collect(),
+            copies: lowered.copies.iter().map(copied).collect(),
             last: RefCell::default(),
+            sets: RefCell::default(),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             gpu,
             buffers,
             run,
@@ -229,28 +138,86 @@ impl WebGpuExecutable {
     /// How many dispatches a run takes.
     #[must_use]
     pub fn dispatches(&self) -> usize {
-        self.run.steps.len()
+        self.run.len()
     }
 
     /// What a run dispatches, in order: the name of the node and that of the kernel.
     pub fn plan(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.run.steps.iter().map(|s| (self.graph.nodes()[s.node].name.as_str(), s.kernel))
+        self.run.plan().map(|(node, kernel)| (self.graph.nodes()[node].name.as_str(), kernel))
+    }
+
+    /// Where buffers are found, with these states.
+    fn found<'a>(&'a self, states: &'a [wgpu::Buffer]) -> Found<'a> {
+        Found { gpu: &self.gpu, buffers: &self.buffers, weights: &self.weights, states }
+    }
+
+    /// The bind groups for a set of states, made at its first run.
+    async fn groups(&self, states: &Rc<States>) -> Result<StateGroups, EngineError> {
+        if let Some(bound) = states.bound(self.id) {
+            return Ok(bound);
+        }
+        let make = || self.run.of_states(self.found(states.buffers()));
+        let groups = self.gpu.scoped("binding states", make).await?;
+        states.bind(self.id, groups.clone());
+        let mut sets = self.sets.borrow_mut();
+        sets.retain(|set| set.strong_count() > 0);
+        sets.push(Rc::downgrade(states));
+        Ok(groups)
     }
 
     /// Writes the inputs, records and submits the run.
-    fn submit(&self, inputs: &[Tensor], staging: &Staging) {
+    fn submit(&self, inputs: &[Tensor], staging: &Staging, states: &[wgpu::Buffer], groups: &[wgpu::BindGroup]) {
         let gpu = &self.gpu;
         for (tensor, buffer) in inputs.iter().zip(&self.buffers.inputs) {
             gpu.queue.write_buffer(buffer, 0, tensor.data());
         }
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.run.record(&mut encoder);
+        self.run.record(&mut encoder, groups);
+        let found = self.found(states);
         let mut offset = 0;
         for output in &self.outputs {
-            encoder.copy_buffer_to_buffer(&output.from, 0, &staging.buffer, offset, output.bytes);
+            encoder.copy_buffer_to_buffer(found.buffer(output.from), 0, &staging.buffer, offset, output.bytes);
             offset += output.bytes;
         }
+        for copied in &self.copies {
+            let to = found.buffer(Source::State(copied.state));
+            encoder.copy_buffer_to_buffer(found.buffer(copied.from), 0, to, 0, copied.bytes);
+        }
         gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// Runs once, on a set of states where the program keeps some.
+    async fn run_with(&self, states: Option<&Rc<States>>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        check_inputs(&self.graph, inputs)?;
+        check_states(&self.graph, states.map(|set| set.specs()))?;
+        self.gpu.health.check()?;
+        let mut turn = states.map(|set| set.turn());
+        let groups = match states {
+            Some(set) => self.groups(set).await?,
+            None => Rc::from([]),
+        };
+        // Whose turn it is waits for a buffer; whoever waits for a turn holds none.
+        if let Some(turn) = &mut turn {
+            turn.begin().await;
+        }
+        let mut staging = self.ring.take().await;
+        self.gpu.health.alive()?;
+        let started = Instant::now();
+        self.submit(inputs, &staging, states.map_or(&[], |set| set.buffers()), &groups);
+        drop(turn);
+        // The device works in order, but a browser may resolve maps in another one (Firefox does), and runs promise to
+        // finish as they were started. The sender goes with this future, however that ends.
+        let (_finished, end) = oneshot::channel();
+        let before = self.last.replace(Some(end));
+        self.mapped(&mut staging).await?;
+        let compute: Duration = started.elapsed();
+        if let Some(before) = before {
+            // It never sends; its drop is the news.
+            let _ = before.await;
+        }
+        let started = Instant::now();
+        let tensors = self.read(&staging)?;
+        Ok(RunOutput { tensors, compute, readback: started.elapsed() })
     }
 
     /// Waits until the outputs are mapped.
@@ -293,30 +260,29 @@ impl WebGpuExecutable {
 /// Whether something after the load reads a weight.
 fn reads_weight(lowered: &Lowered, weight: usize) -> bool {
     let source = Source::Weight(weight);
-    lowered.run.iter().flat_map(|s| &s.reads).any(|r| r.source == source) || lowered.outputs.contains(&source)
+    let copied = lowered.copies.iter().any(|(from, _)| *from == source);
+    copied || lowered.run.iter().flat_map(|s| &s.reads).any(|r| r.source == source) || lowered.outputs.contains(&source)
 }
 
 #[async_trait(?Send)]
 impl Executable for WebGpuExecutable {
     async fn run(&self, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
-        check_inputs(&self.graph, inputs)?;
-        self.gpu.health.check()?;
-        let mut staging = self.ring.take().await;
-        self.gpu.health.alive()?;
-        let started = Instant::now();
-        self.submit(inputs, &staging);
-        // The device works in order, but a browser may resolve maps in another one (Firefox does), and runs promise to
-        // finish as they were started. The sender goes with this future, however that ends.
-        let (_finished, end) = oneshot::channel();
-        let before = self.last.replace(Some(end));
-        self.mapped(&mut staging).await?;
-        let compute: Duration = started.elapsed();
-        if let Some(before) = before {
-            // It never sends; its drop is the news.
-            let _ = before.await;
+        self.run_with(None, inputs).await
+    }
+
+    async fn run_on(&self, states: &Rc<dyn StateSet>, inputs: &[Tensor]) -> Result<RunOutput, EngineError> {
+        let states: Rc<States> = state::own(states)?;
+        if !states.is_on(&self.gpu) {
+            return Err(EngineError::State { reason: "were made by another backend".to_owned() });
         }
-        let started = Instant::now();
-        let tensors = self.read(&staging)?;
-        Ok(RunOutput { tensors, compute, readback: started.elapsed() })
+        self.run_with(Some(&states), inputs).await
+    }
+}
+
+impl Drop for WebGpuExecutable {
+    fn drop(&mut self) {
+        for set in self.sets.borrow().iter().filter_map(Weak::upgrade) {
+            set.unbind(self.id);
+        }
     }
 }

@@ -9,6 +9,8 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod binary;
 pub(crate) mod cast;
+pub(crate) mod concat;
+pub(crate) mod convolution;
 pub(crate) mod gather;
 pub(crate) mod gemm;
 pub(crate) mod l2_normalize;
@@ -16,12 +18,17 @@ pub(crate) mod layer_norm;
 pub(crate) mod matmul;
 pub(crate) mod peak;
 pub(crate) mod quantise;
+pub(crate) mod ranking;
 pub(crate) mod reduce;
+pub(crate) mod rms_norm;
+pub(crate) mod rope;
+pub(crate) mod row;
 pub(crate) mod softmax;
 pub(crate) mod strided;
 pub(crate) mod token_positions;
 pub(crate) mod unary;
 pub(crate) mod unpack;
+pub(crate) mod write_rows;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +37,10 @@ mod tests;
 pub(crate) const GRID: &str = include_str!("kernels/grid.wgsl");
 /// Prelude: sums and maxima over a workgroup.
 pub(crate) const ACROSS: &str = include_str!("kernels/across.wgsl");
+/// Prelude: elements are moved one by one.
+pub(crate) const WORD: &str = include_str!("kernels/element_word.wgsl");
+/// Prelude: elements are moved in fours.
+pub(crate) const QUAD: &str = include_str!("kernels/element_quad.wgsl");
 /// Prelude: elementwise functions.
 pub(crate) const ACTIVATION: &str = include_str!("kernels/activation.wgsl");
 
@@ -127,6 +138,8 @@ pub(crate) fn all_variants() -> Vec<Variant> {
         attention::variants(),
         binary::variants(),
         cast::variants(),
+        concat::variants(),
+        convolution::variants(),
         gather::variants(),
         gemm::variants(),
         l2_normalize::variants(),
@@ -134,12 +147,16 @@ pub(crate) fn all_variants() -> Vec<Variant> {
         matmul::variants(),
         peak::variants(),
         quantise::variants(),
+        ranking::variants(),
         reduce::variants(),
+        rms_norm::variants(),
+        rope::variants(),
         softmax::variants(),
         strided::variants(),
         token_positions::variants(),
         unary::variants(),
         unpack::variants(),
+        write_rows::variants(),
     ]
     .concat()
 }

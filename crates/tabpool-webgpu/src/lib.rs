@@ -30,6 +30,7 @@
 //! programs have to stay below that (at 4 GFLOP/s, 40 GFLOP).
 
 mod backend;
+mod bindings;
 mod device;
 mod executable;
 mod health;
@@ -42,6 +43,7 @@ mod pump;
 mod rates;
 mod report;
 mod staging;
+mod states;
 mod strides;
 mod trial;
 mod tuner;
@@ -49,7 +51,9 @@ mod weights;
 
 pub use backend::WebGpuBackend;
 pub use executable::WebGpuExecutable;
+pub use kernels::attention::AttentionVariant;
 pub use kernels::gemm::GemmVariant;
+pub use kernels::row::RowVariant;
 pub use options::{AdapterChoice, Options, Power};
 pub use rates::KernelRate;
 pub use report::{AdapterKind, AdapterReport};

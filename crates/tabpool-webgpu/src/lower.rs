@@ -1,7 +1,9 @@
 //! Lowering: a graph and its memory plan into a list of launches with the buffers they bind. Pure; nothing here touches
 //! a device, so what a program will dispatch can be looked at and tested without one.
 
+mod attention;
 mod node;
+mod product;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +13,9 @@ use tabpool_graph::{Graph, ValueId};
 use tabpool_tensor::Precision;
 
 use crate::kernels::Variant;
-use crate::kernels::attention::Attention;
+use crate::kernels::attention::{Attention, AttentionVariant};
 use crate::kernels::gemm::{GemmVariant, Has};
+use crate::kernels::row::{RowVariant, Rows};
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
 
@@ -31,8 +34,16 @@ pub(crate) struct Capabilities {
     pub(crate) kind: AdapterKind,
     /// What it has beyond what every device has.
     pub(crate) has: Has,
-    /// The GEMM variant to use for every linear node, where one is forced.
+    /// The variants to use wherever they fit.
+    pub(crate) forced: Forced,
+}
+
+/// Variants that are taken whatever is likely to be fastest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forced {
     pub(crate) gemm: Option<GemmVariant>,
+    pub(crate) attention: Option<AttentionVariant>,
+    pub(crate) rows: Option<RowVariant>,
 }
 
 /// What arithmetic linear nodes may be computed with.
@@ -85,6 +96,8 @@ pub(crate) enum Source {
     Constant(usize),
     /// A weight, by its position in [`Lowered::weights`].
     Weight(usize),
+    /// A state, by its position in [`Graph::states`].
+    State(usize),
     /// A few bytes of zeros, where an optional operand is absent.
     Absent,
 }
@@ -114,10 +127,18 @@ pub(crate) struct Step {
     pub(crate) params: Vec<u32>,
     /// The buffers read, as many as the kernel says.
     pub(crate) reads: Vec<Bound>,
-    /// The slot written.
-    pub(crate) write: usize,
+    /// The buffer written: a slot, or a state where rows are written into it.
+    pub(crate) write: Source,
     /// Workgroups in x and y.
     pub(crate) groups: [u32; 2],
+}
+
+impl Step {
+    /// Whether it reads or writes a state.
+    pub(crate) fn touches_states(&self) -> bool {
+        let mut sources = self.reads.iter().map(|r| r.source).chain([self.write]);
+        sources.any(|source| matches!(source, Source::State(_)))
+    }
 }
 
 /// A lowered graph.
@@ -133,10 +154,14 @@ pub(crate) struct Lowered {
     pub(crate) run: Vec<Step>,
     /// Where each output of the graph lies.
     pub(crate) outputs: Vec<Source>,
+    /// What is copied into states after a run: from where, and the state's position.
+    pub(crate) copies: Vec<(Source, usize)>,
     /// The products in it, with how many nodes compute such and the variant that does.
     pub(crate) products: BTreeMap<Product, (u64, GemmVariant)>,
     /// The attentions in it by their class, likewise.
     pub(crate) attentions: BTreeMap<String, (Attention, u64)>,
+    /// What is computed row by row, likewise.
+    pub(crate) rows: BTreeMap<String, (Rows, u64)>,
 }
 
 /// Lowers a graph.
@@ -162,12 +187,14 @@ pub(crate) fn lower(
         weights: Vec::new(),
         products: BTreeMap::new(),
         attentions: BTreeMap::new(),
+        rows: BTreeMap::new(),
     };
     let load = lowering.steps(&plan.load_nodes)?;
     let run = lowering.steps(&plan.run_nodes)?;
     let outputs = graph.outputs().iter().map(|o| lowering.source(o.value)).collect();
-    let Lowering { weights, products, attentions, scratch, .. } = lowering;
-    Ok(Lowered { weights, load, scratch, run, outputs, products, attentions })
+    let copies = plan.state_copies.iter().map(|&i| (lowering.source(graph.states()[i].next), i)).collect();
+    let Lowering { weights, products, attentions, rows, scratch, .. } = lowering;
+    Ok(Lowered { weights, load, scratch, run, outputs, copies, products, attentions, rows })
 }
 
 /// What a leaf is, with its position in the graph's list of its kind.
@@ -176,6 +203,7 @@ enum Leaf {
     Input(usize),
     Constant(usize),
     Weight(usize),
+    State(usize),
 }
 
 fn origins(graph: &Graph) -> Vec<Option<Leaf>> {
@@ -188,6 +216,9 @@ fn origins(graph: &Graph) -> Vec<Option<Leaf>> {
     }
     for (i, w) in graph.weights().iter().enumerate() {
         origins[w.value.index()] = Some(Leaf::Weight(i));
+    }
+    for (i, s) in graph.states().iter().enumerate() {
+        origins[s.value.index()] = Some(Leaf::State(i));
     }
     origins
 }
@@ -206,6 +237,7 @@ struct Lowering<'a> {
     weights: Vec<WeightUse>,
     products: BTreeMap<Product, (u64, GemmVariant)>,
     attentions: BTreeMap<String, (Attention, u64)>,
+    rows: BTreeMap<String, (Rows, u64)>,
 }
 
 impl Lowering<'_> {
@@ -228,6 +260,7 @@ impl Lowering<'_> {
             Some(Leaf::Input(i)) => Source::Input(i),
             Some(Leaf::Constant(i)) => Source::Constant(i),
             Some(Leaf::Weight(weight)) => self.weight(weight, Layout::Natural),
+            Some(Leaf::State(i)) => Source::State(i),
             // A valid graph reads nothing that nothing makes.
             None => Source::Absent,
         }

@@ -1,6 +1,6 @@
 //! How a backend is opened.
 
-use crate::GemmVariant;
+use crate::{AttentionVariant, GemmVariant, RowVariant};
 
 /// Which of the machine's adapters to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,4 +39,8 @@ pub struct Options {
     /// The GEMM variant for every linear node that may be computed so; chosen by the kind of adapter, the number of rows
     /// and the precision permitted where `None`. A device that cannot run it does not open.
     pub gemm: Option<GemmVariant>,
+    /// The variant for every attention that it can compute; chosen by the kind of adapter and the shapes where `None`.
+    pub attention: Option<AttentionVariant>,
+    /// The variant for every softmax and normalisation that it can compute; chosen likewise where `None`.
+    pub rows: Option<RowVariant>,
 }

@@ -41,7 +41,8 @@ pub(crate) struct Candidate {
     pub(crate) launches: Vec<TrialLaunch>,
 }
 
-/// A launch with the operands of the trial that it reads, by their numbers, and the one it writes; the result where `None`.
+/// A launch with the operands of the trial that it reads, by their numbers (a few zeros where there is no such operand), and the
+/// one it writes; the result where `None`.
 #[derive(Clone, Debug)]
 pub(crate) struct TrialLaunch {
     pub(crate) launch: Launch,

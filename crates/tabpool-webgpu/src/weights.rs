@@ -16,7 +16,7 @@ use tabpool_graph::{BlockRef, Graph, Weight};
 use tabpool_tensor::{DType, Precision, Shape};
 
 use crate::device::Gpu;
-use crate::kernels::gemm::Panels;
+use crate::kernels::gemm::{PANEL, Panels};
 use crate::kernels::unpack::{self, Piece};
 use crate::kernels::{Launch, Variant};
 use crate::lower::{Layout, WeightUse};
@@ -265,13 +265,22 @@ impl Uploader {
             (Layout::Panels(precision), &[n, k]) => Some((k, Panels::of(precision, n, k).rows)),
             _ => None,
         };
-        // A table may be larger than a binding: only the elements of this piece are bound, from an aligned offset on.
-        let unit = (gpu.capabilities.alignment / 4).max(1);
-        let aligned = if panels.is_some() { 0 } else { first as u64 / unit * unit };
-        let first = first - usize::try_from(aligned).unwrap_or(first);
-        let end = if panels.is_some() { to.size() } else { ((first + count) as u64 + aligned) * 4 };
-        let bound =
-            wgpu::BufferBinding { buffer: to, offset: aligned * 4, size: std::num::NonZeroU64::new(end - aligned * 4) };
+        // A weight may be larger than a binding: only what this piece goes to is bound, from an aligned offset on.
+        let (start, end, first) = match panels {
+            // A panel of f32 has rows by fours, so that its bytes are a multiple of every alignment.
+            Some((k, rows)) => {
+                let (panel, bytes) = (first / k / PANEL, rows * PANEL * 4);
+                let after = (first + count).div_ceil(k).div_ceil(PANEL);
+                (panel * bytes, after * bytes, first - panel * PANEL * k)
+            }
+            None => {
+                let unit = usize::try_from(gpu.capabilities.alignment / 4).unwrap_or(64).max(1);
+                let aligned = first / unit * unit;
+                (aligned * 4, (first + count) * 4, first - aligned)
+            }
+        };
+        let size = std::num::NonZeroU64::new((end - start) as u64);
+        let bound = wgpu::BufferBinding { buffer: to, offset: start as u64, size };
         write_padded(gpu, &self.words, piece);
         let Launch { variant, params, groups } = unpack::launch(Piece { stored, first, count, panels });
         gpu.queue.write_buffer(&self.params, 0, bytemuck::cast_slice(&params));

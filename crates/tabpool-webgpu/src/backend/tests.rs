@@ -6,14 +6,15 @@ use std::rc::Rc;
 use futures::future::join;
 use tabpool_engine::conformance::{Case, EncoderSize, MemoryWeights, encoder};
 use tabpool_engine::tuning::Tuning;
-use tabpool_engine::{Api, Backend, BackendInfo, EngineError, Executable};
-use tabpool_graph::{Graph, GraphBuilder, Op, Program, Unary};
+use tabpool_engine::{Api, Backend, BackendInfo, EngineError, Executable, StateSpec};
+use tabpool_graph::{Activation, Binary, Graph, GraphBuilder, Op, Program, Unary};
 use tabpool_tensor::{DType, Precision, Tensor};
 
 use super::WebGpuBackend;
 use crate::Options;
 use crate::device::Gpu;
 use crate::kernels::gemm::GemmVariant;
+use crate::states::States;
 use crate::tuner::Tuner;
 
 const SMALL: EncoderSize =
@@ -139,6 +140,50 @@ fn tables_larger_than_a_binding_are_read_in_parts() {
 }
 
 #[test]
+fn weights_of_linear_layers_larger_than_a_binding_are_read_in_parts() {
+    for (n, precision) in [(1003, Precision::F32), (1004, Precision::F32), (1003, Precision::F16)] {
+        with(
+            "small bindings of linear layers",
+            |gpu| gpu.capabilities.binding = 40 << 10,
+            async |backend| {
+                let mut b = GraphBuilder::new();
+                let x = b.input("x", DType::F32, [5, 40]).expect("valid");
+                let residual = b.input("residual", DType::F32, [5, n]).expect("valid");
+                let w = b.weight("w", DType::F16, [n, 40]).expect("valid");
+                let bias = b.weight("bias", DType::F32, [n]).expect("valid");
+                let op = Op::Linear { activation: Some(Activation::Relu), residual: true };
+                let y = b.node("large", op, &[x, w, bias, residual]).expect("valid");
+                b.output("y", y).expect("valid");
+                let graph = b.finish().expect("valid");
+                let numbers =
+                    |count: usize| (0..count).map(|i| (i * 37 % 101) as f32 / 64.0 - 0.75).collect::<Vec<_>>();
+                let bits =
+                    numbers(n * 40).iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect::<Vec<_>>();
+                let weights: BTreeMap<_, _> = [
+                    ("w".to_owned(), Tensor::new(DType::F16, [n, 40], bits.into()).expect("fits")),
+                    ("bias".to_owned(), Tensor::from_f32([n], numbers(n)).expect("fits")),
+                ]
+                .into();
+                let inputs = [
+                    Tensor::from_f32([5, 40], numbers(5 * 40)).expect("fits"),
+                    Tensor::from_f32([5, n], numbers(5 * n)).expect("fits"),
+                ];
+                let weight = |id| weights.get(&graph.value(id).name).cloned();
+                let want = tabpool_engine::oracle::run(&graph, &weight, &inputs).expect("the oracle runs");
+                let mut source = MemoryWeights::new();
+                let program = source.bind(graph.clone(), &weights).expect("binds").permitting(precision);
+                let (executable, _) = backend.load_program(&program, &source).await.expect("loads");
+                assert!(executable.dispatches() > 2, "{} dispatches", executable.dispatches());
+                let got = executable.run(&inputs).await.expect("runs");
+                let (got, want) = (got.tensors[0].to_f32().expect("f32"), want[0].to_f32().expect("f32"));
+                let worst = got.iter().zip(want.iter()).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+                assert!(worst < 1e-4, "{worst}");
+            },
+        );
+    }
+}
+
+#[test]
 fn folded_grids_give_the_same_numbers() {
     with(
         "folded grids",
@@ -212,7 +257,7 @@ fn fewer_bits_are_less_memory_and_the_report_says_so() {
     {
         with(
             "fewer bits",
-            |gpu| gpu.capabilities.gemm = GemmVariant::named(variant),
+            |gpu| gpu.capabilities.forced.gemm = GemmVariant::named(variant),
             async |backend| {
                 let case = small(DType::F32);
                 let (program, source) = permitting(&case, Precision::F32);
@@ -251,7 +296,7 @@ fn unfit() -> (Graph, BTreeMap<String, Tensor>) {
 fn weights_beyond_f16_stay_in_32_bits_and_their_nodes_are_named() {
     with(
         "weights beyond f16",
-        |gpu| gpu.capabilities.gemm = GemmVariant::named("f16_register_4x16"),
+        |gpu| gpu.capabilities.forced.gemm = GemmVariant::named("f16_register_4x16"),
         async |backend| {
             let (graph, weights) = unfit();
             let mut source = MemoryWeights::new();
@@ -296,4 +341,81 @@ fn programs_for_other_rows_share_less_exact_weights_too() {
             },
         );
     }
+}
+
+/// Adds what it is given to a state, and gives back the sum.
+fn adder() -> Graph {
+    let mut b = GraphBuilder::new();
+    let sum = b.state("sum", DType::F32, [3]).expect("valid");
+    let x = b.input("x", DType::F32, [3]).expect("valid");
+    let more = b.node("add", Op::Binary(Binary::Add), &[sum, x]).expect("valid");
+    b.next(sum, more).expect("valid");
+    b.output("y", more).expect("valid");
+    b.finish().expect("valid")
+}
+
+#[test]
+fn neither_a_set_of_states_nor_an_executable_holds_the_other() {
+    with(
+        "who holds states",
+        |_| (),
+        async |backend| {
+            let graph = adder();
+            let specs = StateSpec::of(&graph);
+            let mut source = MemoryWeights::new();
+            let program = source.bind(graph, &BTreeMap::new()).expect("binds");
+            let loaded = backend.load(&program, &source).await.expect("loads");
+            let states = backend.new_states(&specs).await.expect("makes states");
+            assert_eq!(states.bytes(), 16, "three numbers in a buffer of whole fours");
+            let x = [Tensor::from_f32([3], vec![1.0, 2.0, 3.0]).expect("fits")];
+            for _ in 0..2 {
+                loaded.executable.run_on(&states, &x).await.expect("runs");
+            }
+            let own: Rc<States> = tabpool_engine::state::own(&states).expect("ours");
+            assert_eq!(own.bound_executables(), 1);
+            drop(loaded);
+            assert_eq!(own.bound_executables(), 0, "the executable's bind groups went with it");
+            let again = backend.load(&program, &source).await.expect("loads");
+            let got = again.executable.run_on(&states, &x).await.expect("runs");
+            assert_eq!(got.tensors[0].to_f32().expect("numbers").as_ref(), [3.0, 6.0, 9.0]);
+            assert_eq!(Rc::strong_count(&own), 2, "held by this test alone");
+            let held = Rc::downgrade(&own);
+            drop((own, states));
+            assert!(held.upgrade().is_none());
+        },
+    );
+}
+
+#[test]
+fn states_of_another_device_are_refused() {
+    with(
+        "another device's states",
+        |_| (),
+        async |backend| {
+            let Ok(other) = WebGpuBackend::new(Options::default()).await else {
+                eprintln!("left out: another device's states: the adapter opens once only");
+                return;
+            };
+            let (graph, mut source) = (adder(), MemoryWeights::new());
+            let states = other.new_states(&StateSpec::of(&graph)).await.expect("makes states");
+            let program = source.bind(graph, &BTreeMap::new()).expect("binds");
+            let loaded = backend.load(&program, &source).await.expect("loads");
+            let x = [Tensor::from_f32([3], vec![0.0; 3]).expect("fits")];
+            let refused = loaded.executable.run_on(&states, &x).await;
+            assert!(matches!(refused, Err(EngineError::State { .. })), "{refused:?}");
+        },
+    );
+}
+
+#[test]
+fn a_state_larger_than_a_buffer_is_refused_with_the_numbers() {
+    with(
+        "large states",
+        |gpu| gpu.capabilities.binding = 1024,
+        async |backend| {
+            let large = StateSpec { name: "cache".to_owned(), dtype: DType::F32, shape: [1, 300].into() };
+            let refused = backend.new_states(&[large]).await.err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(refused.contains("cache") && refused.contains("1200") && refused.contains("1024"), "{refused}");
+        },
+    );
 }

@@ -16,6 +16,9 @@ pub(crate) fn code(op: Unary) -> Option<u32> {
         Unary::Sqrt => 9,
         Unary::Neg => 10,
         Unary::Abs => 11,
+        Unary::QuickGelu => 12,
+        Unary::Log => 13,
+        Unary::Reciprocal => 14,
         _ => return None,
     })
 }

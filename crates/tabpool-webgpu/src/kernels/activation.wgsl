@@ -53,5 +53,8 @@ fn activate(x: vec4f) -> vec4f {
     if (FUNCTION == 9u) { return sqrt(x); }
     if (FUNCTION == 10u) { return -x; }
     if (FUNCTION == 11u) { return abs(x); }
+    if (FUNCTION == 12u) { return x * sigmoid_of(1.702 * x); }
+    if (FUNCTION == 13u) { return log(x); }
+    if (FUNCTION == 14u) { return 1.0 / x; }
     return x;
 }

@@ -1,7 +1,7 @@
 // Attention of one head for 32 queries, a workgroup of 64. Keys pass in chunks of 64 whose scores lie in workgroup
 // memory; the softmax is kept online, so any number of keys will do. A workgroup gives 64 elements of each result, an
 // invocation 4 elements of 8 results, which stay in registers; wider heads take several workgroups.
-// The loop's bounds come from the uniform parameters, so every barrier is in uniform control flow.
+// The loop's bounds come from what is uniform and only read, so every barrier is in uniform control flow.
 
 // The scores of each of 32 queries, four keys a vec4.
 var<workgroup> scores: array<vec4f, 512>;
@@ -13,12 +13,13 @@ var<workgroup> row_sum: array<f32, 32>;
 var<workgroup> row_factor: array<f32, 32>;
 
 // Scores of 8 queries with 4 keys. `row` and `key` count within the tile and the chunk.
-fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32, key: u32) {
+fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32, key: u32, end: u32) {
     let q_last = p.sq - 1u;
-    let k_last = p.sk - 1u;
+    let k_last = end - 1u;
     let width = p.heads * p.d;
+    let k_width = p.kv_heads * p.d;
     let q_head = batch * p.sq * width + head * p.d;
-    let k_head = batch * p.sk * width + head * p.d;
+    let k_head = batch * p.sk * k_width + shared_head(head) * p.d;
     let query = query_start + row;
     let first = key_start + key;
     let q0 = q_head + min(query, q_last) * width;
@@ -29,10 +30,10 @@ fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32
     let q5 = q_head + min(query + 5u, q_last) * width;
     let q6 = q_head + min(query + 6u, q_last) * width;
     let q7 = q_head + min(query + 7u, q_last) * width;
-    let k0 = k_head + min(first, k_last) * width;
-    let k1 = k_head + min(first + 1u, k_last) * width;
-    let k2 = k_head + min(first + 2u, k_last) * width;
-    let k3 = k_head + min(first + 3u, k_last) * width;
+    let k0 = k_head + min(first, k_last) * k_width;
+    let k1 = k_head + min(first + 1u, k_last) * k_width;
+    let k2 = k_head + min(first + 2u, k_last) * k_width;
+    let k3 = k_head + min(first + 3u, k_last) * k_width;
     var s0 = vec4f(0.0);
     var s1 = vec4f(0.0);
     var s2 = vec4f(0.0);
@@ -65,14 +66,14 @@ fn score_block(batch: u32, head: u32, query_start: u32, key_start: u32, row: u32
         s7 += vec4f(dot(a7, ka), dot(a7, kb), dot(a7, kc), dot(a7, kd));
     }
     let at = row * 16u + key / 4u;
-    scores[at] = biased(s0, batch, head, query, first);
-    scores[at + 16u] = biased(s1, batch, head, query + 1u, first);
-    scores[at + 32u] = biased(s2, batch, head, query + 2u, first);
-    scores[at + 48u] = biased(s3, batch, head, query + 3u, first);
-    scores[at + 64u] = biased(s4, batch, head, query + 4u, first);
-    scores[at + 80u] = biased(s5, batch, head, query + 5u, first);
-    scores[at + 96u] = biased(s6, batch, head, query + 6u, first);
-    scores[at + 112u] = biased(s7, batch, head, query + 7u, first);
+    scores[at] = biased(s0, batch, head, query, first, seen(query));
+    scores[at + 16u] = biased(s1, batch, head, query + 1u, first, seen(query + 1u));
+    scores[at + 32u] = biased(s2, batch, head, query + 2u, first, seen(query + 2u));
+    scores[at + 48u] = biased(s3, batch, head, query + 3u, first, seen(query + 3u));
+    scores[at + 64u] = biased(s4, batch, head, query + 4u, first, seen(query + 4u));
+    scores[at + 80u] = biased(s5, batch, head, query + 5u, first, seen(query + 5u));
+    scores[at + 96u] = biased(s6, batch, head, query + 6u, first, seen(query + 6u));
+    scores[at + 112u] = biased(s7, batch, head, query + 7u, first, seen(query + 7u));
 }
 
 // Finishes and stores four elements of one query's result.
@@ -99,6 +100,9 @@ fn main(
     let head = g / (p.tiles * p.wide) % p.heads;
     let query_start = g / p.wide % p.tiles * 32u;
     let row = local / 2u;
+    // What the tile's last query sees, and what the row of this invocation's softmax does.
+    let end = seen(query_start + 31u);
+    let limit = seen(query_start + row);
     // Which four elements of which eight results are this invocation's.
     let quads = (p.dv + 3u) / 4u;
     let quad_start = g % p.wide * 16u;
@@ -119,28 +123,26 @@ fn main(
         row_sum[local] = 0.0;
     }
     workgroupBarrier();
-    for (var key_start = 0u; key_start < p.sk; key_start += 64u) {
-        let keys = min(64u, p.sk - key_start);
+    for (var key_start = 0u; key_start < end; key_start += 64u) {
+        let keys = min(64u, end - key_start);
         // Four rows of blocks by 16 columns: one block an invocation.
         let first_key = local % 16u * 4u;
-        if (first_key < keys) { score_block(batch, head, query_start, key_start, local / 16u * 8u, first_key); }
+        if (first_key < keys) { score_block(batch, head, query_start, key_start, local / 16u * 8u, first_key, end); }
         workgroupBarrier();
         let key_quads = (keys + 3u) / 4u;
         var four = vec4f(LOWEST);
         for (var j = local % 2u; j < key_quads; j += 2u) { four = max(four, scores[row * 16u + j]); }
-        part_most[local] = max(max(four.x, four.y), max(four.z, four.w));
+        part_most[local] = largest(four);
         workgroupBarrier();
         let before = row_most[row];
         let most = max(before, max(part_most[row * 2u], part_most[row * 2u + 1u]));
         four = vec4f(0.0);
         for (var j = local % 2u; j < key_quads; j += 2u) {
-            let key = j * 4u;
-            let real = vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(keys);
-            let e = select(vec4f(0.0), exp(scores[row * 16u + j] - most), real);
+            let e = weighed(scores[row * 16u + j], most, key_start + j * 4u, limit);
             scores[row * 16u + j] = e;
             four += e;
         }
-        part_sum[local] = four.x + four.y + four.z + four.w;
+        part_sum[local] = total(four);
         workgroupBarrier();
         if (local % 2u == 0u) {
             let factor = exp(before - most);
@@ -151,8 +153,8 @@ fn main(
         }
         workgroupBarrier();
         if (mine) {
-            let width = p.heads * p.dv;
-            let v_head = (batch * p.sk + key_start) * width + head * p.dv;
+            let width = p.kv_heads * p.dv;
+            let v_head = (batch * p.sk + key_start) * width + shared_head(head) * p.dv;
             let v_last = keys - 1u;
             var at = first * 16u;
             s0 *= row_factor[first];
@@ -174,41 +176,41 @@ fn main(
                 let e7 = scores[at + 112u];
                 // Past the last key the last one is read again, with a weight of zero.
                 let va = v_quad(v_head + j * width, quad);
-                s0 += e0.x * va;
-                s1 += e1.x * va;
-                s2 += e2.x * va;
-                s3 += e3.x * va;
-                s4 += e4.x * va;
-                s5 += e5.x * va;
-                s6 += e6.x * va;
-                s7 += e7.x * va;
+                s0 += share(e0.x, va);
+                s1 += share(e1.x, va);
+                s2 += share(e2.x, va);
+                s3 += share(e3.x, va);
+                s4 += share(e4.x, va);
+                s5 += share(e5.x, va);
+                s6 += share(e6.x, va);
+                s7 += share(e7.x, va);
                 let vb = v_quad(v_head + min(j + 1u, v_last) * width, quad);
-                s0 += e0.y * vb;
-                s1 += e1.y * vb;
-                s2 += e2.y * vb;
-                s3 += e3.y * vb;
-                s4 += e4.y * vb;
-                s5 += e5.y * vb;
-                s6 += e6.y * vb;
-                s7 += e7.y * vb;
+                s0 += share(e0.y, vb);
+                s1 += share(e1.y, vb);
+                s2 += share(e2.y, vb);
+                s3 += share(e3.y, vb);
+                s4 += share(e4.y, vb);
+                s5 += share(e5.y, vb);
+                s6 += share(e6.y, vb);
+                s7 += share(e7.y, vb);
                 let vc = v_quad(v_head + min(j + 2u, v_last) * width, quad);
-                s0 += e0.z * vc;
-                s1 += e1.z * vc;
-                s2 += e2.z * vc;
-                s3 += e3.z * vc;
-                s4 += e4.z * vc;
-                s5 += e5.z * vc;
-                s6 += e6.z * vc;
-                s7 += e7.z * vc;
+                s0 += share(e0.z, vc);
+                s1 += share(e1.z, vc);
+                s2 += share(e2.z, vc);
+                s3 += share(e3.z, vc);
+                s4 += share(e4.z, vc);
+                s5 += share(e5.z, vc);
+                s6 += share(e6.z, vc);
+                s7 += share(e7.z, vc);
                 let vd = v_quad(v_head + min(j + 3u, v_last) * width, quad);
-                s0 += e0.w * vd;
-                s1 += e1.w * vd;
-                s2 += e2.w * vd;
-                s3 += e3.w * vd;
-                s4 += e4.w * vd;
-                s5 += e5.w * vd;
-                s6 += e6.w * vd;
-                s7 += e7.w * vd;
+                s0 += share(e0.w, vd);
+                s1 += share(e1.w, vd);
+                s2 += share(e2.w, vd);
+                s3 += share(e3.w, vd);
+                s4 += share(e4.w, vd);
+                s5 += share(e5.w, vd);
+                s6 += share(e6.w, vd);
+                s7 += share(e7.w, vd);
                 at += 1u;
             }
         }

@@ -1,12 +1,10 @@
 // Attention for software adapters: an invocation answers 4 queries of one head, without workgroup memory or barriers. Keys
-// pass in chunks of 16 and the softmax is kept online. Heads are at most 64 wide in v.
+// pass in chunks of 16 and the softmax is kept online. A prelude says how many quads (fours of elements) a head has in v at
+// most.
 
-// The results of 4 queries, 16 quads each, and the chunk's scores, 4 quads each.
-var<private> sums: array<vec4f, 64>;
+// The results of 4 queries, QUADS each, and the chunk's scores, 4 quads each.
+var<private> sums: array<vec4f, 4u * QUADS>;
 var<private> chunk: array<vec4f, 16>;
-
-fn largest(v: vec4f) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
-fn total(v: vec4f) -> f32 { return v.x + v.y + v.z + v.w; }
 
 @compute @workgroup_size(8)
 fn main(
@@ -20,31 +18,34 @@ fn main(
     let head = g / p.tiles % p.heads;
     let query = g % p.tiles * 4u;
     let width = p.heads * p.d;
-    let v_width = p.heads * p.dv;
-    let k_head = batch * p.sk * width + head * p.d;
-    let v_head = batch * p.sk * v_width + head * p.dv;
+    let k_width = p.kv_heads * p.d;
+    let v_width = p.kv_heads * p.dv;
+    let k_head = batch * p.sk * k_width + shared_head(head) * p.d;
+    let v_head = batch * p.sk * v_width + shared_head(head) * p.dv;
     let q_head = batch * p.sq * width + head * p.d;
     let q_last = p.sq - 1u;
-    let k_last = p.sk - 1u;
+    let limits = vec4u(seen(query), seen(query + 1u), seen(query + 2u), seen(query + 3u));
+    let end = limits.w;
+    let k_last = end - 1u;
     let q0 = q_head + query * width;
     let q1 = q_head + min(query + 1u, q_last) * width;
     let q2 = q_head + min(query + 2u, q_last) * width;
     let q3 = q_head + min(query + 3u, q_last) * width;
     let d_quads = (p.d + 3u) / 4u;
     let v_quads = (p.dv + 3u) / 4u;
-    for (var i = 0u; i < 64u; i++) { sums[i] = vec4f(0.0); }
+    for (var i = 0u; i < 4u * QUADS; i++) { sums[i] = vec4f(0.0); }
     // For each of the four queries.
     var most = vec4f(LOWEST);
     var weight = vec4f(0.0);
-    for (var start = 0u; start < p.sk; start += 16u) {
-        let blocks = min(4u, (p.sk - start + 3u) / 4u);
+    for (var start = 0u; start < end; start += 16u) {
+        let blocks = min(4u, (end - start + 3u) / 4u);
         var chunk_most = most;
         for (var block = 0u; block < blocks; block++) {
             let key = start + block * 4u;
-            let k0 = k_head + key * width;
-            let k1 = k_head + min(key + 1u, k_last) * width;
-            let k2 = k_head + min(key + 2u, k_last) * width;
-            let k3 = k_head + min(key + 3u, k_last) * width;
+            let k0 = k_head + key * k_width;
+            let k1 = k_head + min(key + 1u, k_last) * k_width;
+            let k2 = k_head + min(key + 2u, k_last) * k_width;
+            let k3 = k_head + min(key + 3u, k_last) * k_width;
             var s0 = vec4f(0.0);
             var s1 = vec4f(0.0);
             var s2 = vec4f(0.0);
@@ -63,11 +64,11 @@ fn main(
                 let a3 = q_quad(q3, quad);
                 s3 += vec4f(dot(a3, ka), dot(a3, kb), dot(a3, kc), dot(a3, kd));
             }
-            s0 = biased(s0, batch, head, query, key);
-            s1 = biased(s1, batch, head, query + 1u, key);
-            s2 = biased(s2, batch, head, query + 2u, key);
-            s3 = biased(s3, batch, head, query + 3u, key);
-            // Keys past the last one repeat it, which does not change the largest.
+            s0 = biased(s0, batch, head, query, key, limits.x);
+            s1 = biased(s1, batch, head, query + 1u, key, limits.y);
+            s2 = biased(s2, batch, head, query + 2u, key, limits.z);
+            s3 = biased(s3, batch, head, query + 3u, key, limits.w);
+            // Keys that are not seen have the lowest score, which does not change the largest.
             chunk_most = max(chunk_most, vec4f(largest(s0), largest(s1), largest(s2), largest(s3)));
             chunk[block] = s0;
             chunk[block + 4u] = s1;
@@ -79,11 +80,10 @@ fn main(
         weight *= factor;
         for (var block = 0u; block < blocks; block++) {
             let key = start + block * 4u;
-            let real = vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(p.sk);
-            let e0 = select(vec4f(0.0), exp(chunk[block] - most.x), real);
-            let e1 = select(vec4f(0.0), exp(chunk[block + 4u] - most.y), real);
-            let e2 = select(vec4f(0.0), exp(chunk[block + 8u] - most.z), real);
-            let e3 = select(vec4f(0.0), exp(chunk[block + 12u] - most.w), real);
+            let e0 = weighed(chunk[block], most.x, key, limits.x);
+            let e1 = weighed(chunk[block + 4u], most.y, key, limits.y);
+            let e2 = weighed(chunk[block + 8u], most.z, key, limits.z);
+            let e3 = weighed(chunk[block + 12u], most.w, key, limits.w);
             weight += vec4f(total(e0), total(e1), total(e2), total(e3));
             chunk[block] = e0;
             chunk[block + 4u] = e1;
@@ -92,9 +92,9 @@ fn main(
         }
         for (var quad = 0u; quad < v_quads; quad++) {
             var s0 = sums[quad] * factor.x;
-            var s1 = sums[quad + 16u] * factor.y;
-            var s2 = sums[quad + 32u] * factor.z;
-            var s3 = sums[quad + 48u] * factor.w;
+            var s1 = sums[quad + QUADS] * factor.y;
+            var s2 = sums[quad + 2u * QUADS] * factor.z;
+            var s3 = sums[quad + 3u * QUADS] * factor.w;
             for (var block = 0u; block < blocks; block++) {
                 let key = start + block * 4u;
                 let e0 = chunk[block];
@@ -102,34 +102,34 @@ fn main(
                 let e2 = chunk[block + 8u];
                 let e3 = chunk[block + 12u];
                 let va = v_quad(v_head + key * v_width, quad);
-                s0 += e0.x * va;
-                s1 += e1.x * va;
-                s2 += e2.x * va;
-                s3 += e3.x * va;
+                s0 += share(e0.x, va);
+                s1 += share(e1.x, va);
+                s2 += share(e2.x, va);
+                s3 += share(e3.x, va);
                 let vb = v_quad(v_head + min(key + 1u, k_last) * v_width, quad);
-                s0 += e0.y * vb;
-                s1 += e1.y * vb;
-                s2 += e2.y * vb;
-                s3 += e3.y * vb;
+                s0 += share(e0.y, vb);
+                s1 += share(e1.y, vb);
+                s2 += share(e2.y, vb);
+                s3 += share(e3.y, vb);
                 let vc = v_quad(v_head + min(key + 2u, k_last) * v_width, quad);
-                s0 += e0.z * vc;
-                s1 += e1.z * vc;
-                s2 += e2.z * vc;
-                s3 += e3.z * vc;
+                s0 += share(e0.z, vc);
+                s1 += share(e1.z, vc);
+                s2 += share(e2.z, vc);
+                s3 += share(e3.z, vc);
                 let vd = v_quad(v_head + min(key + 3u, k_last) * v_width, quad);
-                s0 += e0.w * vd;
-                s1 += e1.w * vd;
-                s2 += e2.w * vd;
-                s3 += e3.w * vd;
+                s0 += share(e0.w, vd);
+                s1 += share(e1.w, vd);
+                s2 += share(e2.w, vd);
+                s3 += share(e3.w, vd);
             }
             sums[quad] = s0;
-            sums[quad + 16u] = s1;
-            sums[quad + 32u] = s2;
-            sums[quad + 48u] = s3;
+            sums[quad + QUADS] = s1;
+            sums[quad + 2u * QUADS] = s2;
+            sums[quad + 3u * QUADS] = s3;
         }
     }
     for (var i = 0u; i < min(4u, p.sq - query); i++) {
-        let at = (batch * p.sq + query + i) * v_width + head * p.dv;
-        for (var d = 0u; d < p.dv; d++) { y[at + d] = sums[i * 16u + d / 4u][d % 4u] / weight[i]; }
+        let at = ((batch * p.sq + query + i) * p.heads + head) * p.dv;
+        for (var d = 0u; d < p.dv; d++) { y[at + d] = sums[i * QUADS + d / 4u][d % 4u] / weight[i]; }
     }
 }

@@ -1,5 +1,5 @@
 // Elementwise functions of two operands that broadcast; a stride of zero repeats an element. Operands are bound as
-// bits, so that one kernel serves f32 and i32.
+// bits, so that one kernel serves f32 and i32. A prelude binds them, one element or four at once.
 
 struct Params {
     count: u32,
@@ -12,15 +12,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<u32>;
-@group(0) @binding(2) var<storage, read> b: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<u32>;
 
 // 0 add, 1 sub, 2 mul, 3 div, 4 larger, 5 smaller.
 override OPERATION: u32 = 0u;
 override INTEGER: bool = false;
 
-fn of_f32(l: f32, r: f32) -> f32 {
+fn of_f32(l: real, r: real) -> real {
     if (OPERATION == 0u) { return l + r; }
     if (OPERATION == 1u) { return l - r; }
     if (OPERATION == 2u) { return l * r; }
@@ -29,7 +26,7 @@ fn of_f32(l: f32, r: f32) -> f32 {
     return min(l, r);
 }
 
-fn of_i32(l: i32, r: i32) -> i32 {
+fn of_i32(l: whole, r: whole) -> whole {
     if (OPERATION == 0u) { return l + r; }
     if (OPERATION == 1u) { return l - r; }
     if (OPERATION == 2u) { return l * r; }
@@ -57,8 +54,8 @@ fn main(
         r += at * p.b_strides[d / 4u][d % 4u];
     }
     if (INTEGER) {
-        y[i] = bitcast<u32>(of_i32(bitcast<i32>(a[l]), bitcast<i32>(b[r])));
+        y[i] = bitcast<element>(of_i32(bitcast<whole>(a_at(l)), bitcast<whole>(b_at(r))));
     } else {
-        y[i] = bitcast<u32>(of_f32(bitcast<f32>(a[l]), bitcast<f32>(b[r])));
+        y[i] = bitcast<element>(of_f32(bitcast<real>(a_at(l)), bitcast<real>(b_at(r))));
     }
 }

@@ -1,8 +1,11 @@
-//! Launches `gather.wgsl`, once for each part of the table.
+//! Launches `gather.wgsl`, once for each part of the table; four elements at once where rows are multiples of four long.
 
-use super::{GRID, Groups, Kernel, Launch, Variant, word};
+use super::{GRID, Groups, Kernel, Launch, QUAD, Variant, WORD, word};
 
-static KERNEL: Kernel = Kernel { name: "gather", parts: &[GRID, include_str!("gather.wgsl")], reads: 2 };
+const GATHER: &str = include_str!("gather.wgsl");
+
+static KERNEL: Kernel = Kernel { name: "gather", parts: &[GRID, WORD, GATHER], reads: 2 };
+static VEC4: Kernel = Kernel { name: "gather_vec4", parts: &[GRID, QUAD, GATHER], reads: 2 };
 
 /// A part of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +16,10 @@ pub(crate) struct Part {
 
 /// `count` elements of rows `row` long from a table of `table_rows`.
 pub(crate) fn launch(count: usize, row: usize, table_rows: usize, part: Part) -> Launch {
+    let (kernel, each) = if row.is_multiple_of(4) { (&VEC4, 4) } else { (&KERNEL, 1) };
+    let (count, row) = (count / each, row / each);
     let params = vec![word(count), word(row), word(table_rows), word(part.first), word(part.rows), 0, 0, 0];
-    Launch { variant: Variant::new(&KERNEL, &[]), params, groups: Groups::of_64(count) }
+    Launch { variant: Variant::new(kernel, &[]), params, groups: Groups::of_64(count) }
 }
 
 /// Cuts a table into parts of at most `limit` bytes that begin at multiples of `alignment` bytes (a power of two). `None`
@@ -33,7 +38,7 @@ pub(crate) fn parts(table_rows: usize, row: usize, limit: u64, alignment: u64) -
 
 #[cfg(test)]
 pub(crate) fn variants() -> Vec<Variant> {
-    vec![Variant::new(&KERNEL, &[])]
+    vec![Variant::new(&KERNEL, &[]), Variant::new(&VEC4, &[])]
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 // Rows of a table, or of one part of a table that is larger than a binding may be: each part's dispatch writes the rows
-// it holds. Indices outside the table read its nearest row.
+// it holds. Indices outside the table read its nearest row. Counts elements or fours of them, as the prelude says.
 
 struct Params {
     // Elements of the result, and of a row.
@@ -15,9 +15,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> table: array<f32>;
+@group(0) @binding(1) var<storage, read> table: array<element>;
 @group(0) @binding(2) var<storage, read> ids: array<i32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<element>;
 
 @compute @workgroup_size(64)
 fn main(

@@ -13,9 +13,10 @@ struct Params {
     tiles: u32,
     wide: u32,
     scale: f32,
+    // A divisor of `heads`: so many heads of keys and values are shared by the heads of queries.
+    kv_heads: u32,
     spare0: u32,
     spare1: u32,
-    spare2: u32,
     // Each bias's strides over batch, head, query and key.
     bias0_strides: vec4u,
     bias1_strides: vec4u,
@@ -24,15 +25,32 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(4) var<storage, read> bias0: array<f32>;
 @group(0) @binding(5) var<storage, read> bias1: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<storage, read> first_query: array<i32>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 override BIASES: u32 = 0u;
+// Whether query i sees key j only if j <= first_query[0] + i.
+override CAUSAL: bool = false;
 
 const LOWEST: f32 = -3.4028234e38;
 
-// The scores of one query with four keys, scaled and with their biases. Keys past the last one repeat it.
-fn biased(sums: vec4f, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
-    let keys = min(vec4u(key, key + 1u, key + 2u, key + 3u), vec4u(p.sk - 1u));
+// How many keys a query sees: the first ones, and always one.
+fn seen(query: u32) -> u32 {
+    if (!CAUSAL) { return p.sk; }
+    return min(p.sk, u32(max(first_query[0], 0)) + min(query, p.sq - 1u) + 1u);
+}
+
+// The head of keys and values that a head of queries uses.
+fn shared_head(head: u32) -> u32 { return head / (p.heads / p.kv_heads); }
+
+fn largest(v: vec4f) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
+fn total(v: vec4f) -> f32 { return v.x + v.y + v.z + v.w; }
+
+// The scores of one query with four keys, scaled and with their biases; the lowest number for keys that it does not see,
+// whatever is in them.
+fn biased(sums: vec4f, batch: u32, head: u32, query: u32, key: u32, limit: u32) -> vec4f {
+    let four = vec4u(key, key + 1u, key + 2u, key + 3u);
+    let keys = min(four, vec4u(p.sk - 1u));
     let row = vec3u(batch, head, min(query, p.sq - 1u));
     var s = sums * p.scale;
     if (BIASES > 0u) {
@@ -46,5 +64,16 @@ fn biased(sums: vec4f, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
         s += vec4f(bias1[at.x], bias1[at.y], bias1[at.z], bias1[at.w]);
     }
     // Two masks may add up to infinity, which would turn a row of padding into NaN.
-    return max(s, vec4f(LOWEST));
+    return select(vec4f(LOWEST), max(s, vec4f(LOWEST)), four < vec4u(limit));
+}
+
+// What four scores weigh beside the largest one; nothing for keys that are not seen.
+fn weighed(scores: vec4f, most: f32, key: u32, limit: u32) -> vec4f {
+    let four = vec4u(key, key + 1u, key + 2u, key + 3u);
+    return select(vec4f(0.0), exp(scores - most), four < vec4u(limit));
+}
+
+// A key's part of a result. Values that are not seen may be no numbers, so that a weight of zero does not suffice.
+fn share(weight: f32, value: vec4f) -> vec4f {
+    return select(weight * value, vec4f(0.0), CAUSAL && weight == 0.0);
 }

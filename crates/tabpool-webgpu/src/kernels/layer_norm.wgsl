@@ -16,6 +16,8 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 override HAS_RESIDUAL: bool = false;
+override HAS_SCALE: bool = true;
+override HAS_SHIFT: bool = true;
 
 fn at(i: u32) -> f32 {
     if (HAS_RESIDUAL) { return x[i] + residual[i]; }
@@ -42,6 +44,9 @@ fn main(
     let variance = sum_across(local, squares) / f32(p.n);
     let factor = 1.0 / sqrt(variance + p.epsilon);
     for (var i = local; i < p.n; i += 64u) {
-        y[start + i] = (at(start + i) - mean) * factor * scale[i] + shift[i];
+        var v = (at(start + i) - mean) * factor;
+        if (HAS_SCALE) { v *= scale[i]; }
+        if (HAS_SHIFT) { v += shift[i]; }
+        y[start + i] = v;
     }
 }

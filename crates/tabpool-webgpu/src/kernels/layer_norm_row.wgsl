@@ -1,5 +1,5 @@
-// Layer normalisation for software adapters, an invocation a row: no barrier, and four elements load at once. Rows are
-// multiples of four long. The bindings are those of `layer_norm.wgsl`.
+// Layer normalisation, an invocation a row: no barrier, and four elements load at once. What software adapters do best with.
+// Rows are multiples of four long. The bindings are those of `layer_norm.wgsl`.
 
 struct Params {
     rows: u32,
@@ -16,6 +16,8 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
 
 override HAS_RESIDUAL: bool = false;
+override HAS_SCALE: bool = true;
+override HAS_SHIFT: bool = true;
 
 @compute @workgroup_size(8)
 fn main(
@@ -44,6 +46,9 @@ fn main(
     let variance = (squares.x + squares.y + squares.z + squares.w) / f32(p.n);
     let factor = 1.0 / sqrt(variance + p.epsilon);
     for (var i = 0u; i < quads; i++) {
-        y[start + i] = (y[start + i] - mean) * factor * scale[i] + shift[i];
+        var v = (y[start + i] - mean) * factor;
+        if (HAS_SCALE) { v *= scale[i]; }
+        if (HAS_SHIFT) { v += shift[i]; }
+        y[start + i] = v;
     }
 }

@@ -3,7 +3,7 @@
 use super::{ACTIVATION, GRID, Groups, Kernel, Launch, Variant, word, words8};
 use crate::strides::Joined;
 
-static KERNEL: Kernel = Kernel { name: "matmul", parts: &[GRID, ACTIVATION, include_str!("matmul.wgsl")], reads: 3 };
+static KERNEL: Kernel = Kernel { name: "matmul", parts: &[GRID, ACTIVATION, include_str!("matmul.wgsl")], reads: 4 };
 
 /// One product's sizes and the batch of them.
 pub(crate) struct MatMul<'a> {
@@ -17,6 +17,8 @@ pub(crate) struct MatMul<'a> {
     pub(crate) bias: bool,
     /// See [`super::activation::code_after`].
     pub(crate) function: u32,
+    /// Whether a value of the result's shape is added last.
+    pub(crate) residual: bool,
 }
 
 pub(crate) fn launch(of: &MatMul<'_>) -> Launch {
@@ -29,8 +31,10 @@ pub(crate) fn launch(of: &MatMul<'_>) -> Launch {
     params.extend(words8(&of.batch.dims));
     params.extend(words8(&of.batch.strides[0]));
     params.extend(words8(&of.batch.strides[1]));
+    let constants =
+        [("HAS_BIAS", u32::from(of.bias)), ("HAS_RESIDUAL", u32::from(of.residual)), ("FUNCTION", of.function)];
     Launch {
-        variant: Variant::new(&KERNEL, &[("HAS_BIAS", u32::from(of.bias)), ("FUNCTION", of.function)]),
+        variant: Variant::new(&KERNEL, &constants),
         params,
         groups: Groups::of_64(tiles_m.saturating_mul(tiles_n).saturating_mul(batches)),
     }
@@ -38,6 +42,9 @@ pub(crate) fn launch(of: &MatMul<'_>) -> Launch {
 
 #[cfg(test)]
 pub(crate) fn variants() -> Vec<Variant> {
-    let each = |bias| (0..=6).map(move |f| Variant::new(&KERNEL, &[("HAS_BIAS", bias), ("FUNCTION", f)]));
-    each(0).chain(each(1)).collect()
+    let each = |bias, residual| {
+        let of = move |function| [("HAS_BIAS", bias), ("HAS_RESIDUAL", residual), ("FUNCTION", function)];
+        (0..=6).map(move |function| Variant::new(&KERNEL, &of(function)))
+    };
+    each(0, 0).chain(each(1, 0)).chain(each(1, 1)).collect()
 }

@@ -24,12 +24,24 @@ struct Params {
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> residual: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 override HAS_BIAS: bool = false;
+override HAS_RESIDUAL: bool = false;
 
 fn store_row(at: u32, column: u32, sum: vec4f, offset: vec4f) {
-    let v = activate(sum + offset);
+    var v = activate(sum + offset);
+    if (HAS_RESIDUAL) {
+        // Columns past the last one repeat it.
+        let last = p.n - column - 1u;
+        v += vec4f(
+            residual[at],
+            residual[at + min(1u, last)],
+            residual[at + min(2u, last)],
+            residual[at + min(3u, last)],
+        );
+    }
     y[at] = v.x;
     if (column + 1u < p.n) { y[at + 1u] = v.y; }
     if (column + 2u < p.n) { y[at + 2u] = v.z; }

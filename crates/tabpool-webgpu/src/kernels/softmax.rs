@@ -1,16 +1,19 @@
-//! Launches `softmax.wgsl`.
+//! Launches `softmax.wgsl` and `softmax_row.wgsl`.
 
-use super::{ACROSS, GRID, Groups, Kernel, Launch, Variant, word};
+use super::row::RowVariant;
+use super::{ACROSS, GRID, Kernel, Launch, Variant, word};
 
 static KERNEL: Kernel = Kernel { name: "softmax", parts: &[GRID, ACROSS, include_str!("softmax.wgsl")], reads: 1 };
+static ROW: Kernel = Kernel { name: "softmax_row", parts: &[GRID, include_str!("softmax_row.wgsl")], reads: 1 };
 
 /// `rows` rows of `n` elements.
-pub(crate) fn launch(rows: usize, n: usize) -> Launch {
+pub(crate) fn launch(variant: RowVariant, rows: usize, n: usize) -> Launch {
+    let kernel = variant.of(&KERNEL, &ROW);
     let params = vec![word(rows), word(n), 0, 0];
-    Launch { variant: Variant::new(&KERNEL, &[]), params, groups: Groups::Line(word(rows)) }
+    Launch { variant: Variant::new(kernel, &[]), params, groups: variant.groups(rows) }
 }
 
 #[cfg(test)]
 pub(crate) fn variants() -> Vec<Variant> {
-    vec![Variant::new(&KERNEL, &[])]
+    vec![Variant::new(&KERNEL, &[]), Variant::new(&ROW, &[])]
 }

@@ -1,5 +1,5 @@
 // Copies elements that lie at any strides into row-major order: transposition, slicing, and both at once. Bound as
-// bits, so that one kernel serves f32 and i32.
+// bits, so that one kernel serves f32 and i32, one by one or in fours, as the prelude says.
 
 struct Params {
     count: u32,
@@ -13,8 +13,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<element>;
+@group(0) @binding(2) var<storage, read_write> y: array<element>;
 
 @compute @workgroup_size(64)
 fn main(

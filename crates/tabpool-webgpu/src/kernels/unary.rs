@@ -16,5 +16,5 @@ pub(crate) fn launch(function: u32, count: usize) -> Launch {
 
 #[cfg(test)]
 pub(crate) fn variants() -> Vec<Variant> {
-    (1..=11).map(|f| Variant::new(&KERNEL, &[("FUNCTION", f)])).collect()
+    (1..=14).map(|f| Variant::new(&KERNEL, &[("FUNCTION", f)])).collect()
 }

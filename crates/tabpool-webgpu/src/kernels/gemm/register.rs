@@ -105,7 +105,7 @@ fn finish(rows: u32, quads: u32) -> String {
         }
     }
     text + &format!(
-        "    if (FUNCTION != 0u) {{
+        "    if (refines()) {{
         for (var i = 0u; i < {count}u; i++) {{ refine(row + i / {quads}u, column + i % {quads}u * 4u); }}
     }}
 }}

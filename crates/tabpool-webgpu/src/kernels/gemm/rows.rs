@@ -22,7 +22,7 @@ pub(super) fn source(steps: u32, aligned: bool, numbers: Numbers) -> String {
             "
 @group(0) @binding(1) var<storage, read> a: array<{vector}>;
 
-fn row_start(row: u32) -> u32 {{ return row * (p.k / {steps}u); }}
+fn row_start(row: u32) -> u32 {{ return (p.first_row + row) * (p.k / {steps}u); }}
 fn row_step(start: u32, step: u32) -> {narrowed} {{ return {narrowed}(a[start + step]); }}
 "
         );
@@ -33,7 +33,7 @@ fn row_step(start: u32, step: u32) -> {narrowed} {{ return {narrowed}(a[start + 
         "
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 
-fn row_start(row: u32) -> u32 {{ return row * p.k; }}
+fn row_start(row: u32) -> u32 {{ return (p.first_row + row) * p.k; }}
 fn row_step(start: u32, step: u32) -> {narrowed} {{
     let at = start + step * {steps}u;
     return {narrowed}({vector}(select(0.0, a[at], step * {steps}u < p.k), {}));

@@ -20,6 +20,8 @@ const BIAS: usize = 2;
 const WEIGHT_F16: usize = 3;
 const WEIGHT_INT8: usize = 4;
 const INTEGERS: usize = 5;
+/// No operand: there is no residual.
+const ABSENT: usize = usize::MAX;
 
 /// The class of a product: what is permitted beyond 32 bits, its rows as the next power of two, and its other sizes.
 pub(crate) fn class(Product { permitted, m, n, k }: Product) -> String {
@@ -31,7 +33,7 @@ pub(crate) fn class(Product { permitted, m, n, k }: Product) -> String {
 pub(crate) fn trial(product: Product, variants: &[GemmVariant]) -> Trial {
     let Product { m, n, k, .. } = product;
     let fewer = (MOST_ELEMENTS / k.max(1) / PANEL * PANEL).max(PANEL);
-    let of = Gemm { m, n: n.min(fewer), k, bias: true, function: 0 };
+    let of = Gemm { bias: true, ..Gemm::new(m, n.min(fewer), k) };
     let candidates = variants.iter().map(|&v| candidate(v, of)).collect();
     let operations = 2 * (of.m * of.n * of.k) as u64;
     let any = |precision| variants.iter().any(|v| v.stored() == precision);
@@ -48,7 +50,7 @@ fn candidate(variant: GemmVariant, of: Gemm) -> Candidate {
     };
     let before = integers(variant, of.m, of.k, true);
     let before = before.map(|(launch, _)| TrialLaunch { launch, reads: vec![ROWS], write: Some(INTEGERS) });
-    let product = TrialLaunch { launch: launch(variant, of), reads: vec![rows, weight, BIAS], write: None };
+    let product = TrialLaunch { launch: launch(variant, of), reads: vec![rows, weight, BIAS, ABSENT], write: None };
     Candidate { name: variant.name(), launches: before.into_iter().chain([product]).collect() }
 }
 

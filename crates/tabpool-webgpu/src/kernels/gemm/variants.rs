@@ -15,6 +15,9 @@ const PANELS_HALF: &str = include_str!("panels_half.wgsl");
 const PANELS_INT8: &str = include_str!("panels_int8.wgsl");
 const RESULT_VEC4: &str = include_str!("result_vec4.wgsl");
 const RESULT_SCALAR: &str = include_str!("result_scalar.wgsl");
+const BIAS_COLUMNS: &str = include_str!("bias_columns.wgsl");
+const CHANNELS_VEC4: &str = include_str!("result_channels_vec4.wgsl");
+const CHANNELS_SCALAR: &str = include_str!("result_channels_scalar.wgsl");
 const SPLIT_TEXT: &str = include_str!("split.wgsl");
 const SPLIT_INT8_TEXT: &str = include_str!("split_int8.wgsl");
 const SPLIT_SUBGROUP_TEXT: &str = include_str!("split_subgroup.wgsl");
@@ -273,16 +276,16 @@ impl GemmVariant {
         }
     }
 
-    /// Whether rows of both operands and of the result are read and written four elements at a time.
-    pub(super) fn kernel(self, aligned: bool) -> &'static Kernel {
-        static WRITTEN: [[OnceLock<Kernel>; 2]; GemmVariant::ALL.len()] =
-            [const { [const { OnceLock::new() }; 2] }; GemmVariant::ALL.len()];
+    /// The kernel for operands and results that lie so.
+    pub(super) fn kernel(self, lie: Lie) -> &'static Kernel {
+        static WRITTEN: [[OnceLock<Kernel>; Lie::ALL.len()]; GemmVariant::ALL.len()] =
+            [const { [const { OnceLock::new() }; Lie::ALL.len()] }; GemmVariant::ALL.len()];
         let position = Self::ALL.iter().position(|v| *v == self).unwrap_or_default();
-        WRITTEN[position][usize::from(aligned)].get_or_init(|| self.write(aligned))
+        WRITTEN[position][lie.position()].get_or_init(|| self.write(lie))
     }
 
     /// Writes the kernel. Its text lives as long as the program, which is why there is one of each.
-    fn write(self, aligned: bool) -> Kernel {
+    fn write(self, lie: Lie) -> Kernel {
         let integers = self.numbers == Numbers::Int8;
         let (steps, main) = match self.form {
             Form::Register(tile) if integers => (4, integer::source(tile)),
@@ -299,11 +302,49 @@ impl GemmVariant {
             Numbers::Half => (ENABLE_F16, PANELS_HALF),
             Numbers::Int8 => ("", PANELS_INT8),
         };
-        let name = if aligned { self.name.to_owned() } else { format!("{}_scalar", self.name) };
-        let written: &'static str = String::leak(rows::source(steps, aligned, self.numbers) + &main);
-        let result = if aligned { RESULT_VEC4 } else { RESULT_SCALAR };
-        let parts = Vec::leak(vec![enable, ACTIVATION, GEMM, panels, result, written]);
-        Kernel { name: String::leak(name), parts, reads: 3 }
+        let written: &'static str = String::leak(rows::source(steps, lie.rows, self.numbers) + &main);
+        let mut parts = vec![enable, ACTIVATION, GEMM, panels];
+        parts.extend(match (lie.channels, lie.result) {
+            (false, true) => [BIAS_COLUMNS, RESULT_VEC4].as_slice(),
+            (false, false) => &[BIAS_COLUMNS, RESULT_SCALAR],
+            (true, true) => &[CHANNELS_VEC4],
+            (true, false) => &[CHANNELS_SCALAR],
+        });
+        parts.push(written);
+        let suffix = [(lie.channels, "_channels"), (!lie.rows, "_scalar_rows"), (!lie.result, "_scalar")];
+        let suffix: String = suffix.into_iter().filter_map(|(has, name)| has.then_some(name)).collect();
+        Kernel { name: String::leak(format!("{}{suffix}", self.name)), parts: Vec::leak(parts), reads: READS }
+    }
+}
+
+/// Buffers that every GEMM reads: both operands, the bias and the residual.
+const READS: u32 = 4;
+
+/// How the rows of the left operand and the result lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lie {
+    /// Whether rows of the left operand are read four elements at a time.
+    pub(super) rows: bool,
+    /// Whether rows of the result are written four elements at a time.
+    pub(super) result: bool,
+    /// Whether the result's rows are channels of images.
+    pub(super) channels: bool,
+}
+
+impl Lie {
+    /// All there are.
+    pub(super) const ALL: [Lie; 8] = {
+        let mut all = [Lie { rows: false, result: false, channels: false }; 8];
+        let mut i = 0;
+        while i < 8 {
+            all[i] = Lie { rows: i % 2 == 1, result: i / 2 % 2 == 1, channels: i / 4 == 1 };
+            i += 1;
+        }
+        all
+    };
+
+    fn position(self) -> usize {
+        usize::from(self.rows) + 2 * usize::from(self.result) + 4 * usize::from(self.channels)
     }
 }
 
