@@ -180,7 +180,7 @@ fn step() -> Result<Graph, GraphError> {
 #[test]
 fn rows_are_written_into_a_state_where_it_lies() {
     let lowered = lowered(&step().expect("valid"), DEVICE).expect("lowers");
-    assert_eq!(kernels(&lowered), ["register_1x16", "write_rows_vec4", "attention_single_8", "binary_vec4"]);
+    assert_eq!(kernels(&lowered), ["register_1x16", "write_rows_vec4", "attention_single_8", "binary"]);
     assert_eq!(lowered.run[1].write, Source::State(0));
     assert_eq!(lowered.run[1].reads[1].source, Source::State(1));
     let attend = &lowered.run[2];
