@@ -1,16 +1,17 @@
 //! Joins operators that move elements with those before them: a reshape of a reshape, a transpose of a transpose.
 
-use super::{Matcher, eliminate_dead};
-use crate::{Graph, Node, Op};
+use super::eliminate_dead;
+use crate::{Graph, Node, Op, ValueId};
 
 /// Rewrites reshapes of reshapes and transposes of transposes into one that reads what the first one read. What then changes
 /// nothing, [`fold_constants`](super::fold_constants) removes; what nothing reads any more goes.
 #[must_use]
 pub fn join_layouts(mut graph: Graph) -> Graph {
+    // Each value keeps its maker, whatever that comes to read.
+    let producers = graph.producers();
     // In order, so that chains are followed to their beginning: what is read is joined already.
     for position in 0..graph.nodes.len() {
-        let m = Matcher::new(&graph);
-        let joined = joined(&m, &graph.nodes[position]);
+        let joined = joined(&graph, &producers, &graph.nodes[position]);
         if let Some(node) = joined {
             graph.nodes[position] = node;
         }
@@ -18,14 +19,15 @@ pub fn join_layouts(mut graph: Graph) -> Graph {
     eliminate_dead(graph)
 }
 
-fn joined(m: &Matcher<'_>, node: &Node) -> Option<Node> {
+fn joined(graph: &Graph, producers: &[Option<usize>], node: &Node) -> Option<Node> {
+    let made = |value: ValueId| producers[value.index()].map(|i| &graph.nodes[i]);
     let &[x] = &*node.inputs else { return None };
-    let mut before = m.node(x)?;
+    let mut before = made(x)?;
     // What was joined may change nothing any more, and is looked through.
     while let (Op::Reshape { .. }, &[x]) = (&before.op, &*before.inputs)
-        && m.shape(x) == m.shape(before.output)
+        && graph.value(x).shape == graph.value(before.output).shape
     {
-        before = m.node(x)?;
+        before = made(x)?;
     }
     let op = match (&node.op, &before.op) {
         (Op::Reshape { .. }, Op::Reshape { .. }) => node.op.clone(),
