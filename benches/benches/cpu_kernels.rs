@@ -50,7 +50,7 @@ impl Ready {
             memory.push(lines);
             Span { address, len }
         };
-        let mut spans = [Span::NONE; 5];
+        let mut spans = [Span::NONE; 6];
         for (span, &len) in spans.iter_mut().zip(operands) {
             *span = room(len);
         }
@@ -101,12 +101,14 @@ fn attention(c: &mut Criterion) {
             let kernel = Kernel::Attention(Attention {
                 batch: 1,
                 heads,
+                shared: 1,
                 queries: tokens,
                 keys: tokens,
                 depth,
                 depth_v: depth,
                 scale: 0.18,
                 bias_strides: [[tokens, 0, 0, 1], [0; 4]],
+                causal: false,
             });
             let ready = Ready::new(isa, kernel, &[len, len, len, tokens], len);
             group.throughput(Throughput::Elements(4 * (len * tokens) as u64));
