@@ -18,8 +18,8 @@ use tabpool_webgpu::{Options, WebGpuBackend};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-/// The suite on a software adapter, and a seventh of it on every variant, on a loaded machine.
-const FINISHED_WITHIN: Duration = Duration::from_secs(900);
+/// The suite on a software adapter, and a tenth of it on every variant, on a loaded machine.
+const FINISHED_WITHIN: Duration = Duration::from_secs(1800);
 /// Fewer cases are not the suite.
 const LEAST_CASES: usize = 50;
 

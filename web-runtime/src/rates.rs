@@ -31,13 +31,18 @@ fn forced(here: &WebGpuBackend) -> Vec<(&'static str, Options, &'static [&'stati
         let concerned: &[&str] = if gemm.precision() == Precision::F32 { exact } else { &["linear"] };
         (gemm.name(), Options { gemm: Some(gemm), ..Options::default() }, concerned)
     });
+    // Natively they meet every case; here as many as show that the browser compiles them as they are meant.
     let attentions = AttentionVariant::ALL.into_iter().map(|attention| {
         let options = Options { attention: Some(attention), ..Options::default() };
-        (attention.name(), options, ["attention", "decoder"].as_slice())
+        (attention.name(), options, ["attention in fours", "are no numbers", "decoder"].as_slice())
     });
-    let rows = RowVariant::ALL
-        .into_iter()
-        .map(|rows| (rows.name(), Options { rows: Some(rows), ..Options::default() }, ["softmax", "norm"].as_slice()));
+    let rows = RowVariant::ALL.into_iter().map(|rows| {
+        (
+            rows.name(),
+            Options { rows: Some(rows), ..Options::default() },
+            ["softmax in fours", "norm in fours"].as_slice(),
+        )
+    });
     gemms.chain(attentions).chain(rows).collect()
 }
 
