@@ -259,7 +259,10 @@ impl Worker {
     }
 
     async fn make(&self, api: ApiKind, specs: &[EngineSpec]) -> Result<Rc<dyn StateSet>, Failure> {
-        let backend = self.backend(api).await.map_err(|e| (fault(&e), e.to_string()))?;
+        let backend = self.backend(api).await.map_err(|e| {
+            let there = self.env.capabilities().working().any(|(working, _)| working == api);
+            (if there { fault(&e) } else { FaultKind::Unsupported }, e.to_string())
+        })?;
         backend.new_states(specs).await.map_err(|e| {
             self.check_device(api, &backend, &e);
             // A set that is sound is refused by a backend that keeps none.
