@@ -88,6 +88,9 @@ impl Worker {
             Some((claim, turn)) => Some((claim, turn.await)),
             None => None,
         };
+        // A set may have gone while the run waited, and the program with it: that it begins anew is what the host must know.
+        let set_is_there = || on.as_ref().map_or(Ok(()), |(claim, _)| claim.set_is_there());
+        set_is_there()?;
         let not_loaded = || (FaultKind::Worker, format!("program {program} is not loaded for {api}"));
         let (gate, ends) = {
             let devices = self.devices.borrow();
@@ -98,6 +101,7 @@ impl Worker {
         if self.requests.borrow().get(&request).is_none_or(|p| p.cancelled || p.attempt != attempt) {
             return Err((FaultKind::Cancelled, "cancelled before it ran".to_owned()));
         }
+        set_is_there()?;
         let (executable, precision) = match self.programs.borrow().get(&(program, api)) {
             Some(Held::Ready(executable, precision)) => (Rc::clone(executable), *precision),
             _ => return Err(not_loaded()),

@@ -31,7 +31,7 @@ impl Worker {
             Message::Run { program, api, attempt, states } => {
                 self.start_run(Asked { request: id, program, api, attempt, states }, tensors);
             }
-            Message::MakeStates { states, api, lease_ms, specs } => self.make_states(states, api, lease_ms, specs),
+            Message::MakeStates { states, api, lease_ms, specs } => self.make_states(states, api, lease_ms, &specs),
             Message::FreeStates { states } => self.sets.free(states),
             Message::Tune { api, budget_ms, at_load, known } => self.tune(api, budget_ms, at_load, known),
             Message::Cancel { attempt } => {

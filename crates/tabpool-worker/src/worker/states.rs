@@ -155,6 +155,12 @@ impl Drop for Claim {
 }
 
 impl Claim {
+    /// # Errors
+    /// The set was not made, or is gone.
+    pub(super) fn set_is_there(&self) -> Result<(), Failure> {
+        self.set.content().map(|_| ())
+    }
+
     /// Runs on the set, and lets the next run on it begin once this one has.
     pub(super) async fn run(
         &self,
@@ -200,9 +206,9 @@ impl Worker {
     }
 
     /// Makes a set, and tells the host how that went.
-    pub(super) fn make_states(self: &Rc<Self>, number: u64, api: ApiKind, lease_ms: u32, specs: Vec<StateSpec>) {
+    pub(super) fn make_states(self: &Rc<Self>, number: u64, api: ApiKind, lease_ms: u32, specs: &[StateSpec]) {
         let failed = |(fault, reason): Failure| Message::StatesFailed { states: number, api, fault, reason };
-        let asked = self.admit(number, api, Duration::from_millis(u64::from(lease_ms)), &specs);
+        let asked = self.admit(number, api, Duration::from_millis(u64::from(lease_ms)), specs);
         let (set, specs) = match asked {
             Ok(asked) => asked,
             Err(failure) => return self.deliver(&failed(failure).into()),

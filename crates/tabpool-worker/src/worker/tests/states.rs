@@ -429,7 +429,7 @@ fn sets_go_with_their_device_and_runs_that_wait_for_them_fail() {
         [
             "1 failed, Device: the device is lost: the test says so",
             "2 is 2",
-            "3 failed, Worker: program 1 is not loaded for webgpu",
+            "3 failed, States: set 5 of states went with its device: the test says so",
             "webgpu lost",
         ]
     );
