@@ -105,6 +105,7 @@ impl Environment for Tab {
             device_memory: 0,
             hidden: self.hidden.get(),
             battery: self.battery.get(),
+            ..WorkerStatus::default()
         }
     }
 

@@ -3,13 +3,16 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use tabpool_tensor::{DType, Shape, Tensor};
 
-use crate::{Message, VERSION};
+use crate::{HeldStates, Message, VERSION};
 
 /// The length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 16;
 
 /// The kinds this version knows; see [`Message`].
-const KINDS: [u8; 19] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 64, 65, 66, 67, 68, 69, 70, 71, 72];
+const KINDS: [u8; 24] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75];
+
+/// The first version whose `Hello` lists sets of states.
+const LISTS_STATES: u8 = 2;
 
 /// How large frames may be.
 #[derive(Clone, Copy, Debug)]
@@ -110,11 +113,16 @@ impl Frame {
     /// The frame as bytes under another version number: for `Hello`, `Welcome` and `Refused`, which keep their shape.
     #[must_use]
     pub fn encode_as(&self, version: u8) -> Bytes {
+        let listed = match &self.message {
+            Message::Hello(hello) if !hello.states.is_empty() && version >= LISTS_STATES => list_states(&hello.states),
+            _ => None,
+        };
+        let tensors = || listed.iter().chain(&self.tensors);
         let headers: Vec<(u8, Vec<u64>)> =
-            self.tensors.iter().map(|t| (t.dtype().code(), t.shape().iter().map(|&d| d as u64).collect())).collect();
+            tensors().map(|t| (t.dtype().code(), t.shape().iter().map(|&d| d as u64).collect())).collect();
         // Serialising plain data into memory cannot fail; an empty body would be refused by the other side.
         let body = postcard::to_allocvec(&(&self.message, headers)).unwrap_or_default();
-        let payload: usize = self.tensors.iter().map(|t| aligned(t.data().len())).sum();
+        let payload: usize = tensors().map(|t| aligned(t.data().len())).sum();
         let mut out = BytesMut::with_capacity(aligned(HEADER_LEN + body.len()) + payload);
         out.put_u8(version);
         out.put_u8(self.message.kind());
@@ -123,7 +131,7 @@ impl Frame {
         out.put_u64_le(self.id);
         out.put_slice(&body);
         pad(&mut out);
-        for t in &self.tensors {
+        for t in tensors() {
             out.put_slice(t.data());
             pad(&mut out);
         }
@@ -152,7 +160,7 @@ impl Frame {
         let end = HEADER_LEN + body_len;
         let body = bytes.get(HEADER_LEN..end).ok_or(FrameError::Short { got: bytes.len(), want: end })?;
         let malformed = |reason: String| FrameError::Body { kind, reason };
-        let ((message, headers), rest) =
+        let ((mut message, headers), rest) =
             postcard::take_from_bytes::<(Message, Vec<(u8, Vec<u64>)>)>(body).map_err(|e| malformed(e.to_string()))?;
         if message.kind() != kind || !rest.is_empty() {
             return Err(malformed("it holds something else than its kind says".to_owned()));
@@ -175,8 +183,34 @@ impl Frame {
             tensors.push(tensor);
             at += aligned(len);
         }
+        if let Message::Hello(hello) = &mut message {
+            // What a later version may send beside this is not known here.
+            if let Some(list) = tensors.first().filter(|_| version >= LISTS_STATES) {
+                bound("bytes of a list of states", list.data().len(), limits.body)?;
+                let fail = |reason: String| FrameError::Tensor { kind, index: 0, reason };
+                hello.states = listed_states(list).map_err(fail)?;
+            }
+            tensors.clear();
+        }
         let id = u64::from_le_bytes(*id);
         Ok(Self { id, message, tensors })
+    }
+}
+
+/// The sets of states that a `Hello` lists, as its tensor.
+fn list_states(states: &[HeldStates]) -> Option<Tensor> {
+    let bytes = postcard::to_allocvec(states).ok()?;
+    Tensor::new(DType::U8, [bytes.len()], bytes.into()).ok()
+}
+
+fn listed_states(list: &Tensor) -> Result<Vec<HeldStates>, String> {
+    if list.dtype() != DType::U8 {
+        return Err(format!("a list of states is u8, not {}", list.dtype()));
+    }
+    match postcard::take_from_bytes(list.data()) {
+        Ok((states, [])) => Ok(states),
+        Ok((_, rest)) => Err(format!("{} bytes follow the list of states", rest.len())),
+        Err(e) => Err(format!("no list of states: {e}")),
     }
 }
 
@@ -194,104 +228,4 @@ fn pad(out: &mut BytesMut) {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use proptest::prelude::{any, prop, proptest};
-    use tabpool_tensor::{Precision, Tensor};
-
-    use super::{Frame, FrameError, Limits};
-    use crate::{ApiKind, Capabilities, Hello, LoadStats, Message, RunStats, TunedClass};
-
-    fn run() -> Frame {
-        Frame {
-            id: 7,
-            message: Message::Run { program: 300, api: ApiKind::Cpu, attempt: 2 },
-            tensors: vec![
-                Tensor::from_i32([1, 3], vec![1, 2, 3]).expect("three"),
-                Tensor::from_f32([2], vec![0.5, -1.0]).expect("two"),
-            ],
-        }
-    }
-
-    #[test]
-    fn the_bytes_of_version_1_stay_as_they_are() {
-        let hex = |f: &Frame| f.encode().iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(
-            hex(&run()),
-            "01050000\
-             0d000000\
-             0700000000000000\
-             04ac0202020205020103000102000000\
-             0100000002000000030000000000000\
-             00000003f000080bf"
-        );
-        assert_eq!(
-            hex(&Message::Ping { nonce: 5 }.into()),
-            "0107000003000000000000000000000006050000000000 00".replace(' ', "")
-        );
-    }
-
-    #[test]
-    fn frames_round_trip_and_their_tensors_are_aligned_slices() {
-        let bytes = run().encode();
-        let frame = Frame::decode(&bytes, &Limits::default()).expect("decodes");
-        assert_eq!(frame, run());
-        for t in &frame.tensors {
-            assert_eq!((t.data().as_ptr() as usize - bytes.as_ptr() as usize) % 8, 0);
-        }
-        let others = [
-            Message::Hello(Box::new(Hello { capabilities: Capabilities::default(), ..Hello::default() })),
-            Message::Loaded {
-                program: 1,
-                api: ApiKind::WebGpu,
-                stats: LoadStats { precision: Precision::F16, ..LoadStats::default() },
-                kept: vec!["layer.0".to_owned()],
-            },
-            Message::Finished { attempt: 1, stats: RunStats { precision: Precision::Int8, ..RunStats::default() } },
-            Message::Bye { reason: "done".to_owned() },
-            Message::Tune { api: ApiKind::WebGpu, budget_ms: 1000, at_load: true, known: vec![TunedClass::default()] },
-            Message::Tuned { api: ApiKind::WebGpu, found: vec![TunedClass::default()] },
-        ];
-        for message in others {
-            let frame = Frame::from(message);
-            assert_eq!(Frame::decode(&frame.encode(), &Limits::default()).expect("decodes"), frame);
-        }
-    }
-
-    #[test]
-    fn a_hello_of_a_newer_version_is_read_and_anything_else_is_not() {
-        let hello = Frame::from(Message::Hello(Box::default()));
-        assert!(Frame::decode(&hello.encode_as(9), &Limits::default()).is_ok());
-        let err = Frame::decode(&run().encode_as(9), &Limits::default()).expect_err("newer");
-        assert_eq!(err, FrameError::Version { got: 9, want: 1 });
-    }
-
-    #[test]
-    fn limits_are_checked_before_anything_is_read() {
-        let limits = Limits { frame: 40, ..Limits::default() };
-        let err = Frame::decode(&run().encode(), &limits).expect_err("too long");
-        assert!(matches!(err, FrameError::TooLarge { what: "bytes of a frame", limit: 40, .. }));
-    }
-
-    proptest! {
-        #[test]
-        fn junk_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Frame::decode(&Bytes::from(bytes), &Limits::default());
-        }
-
-        #[test]
-        fn damaged_frames_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let mut bytes = run().encode().to_vec();
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            let _ = Frame::decode(&bytes.into(), &Limits::default());
-        }
-
-        #[test]
-        fn cut_frames_are_refused(cut in 1usize..50) {
-            let bytes = run().encode();
-            let cut = cut.min(bytes.len());
-            assert!(Frame::decode(&bytes.slice(..bytes.len() - cut), &Limits::default()).is_err());
-        }
-    }
-}
+mod tests;

@@ -22,7 +22,10 @@
 //! A worker's [`Hello`] names the range of versions it speaks; the host answers with the one both use, or refuses and
 //! says why. `Hello`, `Welcome` and `Refused` keep their shape in all versions.
 //!
-//! - **1**: everything there is.
+//! - **1**: everything but what the next ones added.
+//! - **2**: sets of states. `MakeStates`, `FreeStates`, `StatesMade`, `StatesFailed` and `StatesLost`; `Run` names a set,
+//!   `Hello` lists those held (in a tensor, so that its body keeps its shape), `Status` counts them;
+//!   [`FaultKind::States`]. As `Run` and `Status` have other bodies than before, version 1 is not spoken any more.
 //!
 //! # What this crate does not do
 //!
@@ -34,15 +37,17 @@ mod frame;
 mod message;
 mod precision;
 mod session;
+mod states;
 mod tuning;
 
 pub use capabilities::{AdapterInfo, ApiKind, ApiReport, Capabilities, DeviceClass};
 pub use frame::{Frame, FrameError, HEADER_LEN, Limits};
-pub use message::{FaultKind, Hello, LoadStats, Message, RefusalCode, RunStats, WorkerStatus};
+pub use message::{FaultKind, Hello, LoadStats, Message, RefusalCode, RunStats, StatesLoss, WorkerStatus};
 pub use session::{HostEvent, HostSession, SessionConfig, SessionError, WorkerEvent, WorkerSession};
+pub use states::{HeldStates, StateLimits, StateSpec, StatesError};
 pub use tuning::TunedClass;
 
 /// The newest protocol version this crate speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The oldest protocol version this crate speaks.
-pub const OLDEST_VERSION: u8 = 1;
+pub const OLDEST_VERSION: u8 = 2;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tabpool_tensor::Precision;
 
-use crate::{ApiKind, Capabilities, TunedClass};
+use crate::{ApiKind, Capabilities, HeldStates, StateSpec, TunedClass};
 
 /// The first frame of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub struct Hello {
     pub loaded: Vec<(u64, ApiKind)>,
     /// What it is.
     pub capabilities: Capabilities,
+    /// Sets of states it holds or is making. Empty unless it resumes. Since version 2; it travels beside the body, as the
+    /// frame's first tensor (`u8`: postcard of the list), because the body keeps its shape in all versions.
+    #[serde(skip)]
+    pub states: Vec<HeldStates>,
 }
 
 /// Why a worker may not join.
@@ -58,6 +62,19 @@ pub enum FaultKind {
     Worker,
     /// The request was cancelled.
     Cancelled,
+    /// The set of states that the request names is not there, or not any more: whoever kept something in it makes another
+    /// and begins anew. Since version 2.
+    States,
+}
+
+/// Why a worker ended a set of states that its host had not freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StatesLoss {
+    /// No run named it for as long as its lease says.
+    Lease,
+    /// The device failed in a run on it, which leaves its content undefined.
+    Failed,
 }
 
 /// What a load cost. Times in microseconds.
@@ -111,6 +128,9 @@ pub struct WorkerStatus {
     pub hidden: bool,
     /// Battery charge in percent and whether it charges.
     pub battery: Option<(u8, bool)>,
+    /// Sets of states it holds and the bytes they take on their devices, which `device_memory` does not count. Since
+    /// version 2.
+    pub states: (u32, u64),
 }
 
 /// What a frame says. The number in each variant's documentation is its kind on the wire; numbers are never reused.
@@ -163,6 +183,12 @@ pub enum Message {
         api: ApiKind,
         /// Which attempt of the request this is, counted over all workers.
         attempt: u32,
+        /// The set of states to run on, which must be of the same API; nothing for a program without states. Several runs on
+        /// one set may be in flight: they take effect in the order they were sent, and may be sent before `StatesMade` came.
+        /// One that is refused or cancelled changes nothing, and those after it go on without. A set that is not there
+        /// fails the run as [`FaultKind::States`], one of other states than the program's as [`FaultKind::Input`]. Since
+        /// version 2.
+        states: Option<u64>,
     },
     /// 6, host to worker; id: the request. Its answer is no longer wanted.
     Cancel {
@@ -237,7 +263,8 @@ pub enum Message {
     },
     /// 70, worker to host: how the worker is.
     Status(WorkerStatus),
-    /// 71, worker to host: a device was lost and everything loaded for its API with it.
+    /// 71, worker to host: a device was lost, and with it everything loaded for its API and every set of states held or being
+    /// made there, of which no further word comes.
     DeviceLost {
         /// The API.
         api: ApiKind,
@@ -262,6 +289,57 @@ pub enum Message {
         api: ApiKind,
         /// The winners.
         found: Vec<TunedClass>,
+    },
+    /// 11, host to worker, since version 2: make a set of states, all zeros. It is answered by `StatesMade` or `StatesFailed`
+    /// unless it is freed or lost before.
+    MakeStates {
+        /// The host's number for the set, which no set that the worker holds has.
+        states: u64,
+        /// The API to make it for. Its device is opened if need be.
+        api: ApiKind,
+        /// How long the set lives without a run that names it, in milliseconds: at least 1. Runs that wait or compute keep it.
+        lease_ms: u32,
+        /// What it holds, in the order of the programs that will run on it; see [`StateLimits`](crate::StateLimits).
+        specs: Vec<StateSpec>,
+    },
+    /// 12, host to worker, since version 2: free a set of states. Runs on it that were sent before are still done; a set that is
+    /// not there is no error. There is no answer.
+    FreeStates {
+        /// The set.
+        states: u64,
+    },
+    /// 73, worker to host, since version 2: a set of states is made.
+    StatesMade {
+        /// The set.
+        states: u64,
+        /// The API.
+        api: ApiKind,
+        /// The bytes that it takes on its device, exactly.
+        bytes: u64,
+    },
+    /// 74, worker to host, since version 2: a set of states could not be made: [`FaultKind::Input`] where it is not sound,
+    /// [`FaultKind::Memory`] where it is too much, [`FaultKind::Unsupported`] where the API is not there or keeps no such states,
+    /// [`FaultKind::Device`] where that failed, [`FaultKind::Worker`] where a set of this number is there already, which stays.
+    StatesFailed {
+        /// The set.
+        states: u64,
+        /// The API.
+        api: ApiKind,
+        /// Whose fault it is.
+        fault: FaultKind,
+        /// What went wrong, for people.
+        reason: String,
+    },
+    /// 75, worker to host, since version 2: the worker ended a set of states by itself.
+    StatesLost {
+        /// The set.
+        states: u64,
+        /// The API.
+        api: ApiKind,
+        /// Why, for programs.
+        cause: StatesLoss,
+        /// Why, for people.
+        reason: String,
     },
 }
 
@@ -289,6 +367,11 @@ impl Message {
             Message::DeviceLost { .. } => 71,
             Message::Tune { .. } => 10,
             Message::Tuned { .. } => 72,
+            Message::MakeStates { .. } => 11,
+            Message::FreeStates { .. } => 12,
+            Message::StatesMade { .. } => 73,
+            Message::StatesFailed { .. } => 74,
+            Message::StatesLost { .. } => 75,
         }
     }
 }

@@ -8,6 +8,7 @@ use futures::future::LocalBoxFuture;
 use tabpool_content::{Cid, sha256};
 use tabpool_engine::{Backend, EngineError};
 use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
+use web_time::Instant;
 
 /// Brings blocks from the host. What it brings is verified by the worker, not trusted.
 #[async_trait(?Send)]
@@ -36,8 +37,12 @@ pub trait BlockCache {
 pub trait Environment {
     /// What this worker is, asked for at every join.
     fn capabilities(&self) -> Capabilities;
-    /// How it is at the moment.
+    /// How it is at the moment. What it holds of states the worker fills in.
     fn status(&self) -> WorkerStatus;
+    /// The time, which never goes back. A place that has a clock of its own says so.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
     /// Sends a message over the link; `false` where the link is not open.
     fn send(&self, message: Bytes) -> bool;
     /// Runs a future on this thread until it ends.

@@ -26,20 +26,32 @@ impl Gate {
         Rc::new(Self { state: RefCell::new(State { free: width, waiting: VecDeque::new() }) })
     }
 
-    /// Waits for a place inside. Dropping the future gives up the place in the queue.
+    /// Waits for a place inside. Dropping the future gives up the place in the queue, which it takes when it is first polled.
     pub(crate) async fn pass(self: &Rc<Self>) -> Pass {
-        let turn = {
-            let mut state = self.state.borrow_mut();
-            if state.free > 0 {
-                state.free -= 1;
-                return Pass { gate: Some(Rc::clone(self)) };
-            }
+        self.queue().await
+    }
+
+    /// Takes a place inside or in the queue, now; the future waits for it, and dropping it gives the place up.
+    pub(crate) fn queue(self: &Rc<Self>) -> impl Future<Output = Pass> + use<> {
+        let gate = Rc::clone(self);
+        let mut state = self.state.borrow_mut();
+        let turn = if state.free > 0 {
+            state.free -= 1;
+            Ok(Pass { gate: Some(Rc::clone(&gate)) })
+        } else {
             let (sender, receiver) = oneshot::channel();
             state.waiting.push_back(sender);
-            receiver
+            Err(receiver)
         };
-        // The sender is only dropped with the gate, which `self` keeps alive.
-        turn.await.unwrap_or(Pass { gate: None })
+        drop(state);
+        async move {
+            // The sender is only dropped with the gate, which is kept alive here.
+            let _gate = gate;
+            match turn {
+                Ok(pass) => pass,
+                Err(turn) => turn.await.unwrap_or(Pass { gate: None }),
+            }
+        }
     }
 
     fn leave(self: Rc<Self>) {
@@ -74,6 +86,20 @@ mod tests {
     use futures::FutureExt;
 
     use super::Gate;
+
+    #[test]
+    fn places_are_taken_when_asked_for_whoever_is_polled_first() {
+        let gate = Gate::new(1);
+        let (first, second, third) = (gate.queue(), gate.queue(), gate.queue());
+        let mut third = Box::pin(third);
+        assert!((&mut third).now_or_never().is_none());
+        drop(second.now_or_never());
+        assert!((&mut third).now_or_never().is_none());
+        drop(first.now_or_never().expect("free"));
+        drop(third.now_or_never().expect("the second gave up"));
+        drop(gate.queue());
+        assert!(gate.pass().now_or_never().is_some(), "a place that nobody waited for is free again");
+    }
 
     #[test]
     fn places_go_in_order_and_those_who_gave_up_are_skipped() {

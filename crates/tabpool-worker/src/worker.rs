@@ -3,6 +3,7 @@
 mod outbox;
 mod run;
 mod serve;
+mod states;
 mod tune;
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +13,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tabpool_engine::{Backend, Executable, Tuning};
 use tabpool_protocol::{
-    ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, SessionError, VERSION, WorkerEvent, WorkerSession,
+    ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, SessionError, StateLimits, VERSION, WorkerEvent,
+    WorkerSession, WorkerStatus,
 };
 use tabpool_tensor::Precision;
 use web_time::{Duration, Instant};
@@ -21,6 +23,7 @@ use crate::Environment;
 use crate::gate::Gate;
 use outbox::Outbox;
 use run::Ends;
+use states::Sets;
 use tune::Untuned;
 
 /// How a worker behaves.
@@ -33,11 +36,18 @@ pub struct WorkerOptions {
     /// Runs of one device in flight at once: with two, inputs of the next are written while the last is read back. A
     /// device that computes several at a time gets as many more.
     pub runs_in_flight: usize,
+    /// How much sets of states may take.
+    pub states: StateLimits,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), handshake: Duration::from_secs(10), runs_in_flight: 2 }
+        Self {
+            limits: Limits::default(),
+            handshake: Duration::from_secs(10),
+            runs_in_flight: 2,
+            states: StateLimits::default(),
+        }
     }
 }
 
@@ -85,6 +95,7 @@ pub struct Worker {
     tuned_at_load: RefCell<BTreeSet<ApiKind>>,
     programs: RefCell<HashMap<(u64, ApiKind), Held>>,
     requests: RefCell<HashMap<u64, Pending>>,
+    sets: Sets,
     outbox: RefCell<Outbox>,
     loads: Cell<u64>,
     completed: Cell<u64>,
@@ -94,10 +105,11 @@ impl Worker {
     /// A worker that is not linked yet.
     #[must_use]
     pub fn new(env: Rc<dyn Environment>, options: WorkerOptions) -> Rc<Self> {
+        let epoch = env.now();
         Rc::new(Self {
             env,
             options,
-            epoch: Instant::now(),
+            epoch,
             link: RefCell::default(),
             session: RefCell::default(),
             devices: RefCell::default(),
@@ -108,6 +120,7 @@ impl Worker {
             tuned_at_load: RefCell::default(),
             programs: RefCell::default(),
             requests: RefCell::default(),
+            sets: Sets::default(),
             outbox: RefCell::default(),
             loads: Cell::new(0),
             completed: Cell::new(0),
@@ -124,14 +137,17 @@ impl Worker {
 
     /// The link is open: introduces this worker with its token, and with the session of an earlier link, if any.
     pub fn opened(&self, token: &str) {
+        // Nobody may have called `tick` since the last link.
+        self.end_leases();
         *self.link.borrow_mut() = Some(WorkerSession::new(self.options.limits, self.options.handshake, self.now()));
         let resume = self.session.borrow().clone();
-        let (mut held, mut loaded) = (Vec::new(), Vec::new());
+        let (mut held, mut loaded, mut states) = (Vec::new(), Vec::new(), Vec::new());
         if resume.is_some() {
             held.extend(self.requests.borrow().keys().copied());
             held.extend(self.outbox.borrow().requests());
             let programs = self.programs.borrow();
             loaded.extend(programs.iter().filter(|(_, h)| matches!(h, Held::Ready(..))).map(|(key, _)| *key));
+            states = self.sets.listed();
         }
         let hello = Hello {
             oldest: OLDEST_VERSION,
@@ -141,6 +157,7 @@ impl Worker {
             held,
             loaded,
             capabilities: self.env.capabilities(),
+            states,
         };
         self.env.send(Frame::from(Message::Hello(Box::new(hello))).encode());
     }
@@ -172,6 +189,7 @@ impl Worker {
     /// As [`received`](Self::received).
     pub fn tick(self: &Rc<Self>) -> Result<(), SessionError> {
         self.improve_when_idle();
+        self.end_leases();
         let mut out = Vec::new();
         let result = match &mut *self.link.borrow_mut() {
             Some(link) => link.tick(self.now(), &mut out),
@@ -179,7 +197,8 @@ impl Worker {
         };
         for frame in out {
             self.env.send(frame.encode());
-            self.env.send(Frame::from(Message::Status(self.env.status())).encode());
+            let status = WorkerStatus { states: self.sets.held(), ..self.env.status() };
+            self.env.send(Frame::from(Message::Status(status)).encode());
         }
         result
     }
@@ -217,12 +236,13 @@ impl Worker {
             // The host knows nothing of what an earlier session held.
             self.programs.borrow_mut().clear();
             self.requests.borrow_mut().clear();
+            self.sets.clear();
             self.outbox.borrow_mut().clear();
         }
     }
 
     fn now(&self) -> Duration {
-        self.epoch.elapsed()
+        self.env.now().duration_since(self.epoch)
     }
 
     /// Sends a frame that must not be lost: where the link is down it waits for the next one.

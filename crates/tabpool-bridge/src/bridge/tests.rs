@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use tabpool_protocol::{Frame, Hello, Limits, Message, RefusalCode, SessionConfig};
+use tabpool_protocol::{Frame, Hello, Limits, Message, OLDEST_VERSION, RefusalCode, SessionConfig, VERSION};
 use tokio_tungstenite::tungstenite;
 
 use super::{Bridge, BridgeConfig, BridgeEvent, Events};
@@ -17,8 +17,8 @@ fn quick() -> BridgeConfig {
 
 fn hello(token: &str, resume: Option<&str>) -> Bytes {
     let hello = Hello {
-        oldest: 1,
-        newest: 1,
+        oldest: OLDEST_VERSION,
+        newest: VERSION,
         token: token.to_owned(),
         resume: resume.map(str::to_owned),
         held: vec![3],

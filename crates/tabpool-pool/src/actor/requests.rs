@@ -99,7 +99,7 @@ impl Actor {
             self.follow_ups.push_back(Event::Failed { worker: id, request, attempt, fault, reason });
             return;
         };
-        let message = Message::Run { program: program.0, api: protocol_api(api), attempt };
+        let message = Message::Run { program: program.0, api: protocol_api(api), attempt, states: None };
         let sent = worker.link.send(Frame { id: request.0, message, tensors: waiting.tensors.clone() });
         if sent == Err(LinkError::Full) {
             let (fault, reason) = (tabpool_scheduler::Fault::Worker, LinkError::Full.to_string());

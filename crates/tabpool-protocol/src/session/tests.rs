@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{HostEvent, HostSession, SessionConfig, SessionError, WorkerEvent, WorkerSession};
-use crate::{ApiKind, Frame, Hello, Limits, Message, OLDEST_VERSION, RefusalCode, VERSION};
+use crate::{ApiKind, Frame, HeldStates, Hello, Limits, Message, OLDEST_VERSION, RefusalCode, VERSION};
 
 const fn s(v: u64) -> Duration {
     Duration::from_secs(v)
@@ -52,12 +52,12 @@ fn a_newer_worker_is_refused_with_the_versions() {
         host.receive(s(0), &hello(VERSION + 1, VERSION + 3).encode_as(VERSION + 3), &mut out).expect_err("too new");
     assert!(matches!(err, SessionError::Refused { code: RefusalCode::Version, .. }));
     assert!(matches!(&out[0].message, Message::Refused { code: RefusalCode::Version, reason }
-        if reason.contains("versions 2 to 4, this host 1 to 1")));
+        if reason.contains("versions 3 to 5, this host 2 to 2")));
 }
 
 #[test]
 fn work_before_the_handshake_and_host_frames_from_a_worker_are_refused() {
-    let run: Frame = Message::Run { program: 1, api: ApiKind::Cpu, attempt: 1 }.into();
+    let run: Frame = Message::Run { program: 1, api: ApiKind::Cpu, attempt: 1, states: None }.into();
     let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
     let mut out = Vec::new();
     assert_eq!(host.receive(s(0), &run.encode(), &mut out), Err(SessionError::Unexpected(5)));
@@ -78,4 +78,27 @@ fn a_silent_connection_has_a_bounded_handshake() {
     let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
     assert_eq!(host.deadline(), Some(s(10)));
     assert_eq!(host.tick(s(10), &mut Vec::new()), Err(SessionError::Handshake(s(10))));
+}
+
+#[test]
+fn states_are_asked_for_by_the_host_and_answered_by_the_worker_only() {
+    let ask = Frame::from(Message::FreeStates { states: 4 });
+    let answer = Frame::from(Message::StatesMade { states: 4, api: ApiKind::Cpu, bytes: 16 });
+    let (mut host, mut worker) = joined();
+    let event = worker.receive(s(1), &ask.encode(), &mut Vec::new());
+    assert_eq!(event, Ok(Some(WorkerEvent::Frame(ask.clone()))));
+    let event = host.receive(s(1), &answer.encode(), &mut Vec::new());
+    assert_eq!(event, Ok(Some(HostEvent::Frame(answer.clone()))));
+    assert_eq!(worker.receive(s(2), &answer.encode(), &mut Vec::new()), Err(SessionError::Unexpected(73)));
+    assert_eq!(host.receive(s(2), &ask.encode(), &mut Vec::new()), Err(SessionError::Unexpected(12)));
+}
+
+#[test]
+fn a_hello_brings_the_states_that_are_held() {
+    let states = vec![HeldStates { states: 1 << 40, api: ApiKind::WebGpu, bytes: None }];
+    let hello = Hello { oldest: OLDEST_VERSION, newest: VERSION, states: states.clone(), ..Hello::default() };
+    let mut host = HostSession::new(SessionConfig::default(), Limits::default(), s(0));
+    let bytes = Frame::from(Message::Hello(Box::new(hello))).encode();
+    let event = host.receive(s(0), &bytes, &mut Vec::new()).expect("a hello");
+    assert!(matches!(event, Some(HostEvent::Hello(h)) if h.states == states));
 }

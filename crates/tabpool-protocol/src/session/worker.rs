@@ -20,7 +20,7 @@ pub enum WorkerEvent {
         /// How many requests may come at once.
         credits: u16,
     },
-    /// Work: `Load`, `Unload`, `Run` or `Cancel`.
+    /// Work: `Load`, `Unload`, `Run`, `Cancel`, `Tune`, `MakeStates` or `FreeStates`.
     Frame(Frame),
 }
 
@@ -81,7 +81,7 @@ impl WorkerSession {
                 return Ok(None);
             }
             (State::Open(_), Message::Pong { .. }) => return Ok(None),
-            (State::Open(_), message) if matches!(kind, 3..=6 | 10) => {
+            (State::Open(_), message) if matches!(kind, 3..=6 | 10..=12) => {
                 return Ok(Some(WorkerEvent::Frame(Frame { id: frame.id, message, tensors: frame.tensors })));
             }
             _ => SessionError::Unexpected(kind),

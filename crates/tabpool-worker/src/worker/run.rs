@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use tabpool_engine::EngineError;
 use tabpool_protocol::{ApiKind, FaultKind, Frame, Message, RunStats};
 use tabpool_tensor::Tensor;
 use web_time::{Duration, Instant};
 
 use super::serve::{fault, micros};
+use super::states::Claim;
 use super::{Held, Pending, Worker};
+use crate::gate::Pass;
 
 /// When the last runs of a device ended, as many as it computes at a time.
 pub(super) struct Ends {
@@ -35,19 +36,27 @@ impl Ends {
     }
 }
 
+/// What a `Run` asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) request: u64,
+    pub(super) program: u64,
+    pub(super) api: ApiKind,
+    pub(super) attempt: u32,
+    pub(super) states: Option<u64>,
+}
+
 impl Worker {
-    pub(super) fn start_run(
-        self: &Rc<Self>,
-        request: u64,
-        program: u64,
-        api: ApiKind,
-        attempt: u32,
-        inputs: Vec<Tensor>,
-    ) {
+    pub(super) fn start_run(self: &Rc<Self>, asked: Asked, inputs: Vec<Tensor>) {
+        let Asked { request, api, attempt, states, .. } = asked;
         self.requests.borrow_mut().insert(request, Pending { attempt, cancelled: false });
+        let claim = states.map(|number| self.claim(number, api)).transpose();
         let (this, arrived) = (Rc::clone(self), Instant::now());
         self.env.spawn(Box::pin(async move {
-            let outcome = this.run(request, program, api, arrived, &inputs).await;
+            let outcome = match claim {
+                Ok(claim) => this.run(asked, claim, arrived, &inputs).await,
+                Err(failure) => Err(failure),
+            };
             drop(inputs);
             // A new session forgets the requests of the one before; a newer attempt answers for itself.
             if this.requests.borrow().get(&request).is_none_or(|p| p.attempt != attempt) {
@@ -70,12 +79,18 @@ impl Worker {
 
     async fn run(
         &self,
-        request: u64,
-        program: u64,
-        api: ApiKind,
+        Asked { request, program, api, attempt, .. }: Asked,
+        claim: Option<(Claim, impl Future<Output = Pass>)>,
         arrived: Instant,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, RunStats), (FaultKind, String)> {
+        let on = match claim {
+            Some((claim, turn)) => Some((claim, turn.await)),
+            None => None,
+        };
+        // A set may have gone while the run waited, and the program with it: that it begins anew is what the host must know.
+        let set_is_there = || on.as_ref().map_or(Ok(()), |(claim, _)| claim.set_is_there());
+        set_is_there()?;
         let not_loaded = || (FaultKind::Worker, format!("program {program} is not loaded for {api}"));
         let (gate, ends) = {
             let devices = self.devices.borrow();
@@ -83,21 +98,28 @@ impl Worker {
             (Rc::clone(&device.gate), Rc::clone(&device.ends))
         };
         let pass = gate.pass().await;
-        if self.requests.borrow().get(&request).is_none_or(|p| p.cancelled) {
+        if self.requests.borrow().get(&request).is_none_or(|p| p.cancelled || p.attempt != attempt) {
             return Err((FaultKind::Cancelled, "cancelled before it ran".to_owned()));
         }
+        set_is_there()?;
         let (executable, precision) = match self.programs.borrow().get(&(program, api)) {
             Some(Held::Ready(executable, precision)) => (Rc::clone(executable), *precision),
             _ => return Err(not_loaded()),
         };
+        // Where the device was lost meanwhile, this is the one that the program was loaded on since.
+        let backend =
+            self.devices.borrow().get(&api).map(|device| Rc::clone(&device.backend)).ok_or_else(not_loaded)?;
         let start = Instant::now();
-        let result = executable.run(inputs).await;
+        let result = match on {
+            Some((claim, turn)) => claim.run(turn, (&backend, &*executable), inputs).await,
+            None => executable.run(inputs).await.map_err(|e| {
+                self.check_device(api, &backend, &e);
+                (fault(&e), e.to_string())
+            }),
+        };
         let end = Instant::now();
         drop(pass);
-        let output = result.map_err(|e: EngineError| {
-            self.check_device(api, &e);
-            (fault(&e), e.to_string())
-        })?;
+        let output = result?;
         let waited = ends.waited(start, end);
         let stats = RunStats {
             queue_us: micros(start.duration_since(arrived) + waited),

@@ -1,4 +1,4 @@
-//! Loading and unloading programs.
+//! What the host asks for, and loading and unloading programs.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use tabpool_protocol::{ApiKind, FaultKind, Frame, LoadStats, Message};
 use tabpool_tensor::Tensor;
 use web_time::{Duration, Instant};
 
-use super::run::Ends;
+use super::run::{Asked, Ends};
 use super::{Device, Held, Worker};
 use crate::Blocks;
 use crate::gate::Gate;
@@ -28,7 +28,11 @@ impl Worker {
             Message::Unload { program, api } => {
                 self.programs.borrow_mut().remove(&(program, api));
             }
-            Message::Run { program, api, attempt } => self.start_run(id, program, api, attempt, tensors),
+            Message::Run { program, api, attempt, states } => {
+                self.start_run(Asked { request: id, program, api, attempt, states }, tensors);
+            }
+            Message::MakeStates { states, api, lease_ms, specs } => self.make_states(states, api, lease_ms, &specs),
+            Message::FreeStates { states } => self.sets.free(states),
             Message::Tune { api, budget_ms, at_load, known } => self.tune(api, budget_ms, at_load, known),
             Message::Cancel { attempt } => {
                 if let Some(pending) = self.requests.borrow_mut().get_mut(&id)
@@ -105,7 +109,7 @@ impl Worker {
         let loaded = backend.load(&program, &blocks).await;
         self.tell_winners(api, &*backend);
         let loaded = loaded.map_err(|e| {
-            self.check_device(api, &e);
+            self.check_device(api, &backend, &e);
             (fault(&e), format!("{name}: {e}"))
         })?;
         let (counts, report) = (blocks.counts(), &loaded.report);
@@ -145,11 +149,15 @@ impl Worker {
         Ok(backend)
     }
 
-    /// After a lost device everything on it is gone: forgets it and tells the host, once.
-    pub(super) fn check_device(&self, api: ApiKind, error: &EngineError) {
+    /// After a lost device everything on it is gone: forgets it and tells the host, once. The device that was opened in its
+    /// place has nothing to do with what late runs on the lost one say.
+    pub(super) fn check_device(&self, api: ApiKind, backend: &Rc<dyn Backend>, error: &EngineError) {
         let EngineError::DeviceLost { reason } = error else { return };
-        if self.devices.borrow_mut().remove(&api).is_some() {
+        let current = self.devices.borrow().get(&api).is_some_and(|device| Rc::ptr_eq(&device.backend, backend));
+        if current {
+            self.devices.borrow_mut().remove(&api);
             self.programs.borrow_mut().retain(|(_, a), _| *a != api);
+            self.sets.lose(api, reason);
             self.deliver(&Message::DeviceLost { api, reason: reason.clone() }.into());
         }
     }
@@ -160,7 +168,7 @@ pub(super) fn fault(error: &EngineError) -> FaultKind {
     match error {
         EngineError::Unsupported { .. } => FaultKind::Unsupported,
         EngineError::Weight { .. } => FaultKind::Content,
-        EngineError::Input { .. } => FaultKind::Input,
+        EngineError::Input { .. } | EngineError::State { .. } => FaultKind::Input,
         EngineError::OutOfMemory { .. } => FaultKind::Memory,
         EngineError::DeviceLost { .. } | EngineError::Device { .. } => FaultKind::Device,
         _ => FaultKind::Worker,

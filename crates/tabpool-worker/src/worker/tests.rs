@@ -1,6 +1,6 @@
 //! A worker against a host that is a list of messages: loads, runs, corrupt blocks, cut links.
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -13,11 +13,14 @@ use tabpool_engine::{
     Api, Backend, BackendInfo, EngineError, Executable, Loaded, RunOutput, Timing, Tuning, WeightSource, Winner,
 };
 use tabpool_graph::{Binary, BlockRef, GraphBuilder, Op, Program};
-use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Limits, Message, TunedClass, WorkerStatus};
+use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Limits, Message, TunedClass, VERSION, WorkerStatus};
 use tabpool_tensor::{DType, Tensor};
+use web_time::{Duration, Instant};
 
 use super::{Worker, WorkerOptions};
 use crate::{BlockCache, BlockFetcher, Environment};
+
+mod states;
 
 /// Adds its weight to its input, so that results show which bytes arrived. Loses its device on the input -1. Finds `wide`
 /// the winner for `add n2` where it has a budget and does not know it.
@@ -88,6 +91,11 @@ struct Place {
     sent: RefCell<Vec<Frame>>,
     down: RefCell<bool>,
     tasks: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
+    /// What every API is, instead of an adder, or why there is none.
+    device: RefCell<Option<Result<Rc<dyn Backend>, String>>>,
+    /// When the place began, and how long ago that is by its own clock.
+    began: OnceCell<Instant>,
+    elapsed: Cell<Duration>,
 }
 
 struct Here(Rc<Place>);
@@ -130,8 +138,15 @@ impl Environment for Here {
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
         self.0.tasks.borrow_mut().push(task);
     }
+    fn now(&self) -> Instant {
+        *self.0.began.get_or_init(Instant::now) + self.0.elapsed.get()
+    }
     async fn backend(&self, _api: ApiKind) -> Result<Rc<dyn Backend>, EngineError> {
-        Ok(Rc::new(Adder::default()))
+        match &*self.0.device.borrow() {
+            None => Ok(Rc::new(Adder::default())),
+            Some(Ok(backend)) => Ok(Rc::clone(backend)),
+            Some(Err(reason)) => Err(EngineError::Device { doing: "opening".to_owned(), reason: reason.clone() }),
+        }
     }
     fn fetcher(&self) -> Rc<dyn BlockFetcher> {
         Rc::new(Here(Rc::clone(&self.0)))
@@ -144,8 +159,13 @@ impl Environment for Here {
 impl Place {
     /// Polls every task until none gets further; nothing in these tests waits for the outside.
     fn settle(&self) {
+        self.settle_in(|_| {});
+    }
+
+    fn settle_in(&self, order: impl Fn(&mut Vec<LocalBoxFuture<'static, ()>>)) {
         for _ in 0..100 {
-            let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+            let mut tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+            order(&mut tasks);
             for mut task in tasks {
                 if (&mut task).now_or_never().is_none() {
                     self.tasks.borrow_mut().push(task);
@@ -162,7 +182,7 @@ impl Place {
 
 fn welcome(worker: &Rc<Worker>, resumed: bool) {
     let message = Message::Welcome {
-        version: 1,
+        version: VERSION,
         session: "s".to_owned(),
         resumed,
         heartbeat_ms: 1000,
@@ -208,7 +228,7 @@ fn load(worker: &Rc<Worker>, number: u64, program: &Program) {
 }
 
 fn run(worker: &Rc<Worker>, request: u64, x: [f32; 2]) {
-    let message = Message::Run { program: 1, api: ApiKind::Cpu, attempt: 1 };
+    let message = Message::Run { program: 1, api: ApiKind::Cpu, attempt: 1, states: None };
     let tensors = vec![Tensor::from_f32([2], x.to_vec()).expect("two")];
     worker.received(&Frame { id: request, message, tensors }.encode()).expect("run");
 }

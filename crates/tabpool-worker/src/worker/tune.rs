@@ -86,7 +86,7 @@ impl Worker {
             }
             Ok(_) => {}
             // What was loaded before goes on, unless the device is gone.
-            Err(e) => self.check_device(api, &e),
+            Err(e) => self.check_device(api, &backend, &e),
         }
     }
 
