@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use tabpool_content::Directory;
 use tabpool_graph::ValueId;
 
 use crate::blocks::{Build, Built, Context, Cross};
@@ -16,6 +17,7 @@ use crate::{ModelError, families};
 
 /// What a family reads a model from.
 pub(crate) struct Source<'a> {
+    pub(crate) folder: &'a Directory<'a>,
     pub(crate) config: &'a Fields,
     pub(crate) weights: &'a Weights,
     pub(crate) sentence: &'a Sentence,
@@ -28,6 +30,12 @@ impl Source<'_> {
     pub(crate) fn prefix<'p>(&self, prefixes: &[&'p str], tensor: &str) -> &'p str {
         let held = prefixes.iter().find(|prefix| self.weights.contains(&format!("{prefix}{tensor}")));
         held.or(prefixes.last()).copied().unwrap_or("")
+    }
+
+    /// A further file of the model's folder, beside its configuration, if it is there.
+    pub(crate) fn file(&self, name: &str) -> Result<Option<Fields>, ModelError> {
+        let path = format!("{}{name}", self.sentence.base);
+        if self.folder.contains(&path) { Fields::read(self.folder, &path).map(Some) } else { Ok(None) }
     }
 
     /// The error for a task that the family does not have.
@@ -145,6 +153,7 @@ const fn known(
 const FAMILIES: &[Known] = &[
     known("bert", "Bert", families::bert::read),
     known("camembert", "Camembert", families::bert::read_roberta),
+    known("clap", "Clap", families::clap::read),
     known("clip", "CLIP", families::clip::read),
     known("deit", "DeiT", families::vit::read_deit),
     known("distilbert", "DistilBert", families::bert::read_distilbert),
@@ -155,7 +164,11 @@ const FAMILIES: &[Known] = &[
     known("qwen2", "Qwen2", families::llama::read_qwen2),
     known("qwen3", "Qwen3", families::llama::read_qwen3),
     known("roberta", "Roberta", families::bert::read_roberta),
+    known("siglip", "Siglip", families::siglip::read),
+    known("t5", "T5", families::t5::read),
     known("vit", "ViT", families::vit::read),
+    known("wav2vec2", "Wav2Vec2", families::wav2vec2::read),
+    known("whisper", "Whisper", families::whisper::read),
     known("xlm-roberta", "XLMRoberta", families::bert::read_roberta),
 ];
 

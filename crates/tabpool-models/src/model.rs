@@ -68,7 +68,7 @@ impl Model {
                 weights.add(folder, &format!("{}model.safetensors", dense.folder), &dense.folder)?;
             }
         }
-        let source = Source { config: &config, weights: &weights, sentence: &sentence, task: task.as_deref() };
+        let source = Source { folder, config: &config, weights: &weights, sentence: &sentence, task: task.as_deref() };
         let family = (known.read)(&source)?;
         Self::of(name, &sentence, family, weights)
     }

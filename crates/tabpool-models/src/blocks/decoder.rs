@@ -68,6 +68,12 @@ impl Context {
         Ok(written)
     }
 
+    /// What a layer sees of the encoder.
+    pub(crate) fn cross_of(&self, layer: usize) -> Result<Cross, ModelError> {
+        let missing = || super::malformed(&format!("layer {layer}"), "sees nothing of an encoder");
+        self.cross.get(layer).copied().ok_or_else(missing)
+    }
+
     /// The additive biases of attention to what came before.
     pub(crate) fn biases(&self) -> Vec<ValueId> {
         self.bias.into_iter().collect()

@@ -3,7 +3,7 @@
 use tabpool_graph::{Binary, Op, Unary, ValueId};
 
 use crate::ModelError;
-use crate::blocks::{Build, Built, Layer, Names, Order, Patches, counted};
+use crate::blocks::{Build, Built, Layer, Names, Order, Patches};
 use crate::bucket::Ladder;
 use crate::family::{Family, Source};
 use crate::fields::Fields;

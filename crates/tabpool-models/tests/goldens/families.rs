@@ -17,6 +17,14 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("gpt2", "model", &[""]),
     ("llama", "model", &["case0.", "case1."]),
     ("qwen2", "model", &[""]),
+    ("t5", "model", &[""]),
+    ("t5", "encoder", &[""]),
+    ("whisper", "model", &[""]),
+    ("whisper", "encoder", &[""]),
+    ("wav2vec2", "model", &[""]),
+    ("clap", "model", &[""]),
+    ("clap", "text", &[""]),
+    ("clap", "audio", &[""]),
 ];
 
 /// The inputs of a case that an entry point takes, and the outputs that it gives.
@@ -148,7 +156,7 @@ fn row_of(tensor: &Tensor, row: usize) -> Tensor {
 
 #[test]
 fn configurations_of_transformers_4_describe_the_same_models() {
-    for name in ["llama", "qwen2"] {
+    for name in ["llama", "qwen2", "t5"] {
         let read = |file: &str| std::fs::read(folder(name).join(file)).expect("a fixture's file");
         let (weights, newer, older) = (read("model.safetensors"), read("config.json"), read("config_v4.json"));
         let program = |config: &[u8]| {

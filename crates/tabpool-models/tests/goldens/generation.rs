@@ -4,7 +4,7 @@ use serde_json::Value;
 use tabpool_models::{Choice, Generation, Plan, Stage};
 use tabpool_tensor::Tensor;
 
-use crate::fixture::{Fixture, Session, folder};
+use crate::fixture::{Fixture, Session, folder, tensors};
 
 /// What a golden says of generation.
 struct Golden {
@@ -142,6 +142,74 @@ fn steps_that_are_told_the_token_give_candidates_and_logits_of_the_whole() {
     }
 }
 
+/// What an encoder reads: the inputs of its stage, and the length of the source in the plan.
+fn source(name: &str, generation: &Generation<'_>, prompt: &[i32]) -> (usize, Vec<Tensor>) {
+    let lengths = generation.source().expect("it has an encoder").1;
+    if name == "whisper" {
+        let golden = tensors(&folder(name).join("golden.safetensors"));
+        return (lengths[0], vec![golden["input.input_features"].clone()]);
+    }
+    let length = lengths.into_iter().find(|&l| l >= prompt.len()).expect("short");
+    let mut ids = prompt.to_vec();
+    ids.resize(length, 0);
+    let mask: Vec<i32> = (0..length).map(|i| i32::from(i < prompt.len())).collect();
+    (length, vec![integers(&[1, length], &ids), integers(&[1, length], &mask)])
+}
+
+#[test]
+fn encoders_are_read_once_and_decoders_speak_from_their_first_token_on() {
+    for name in ["t5", "whisper"] {
+        let (fixture, golden) = (Fixture::open(&folder(name)), Golden::read(name));
+        let generation = fixture.model.generation().expect("it generates");
+        assert_eq!(generation.stages(), [Stage::Encode, Stage::Prefill, Stage::Step]);
+        let (length, inputs) = source(name, &generation, &golden.prompt);
+        let capacity = generation.capacities()[0];
+        let plan = Plan { capacity, source: length, ..plan(1, 3) };
+        let mut session = Session::new(&fixture);
+        session.run(Stage::Encode, &plan, &inputs);
+        let mut got = Vec::new();
+        for _ in &golden.tokens {
+            let outputs = session.run(Stage::Step, &plan, &[]);
+            got.extend_from_slice(&outputs[0].to_i32().expect("ids"));
+        }
+        assert_eq!(got, golden.tokens, "{name}, steps alone");
+
+        // The same with the first token and some of those that follow as a prompt, in chunks that do not divide it.
+        let prompt = [vec![generation.begins().expect("a first token")], golden.tokens[..4].to_vec()].concat();
+        session.run(Stage::Encode, &plan, &inputs);
+        let first = prefill(&mut session, &plan, &[prompt], &[0]);
+        let got = greedy(&mut session, &plan, &first, golden.tokens.len() - 4);
+        assert_eq!(got[0], golden.tokens[4..], "{name}, after a prompt");
+    }
+}
+
+#[test]
+fn sources_of_a_batch_give_what_each_gives_alone() {
+    let (fixture, golden) = (Fixture::open(&folder("t5")), Golden::read("t5"));
+    let shorter = &golden.prompt[..9];
+    let session = |batch: usize, ids: &[i32], mask: &[i32]| {
+        let plan = Plan { source: 32, ..plan(batch, 1) };
+        let mut session = Session::new(&fixture);
+        session.run(Stage::Encode, &plan, &[integers(&[batch, 32], ids), integers(&[batch, 32], mask)]);
+        let mut texts = vec![Vec::new(); batch];
+        for _ in 0..8 {
+            let outputs = session.run(Stage::Step, &plan, &[]);
+            for (text, &id) in texts.iter_mut().zip(outputs[0].to_i32().expect("ids").iter()) {
+                text.push(id);
+            }
+        }
+        texts
+    };
+    let row = |prompt: &[i32]| {
+        let mask: Vec<i32> = (0..32).map(|i| i32::from(i < prompt.len())).collect();
+        ([prompt.to_vec(), vec![0; 32 - prompt.len()]].concat(), mask)
+    };
+    let ((a, a_mask), (b, b_mask)) = (row(&golden.prompt), row(shorter));
+    let both = session(2, &[a.clone(), b.clone()].concat(), &[a_mask.clone(), b_mask.clone()].concat());
+    assert_eq!(both, [session(1, &a, &a_mask), session(1, &b, &b_mask)].concat());
+    assert_eq!(both[0], golden.tokens[..8]);
+}
+
 #[test]
 fn plans_that_fit_no_model_are_refused_with_what_is_possible() {
     let fixture = Fixture::open(&folder("gpt2"));
@@ -162,10 +230,12 @@ fn plans_that_fit_no_model_are_refused_with_what_is_possible() {
 
 #[test]
 fn every_program_of_a_plan_has_the_states_and_inputs_that_are_described() {
-    for name in DECODERS {
+    for name in ["gpt2", "llama", "qwen2", "t5", "whisper"] {
         let fixture = Fixture::open(&folder(name));
         let generation = fixture.model.generation().expect("it generates");
-        for plan in [plan(1, 8), plan(2, 8)] {
+        let source = generation.source().map_or(1, |(_, lengths)| lengths[0]);
+        let capacity = generation.capacities()[0];
+        for plan in [plan(1, 8), plan(2, 8)].map(|plan| Plan { source, capacity, ..plan }) {
             for &stage in generation.stages() {
                 let program = generation.program(stage, &plan).expect("a program");
                 let graph = program.graph();
