@@ -3,17 +3,18 @@
 //! A request is checked completely before anything is sent, so that a worker never sees an id outside of a table. The
 //! checked rows are a type of their own: several requests' rows can be put into one bucket.
 
-use tabpool_tensor::{Shape, Tensor, TensorError};
+use tabpool_tensor::{DType, Shape, Tensor, TensorError};
 
-use crate::signature::{Dim, InputSpec, OutputSpec, Signature};
-use crate::{Bucket, Model, RequestError};
+use crate::model::Entry;
+use crate::signature::{Absent, Dim, InputSpec, OutputSpec, Signature, Sizes};
+use crate::{Bucket, RequestError};
 
 /// A request, ready for a program of its bucket and outputs.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The bucket whose program runs it.
     pub bucket: Bucket,
-    /// The program's inputs, in its order: `i32`, padded to the bucket.
+    /// The program's inputs, in its order, padded to the bucket.
     pub tensors: Vec<Tensor>,
     /// What cuts the program's outputs back to the request.
     pub crop: Crop,
@@ -23,25 +24,24 @@ pub struct Prepared {
 #[derive(Clone, Debug)]
 pub struct Crop {
     bucket: Bucket,
-    batch: usize,
-    sequence: usize,
+    sizes: Sizes,
+    signature: Signature,
     outputs: Vec<OutputSpec>,
 }
 
-impl Model {
-    /// Checks a request, narrows and pads its tensors to the smallest bucket that holds them. Inputs are named as in the
-    /// [`Signature`], in any order; those with a default may be absent. `outputs` are the names the program will be asked
-    /// for, in its order.
-    ///
-    /// # Errors
-    /// [`RequestError`] with the input's name, and for a value outside of its range with its position.
-    pub fn prepare(&self, inputs: &[(String, Tensor)], outputs: &[String]) -> Result<Prepared, RequestError> {
-        let signature = self.signature();
+impl Entry {
+    /// See [`EntryPoint::prepare`](crate::EntryPoint::prepare).
+    pub(crate) fn prepare(&self, inputs: &[(String, Tensor)], outputs: &[String]) -> Result<Prepared, RequestError> {
+        let signature = &self.signature;
         let outputs = outputs_of(signature, outputs)?;
         let rows = Rows::check(signature, inputs)?;
-        let bucket = self.bucket_for(rows.batch, rows.sequence)?;
+        let bucket = self.ladder.smallest(rows.sizes.batch.max(rows.sizes.media), rows.longest())?;
         let tensors = rows.pad(signature, bucket)?;
-        Ok(Prepared { bucket, tensors, crop: Crop { bucket, batch: rows.batch, sequence: rows.sequence, outputs } })
+        Ok(Prepared {
+            bucket,
+            tensors,
+            crop: Crop { bucket, sizes: rows.sizes, signature: signature.clone(), outputs },
+        })
     }
 }
 
@@ -54,11 +54,55 @@ fn outputs_of(signature: &Signature, names: &[String]) -> Result<Vec<OutputSpec>
     names.iter().map(|name| signature.output(name).cloned().ok_or_else(|| unknown(name))).collect()
 }
 
-/// Checked sequences: each input of the signature as `i32`, unpadded, or absent where its default is to stand.
+/// Checked tensors: each input of the signature in the dtype that programs take, unpadded, or absent where its default is to
+/// stand.
 struct Rows {
-    batch: usize,
-    sequence: usize,
+    sizes: Sizes,
     columns: Vec<Option<Tensor>>,
+}
+
+/// The sizes that the inputs seen so far have, each with who said so.
+#[derive(Default)]
+struct Sizing<'a> {
+    known: Vec<(Dim, usize, &'a str, &'a [usize])>,
+}
+
+impl<'a> Sizing<'a> {
+    /// Takes the sizes of one more tensor, or says what is wrong with its shape.
+    fn take(&mut self, spec: &InputSpec, name: &'a str, got: &'a [usize]) -> Result<(), String> {
+        let fits = |(dim, size): (&Dim, &usize)| !matches!(dim, Dim::Fixed(n) if n != size);
+        if got.len() != spec.dims.len() || !spec.dims.iter().zip(got).all(fits) {
+            return Err(format!("{} wanted", written(&spec.dims)));
+        }
+        for (&dim, &size) in spec.dims.iter().zip(got) {
+            match self.known.iter().find(|(known, ..)| *known == dim) {
+                Some((_, want, first, dims)) if *want != size => {
+                    return Err(format!("but {first:?} has {dims:?}"));
+                }
+                Some(_) => {}
+                None if matches!(dim, Dim::Fixed(_)) => {}
+                None => self.known.push((dim, size, name, got)),
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, dim: Dim) -> Option<usize> {
+        self.known.iter().find(|(known, ..)| *known == dim).map(|&(_, size, ..)| size)
+    }
+}
+
+/// Dimensions as messages name them.
+fn written(dims: &[Dim]) -> String {
+    let name = |dim: &Dim| match dim {
+        Dim::Batch => "batch".to_owned(),
+        Dim::Media => "media".to_owned(),
+        Dim::Sequence => "sequence".to_owned(),
+        Dim::Target => "target".to_owned(),
+        Dim::Frames => "frames".to_owned(),
+        Dim::Fixed(n) => n.to_string(),
+    };
+    format!("[{}]", dims.iter().map(name).collect::<Vec<_>>().join(", "))
 }
 
 impl Rows {
@@ -71,7 +115,7 @@ impl Rows {
                 return Err(RequestError::DuplicateInput { name: name.clone() });
             }
         }
-        let mut size: Option<(usize, usize, &str)> = None;
+        let mut sizing = Sizing::default();
         let mut columns = Vec::with_capacity(signature.inputs.len());
         for spec in &signature.inputs {
             let Some((name, tensor)) = inputs.iter().find(|(name, _)| name == spec.name) else {
@@ -82,48 +126,83 @@ impl Rows {
                 columns.push(None);
                 continue;
             };
-            let wrong_shape = |reason: String| RequestError::Shape {
+            let dims = tensor.shape().dims();
+            sizing.take(spec, name, dims).map_err(|reason| RequestError::Shape {
                 name: name.clone(),
-                got: tensor.shape().dims().to_vec(),
+                got: dims.to_vec(),
                 reason,
-            };
-            let &[batch, sequence] = tensor.shape().dims() else {
-                return Err(wrong_shape("[batch, sequence] wanted".to_owned()));
-            };
-            let (want_batch, want_sequence, first) = *size.get_or_insert((batch, sequence, spec.name));
-            if (batch, sequence) != (want_batch, want_sequence) {
-                return Err(wrong_shape(format!("but {first:?} has [{want_batch}, {want_sequence}]")));
-            }
+            })?;
             columns.push(Some(narrow(spec, tensor)?));
         }
-        let (batch, sequence, _) = size.unwrap_or_default();
-        Ok(Self { batch, sequence, columns })
+        // What no input has is not there: it takes no part in choosing a bucket.
+        let size = |dim: Dim| if signature.takes(dim) { sizing.of(dim).unwrap_or(0) } else { 1 };
+        let [batch, media, sequence, target] = [Dim::Batch, Dim::Media, Dim::Sequence, Dim::Target].map(size);
+        if [batch, media, sequence, target].contains(&0) {
+            let both = |a: usize, b: usize| if a == 0 || b == 0 { 0 } else { a.max(b) };
+            return Err(RequestError::Empty { batch: both(batch, media), sequence: both(sequence, target) });
+        }
+        if signature.frames(sequence) == 0 {
+            let least = (1..).find(|&n| signature.frames(n) > 0).unwrap_or(1);
+            return Err(RequestError::TooShort { got: sequence, least });
+        }
+        Ok(Self { sizes: Sizes { batch, media, sequence, target }, columns })
+    }
+
+    /// The longest of its sequences.
+    fn longest(&self) -> usize {
+        self.sizes.sequence.max(self.sizes.target)
     }
 
     fn pad(&self, signature: &Signature, bucket: Bucket) -> Result<Vec<Tensor>, RequestError> {
         let mut tensors = Vec::with_capacity(self.columns.len());
         for (spec, column) in signature.inputs.iter().zip(&self.columns) {
-            let mut padded = vec![spec.padding; bucket.batch * bucket.sequence];
-            let given = column.as_ref().map(Tensor::to_i32).transpose()?;
-            for (row, to) in padded.chunks_exact_mut(bucket.sequence).take(self.batch).enumerate() {
-                let to = &mut to[..self.sequence];
-                match &given {
-                    Some(values) => to.copy_from_slice(&values[row * self.sequence..][..self.sequence]),
-                    None => to.fill(spec.default.unwrap_or(spec.padding)),
-                }
-            }
-            tensors.push(Tensor::from_i32([bucket.batch, bucket.sequence], padded)?);
+            let from = signature.sized(&spec.dims, &self.sizes);
+            let to = signature.sized(&spec.dims, &Sizes::of(bucket));
+            tensors.push(match (column, spec.program) {
+                (Some(given), DType::F32) => Tensor::from_f32(&*to, spread(&given.to_f32()?, &from, &to, 0.0))?,
+                (Some(given), _) => Tensor::from_i32(&*to, spread(&given.to_i32()?, &from, &to, spec.padding))?,
+                (None, _) => Tensor::from_i32(&*to, spread(&absent(spec, &from), &from, &to, spec.padding))?,
+            });
         }
         Ok(tensors)
     }
 }
 
-/// An input's values as `i32`, each within the range the signature gives.
+/// The values of an input that a request does not give.
+fn absent(spec: &InputSpec, dims: &[usize]) -> Vec<i32> {
+    let (count, width) = (dims.iter().product(), dims.last().copied().unwrap_or(1));
+    match spec.default.unwrap_or(Absent::Value(spec.padding)) {
+        Absent::Value(value) => vec![value; count],
+        Absent::Place => (0..count).map(|i| i32::try_from(i % width).unwrap_or(i32::MAX)).collect(),
+    }
+}
+
+/// Values of one shape in the leading corner of a larger one.
+fn spread<T: Copy>(values: &[T], from: &[usize], to: &[usize], fill: T) -> Vec<T> {
+    let mut out = vec![fill; to.iter().product()];
+    let width = from.last().copied().unwrap_or(1);
+    let strides = Shape::from(to).strides();
+    for (row, values) in values.chunks_exact(width.max(1)).enumerate() {
+        let mut rest = row;
+        let mut at = 0;
+        for d in (0..from.len().saturating_sub(1)).rev() {
+            at += rest % from[d] * strides[d];
+            rest /= from[d];
+        }
+        out[at..at + width].copy_from_slice(values);
+    }
+    out
+}
+
+/// An input's values in the dtype that programs take, integers each within the range the signature gives.
 fn narrow(spec: &InputSpec, tensor: &Tensor) -> Result<Tensor, RequestError> {
     let name = || spec.name.to_owned();
     if !spec.dtypes.contains(&tensor.dtype()) {
         let accepted = spec.dtypes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
         return Err(RequestError::DType { name: name(), got: tensor.dtype(), accepted });
+    }
+    if spec.program == DType::F32 {
+        return Ok(Tensor::from_f32(tensor.shape().clone(), tensor.to_f32()?.into_owned())?);
     }
     let outside = |value: i64, position: usize| RequestError::Value {
         name: name(),
@@ -149,16 +228,16 @@ fn coordinates(shape: &Shape, position: usize) -> Vec<usize> {
 }
 
 impl Crop {
-    /// Sequences in the request.
+    /// Sequences in the request; 1 where it has none.
     #[must_use]
     pub fn batch(&self) -> usize {
-        self.batch
+        self.sizes.batch
     }
 
-    /// Tokens of each of its sequences.
+    /// Tokens of each of its sequences; 1 where it has none.
     #[must_use]
     pub fn sequence(&self) -> usize {
-        self.sequence
+        self.sizes.sequence
     }
 
     /// The outputs of a run, cut back to the request and named. Cutting sequences off copies nothing.
@@ -171,24 +250,15 @@ impl Crop {
         }
         let mut named = Vec::with_capacity(outputs.len());
         for (spec, tensor) in self.outputs.iter().zip(outputs) {
-            let padded = dims(spec, self.bucket.batch, self.bucket.sequence);
+            let padded = self.signature.sized(&spec.dims, &Sizes::of(self.bucket));
             if tensor.shape().dims() != padded {
                 let (name, got) = (spec.name.to_owned(), tensor.shape().dims().to_vec());
                 return Err(RequestError::OutputShape { name, got, want: padded });
             }
-            named.push((spec.name.to_owned(), corner(&tensor, &dims(spec, self.batch, self.sequence))?));
+            named.push((spec.name.to_owned(), corner(&tensor, &self.signature.sized(&spec.dims, &self.sizes))?));
         }
         Ok(named)
     }
-}
-
-fn dims(spec: &OutputSpec, batch: usize, sequence: usize) -> Vec<usize> {
-    let size = |dim: &Dim| match *dim {
-        Dim::Batch => batch,
-        Dim::Sequence => sequence,
-        Dim::Fixed(n) => n,
-    };
-    spec.dims.iter().map(size).collect()
 }
 
 /// The leading part of a tensor: of each dimension the first `dims[i]` elements.

@@ -30,31 +30,73 @@ impl fmt::Display for Bucket {
     }
 }
 
-/// The buckets of one model: which shapes its positions allow, and the IR's 32-bit element counts.
-#[derive(Clone, Copy, Debug)]
+/// The lengths of sounds in samples at 16 kHz, from half a second to a minute.
+const SAMPLES: [usize; 15] = [
+    8_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000, 192_000, 256_000, 384_000, 480_000, 640_000,
+    800_000, 960_000,
+];
+
+/// The buckets of an entry point: which shapes its positions allow, and the IR's 32-bit element counts.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ladder {
-    /// The longest sequence that positions allow.
-    pub(crate) positions: usize,
+    /// The lengths of sequences to choose from, ascending.
+    lengths: Vec<usize>,
+    /// How many elements of a sequence are one position of the widest values.
+    unit: usize,
+    /// Positions there are besides, whatever the sequence is: those of a picture.
+    beside: usize,
+    /// Whether no other lengths are possible.
+    fixed: bool,
     pub(crate) heads: usize,
-    /// The widest vector of a token in any layer.
+    /// The widest vector of a position in any layer.
     pub(crate) width: usize,
 }
 
 impl Ladder {
+    /// For tokens, of which positions allow so many: the ladder's steps below that, then that itself.
+    pub(crate) fn tokens(positions: usize, heads: usize, width: usize) -> Self {
+        let steps = SEQUENCES.into_iter().filter(|&s| s < positions);
+        Self { lengths: steps.chain([positions]).collect(), unit: 1, beside: 0, fixed: false, heads, width }
+    }
+
+    /// For what has one length only; `positions` is what it comes to inside.
+    pub(crate) fn fixed(length: usize, positions: usize, heads: usize, width: usize) -> Self {
+        Self { lengths: vec![length], unit: length.max(1), beside: positions, fixed: true, heads, width }
+    }
+
+    /// For samples, `unit` of which become one position.
+    pub(crate) fn samples(unit: usize, heads: usize, width: usize) -> Self {
+        Self { lengths: SAMPLES.to_vec(), unit: unit.max(1), beside: 0, fixed: false, heads, width }
+    }
+
+    /// The same with positions besides those of the sequence.
+    pub(crate) fn beside(self, positions: usize) -> Self {
+        Self { beside: positions.max(self.beside), ..self }
+    }
+
+    fn positions(&self, sequence: usize) -> usize {
+        sequence.div_ceil(self.unit).max(self.beside)
+    }
+
     /// Whether every value of the graph has a number of elements that fits 32 bits; the largest are attention's scores
     /// and a layer's inner vectors.
     fn fits(&self, batch: usize, sequence: usize) -> bool {
+        let positions = self.positions(sequence);
         let fits = |dims: [usize; 4]| {
             let elements = dims.into_iter().try_fold(1usize, usize::checked_mul);
             elements.is_some_and(|n| u32::try_from(n).is_ok())
         };
-        fits([batch, self.heads, sequence, sequence]) && fits([batch, sequence, self.width, 1])
+        fits([batch, self.heads, positions, positions]) && fits([batch, positions, self.width, 1])
     }
 
-    /// The lengths of sequences: the ladder's steps below what positions allow, then that itself.
+    /// The lengths of sequences there are buckets for.
     pub(crate) fn sequences(&self) -> Vec<usize> {
-        let steps = SEQUENCES.into_iter().filter(|&s| s < self.positions);
-        steps.chain([self.positions]).filter(|&s| self.fits(1, s)).collect()
+        self.lengths.iter().copied().filter(|&s| self.fits(1, s)).collect()
+    }
+
+    /// Whether a program can be built for this length at all, be it in the ladder or not.
+    pub(crate) fn takes(&self, sequence: usize) -> bool {
+        if self.fixed { self.lengths.contains(&sequence) } else { (1..=self.longest()).contains(&sequence) }
     }
 
     /// The longest sequence there is a bucket for; 0 where not even the shortest fits.
@@ -64,7 +106,9 @@ impl Ladder {
 
     /// The numbers of sequences that go with this length, ascending: all but those that compute too much at once.
     pub(crate) fn batches(&self, sequence: usize) -> impl Iterator<Item = usize> {
-        let allowed = move |&b: &usize| b == 1 || b.saturating_mul(sequence) <= MAX_TOKENS && self.fits(b, sequence);
+        let allowed = move |&b: &usize| {
+            b == 1 || b.saturating_mul(self.positions(sequence)) <= MAX_TOKENS && self.fits(b, sequence)
+        };
         BATCHES.into_iter().filter(allowed)
     }
 
@@ -88,7 +132,7 @@ mod tests {
     use crate::RequestError;
 
     fn ladder(positions: usize) -> Ladder {
-        Ladder { positions, heads: 12, width: 3072 }
+        Ladder::tokens(positions, 12, 3072)
     }
 
     #[test]
@@ -109,11 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn pictures_and_sounds_count_as_the_positions_they_become() {
+        let picture = Ladder::fixed(1, 1025, 16, 4096);
+        assert_eq!(picture.sequences(), [1]);
+        assert_eq!(picture.batches(1).last(), Some(8), "sixteen pictures would be more than 16384 positions");
+        let sound = Ladder::samples(320, 12, 32768);
+        assert_eq!(sound.smallest(3, 20_000), Ok(Bucket { batch: 4, sequence: 24_000 }));
+        assert_eq!(sound.smallest(1, 960_001), Err(RequestError::TooLong { got: 960_001, limit: 960_000 }));
+    }
+
+    #[test]
     fn long_sequences_go_in_smaller_batches() {
-        let most = |sequence| ladder(8192).batches(sequence).last();
+        let most = |sequence: usize| ladder(8192).batches(sequence).last();
         assert_eq!([512, 768, 1024, 8192].map(most), [Some(32), Some(16), Some(16), Some(2)]);
-        let wide = Ladder { positions: 1 << 20, heads: 16, width: 4096 };
+        let wide = Ladder::tokens(1 << 20, 16, 4096);
         assert_eq!(wide.longest(), 12288, "16 heads of 16384 x 16384 scores are 2^32 elements");
-        assert_eq!(Ladder { positions: 16, heads: 1, width: usize::MAX }.longest(), 0);
+        assert_eq!(Ladder::tokens(16, 1, usize::MAX).longest(), 0);
     }
 }

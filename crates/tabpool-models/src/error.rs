@@ -114,6 +114,28 @@ pub enum ModelError {
         /// The outputs there are.
         available: String,
     },
+    /// An entry point was asked for that the model does not have.
+    #[error("the model has no entry point {got:?}; it has {available}")]
+    Entry {
+        /// What was asked for.
+        got: String,
+        /// The entry points there are.
+        available: String,
+    },
+    /// Pictures of a size that the model cannot take.
+    #[error("pictures of {got:?} were asked for, {reason}")]
+    Picture {
+        /// Height and width.
+        got: [usize; 2],
+        /// What they may be, as a clause.
+        reason: String,
+    },
+    /// A program that generates was asked for in a shape that the model cannot take.
+    #[error("no program can be made to generate: {reason}")]
+    Plan {
+        /// What is wrong.
+        reason: String,
+    },
     /// A program was asked for in a shape that the model cannot take.
     #[error("no program can be made for {bucket}: {reason}")]
     Bucket {
@@ -215,6 +237,14 @@ pub enum RequestError {
         got: usize,
         /// How many there may be.
         limit: usize,
+    },
+    /// The sequences are shorter than one frame.
+    #[error("a sequence of {got} is too short: the model takes at least {least}")]
+    TooShort {
+        /// Samples a sequence.
+        got: usize,
+        /// How few there may be.
+        least: usize,
     },
     /// There are more sequences than one run takes.
     #[error("{got} sequences are too many for one run: at most {limit} of {sequence} tokens go together")]

@@ -9,8 +9,13 @@
 //! What goes in and comes out is in the [`Signature`], under the names that the model's authors use; requests are
 //! checked against it, padded to a bucket and cut back by [`Model::prepare`].
 //!
-//! Supported are the encoders of the BERT family: `bert`, `camembert`, `distilbert`, `mpnet`, `roberta` and
-//! `xlm-roberta`. There is no arithmetic here and no text: the first is the engine's, the second the pipelines'.
+//! A model has one or more *entry points* ([`Model::entries`]): the model as a whole, and where there is use for them its
+//! parts, as the text and the vision tower of CLIP. A model that says one token after another has a [`Generation`] besides,
+//! with programs that keep what they read in states.
+//!
+//! A family is a file under `families/` that reads its configuration into a type which refuses what it does not know, and
+//! builds graphs of the blocks in `blocks/`; the table in `family.rs` names them all. There is no arithmetic here and no
+//! text: the first is the engine's, the second the pipelines'.
 //!
 //! ```no_run
 //! use tabpool_content::{Cid, MemoryStore};
@@ -29,12 +34,14 @@
 //! # }
 //! ```
 
-mod architecture;
 mod batch;
+mod blocks;
 mod bucket;
-mod encoder;
 mod error;
+mod families;
+mod family;
 mod fields;
+mod generation;
 mod model;
 mod relative;
 mod safetensors;
@@ -45,5 +52,6 @@ mod weights;
 pub use batch::{Crop, Prepared};
 pub use bucket::Bucket;
 pub use error::{ModelError, RequestError};
-pub use model::Model;
-pub use signature::{Dim, InputSpec, OutputSpec, Signature};
+pub use generation::{Choice, Generation, MAX_CANDIDATES, Plan, Slot, Stage};
+pub use model::{EntryPoint, Model};
+pub use signature::{Absent, Dim, InputSpec, OutputSpec, Signature};

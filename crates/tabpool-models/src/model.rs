@@ -1,27 +1,45 @@
-//! A model: what its folder says, and the programs that follow from it.
+//! A model: what its folder says, its entry points, and the programs that follow from them.
 
 use tabpool_content::{BlockStore, Cid, Directory};
 use tabpool_graph::{Graph, Program, passes};
+use tabpool_tensor::Tensor;
 
-use crate::architecture::Encoder;
+use crate::blocks::Build;
 use crate::bucket::Ladder;
-use crate::encoder::{Parts, build};
+use crate::family::{self, Family, Source};
 use crate::fields::Fields;
 use crate::sentence::{Sentence, Step};
+use crate::signature::Sizes;
 use crate::weights::Weights;
-use crate::{Bucket, ModelError, RequestError, Signature};
+use crate::{Bucket, Generation, ModelError, Prepared, RequestError, Signature};
 
 /// The most sequences a program is built for, whatever the buckets say: an experiment may go beyond them.
-const MAX_BATCH: usize = 1024;
+pub(crate) const MAX_BATCH: usize = 1024;
 
 /// A model, opened: its signature, and for every tensor the blocks that hold it. Holds no weights and no store.
 #[derive(Debug)]
 pub struct Model {
-    encoder: Encoder,
-    sentence: Sentence,
-    signature: Signature,
-    weights: Weights,
-    prefix: &'static str,
+    name: String,
+    base: String,
+    pools_prompt: bool,
+    family: Box<dyn Family>,
+    entries: Vec<Entry>,
+    pub(crate) weights: Weights,
+}
+
+/// An entry point: a part of a model that can be run by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) signature: Signature,
+    pub(crate) ladder: Ladder,
+}
+
+/// One of a model's entry points: the model as a whole, a tower of it, its encoder.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryPoint<'a> {
+    model: &'a Model,
+    entry: &'a Entry,
 }
 
 impl Model {
@@ -41,75 +59,141 @@ impl Model {
     /// As [`open`](Self::open).
     pub fn read(folder: &Directory<'_>) -> Result<Self, ModelError> {
         let sentence = Sentence::read(folder)?;
-        let encoder = Encoder::read(&Fields::read(folder, &format!("{}config.json", sentence.base))?)?;
-        let embedding = sentence.width(encoder.hidden)?;
+        let config = Fields::read(folder, &format!("{}config.json", sentence.base))?;
+        let (known, name, task) = family::find(&config)?;
+        refuse_unsupported(&config)?;
         let mut weights = Weights::open(folder, &sentence.base)?;
         for step in &sentence.steps {
             if let Step::Dense(dense) = step {
                 weights.add(folder, &format!("{}model.safetensors", dense.folder), &dense.folder)?;
             }
         }
-        let full = encoder.family.prefix();
-        let prefixed = weights.contains(&format!("{full}embeddings.word_embeddings.weight"));
-        let prefix = if prefixed { full } else { "" };
-        let has_pooler = weights.contains(&format!("{prefix}pooler.dense.weight"));
-        let signature = Signature::of(&encoder, has_pooler, embedding);
-        let model = Self { encoder, sentence, signature, weights, prefix };
-        // Every tensor is looked up while a graph is built, so building one finds whatever is wrong with any.
-        let outputs: Vec<&str> = model.signature.outputs.iter().map(|o| o.name).collect();
-        let sequence = model.sequence_buckets().first().copied().unwrap_or(1);
-        model.program(Bucket { batch: 1, sequence }, &outputs)?;
+        let source = Source { folder, config: &config, weights: &weights, sentence: &sentence, task: task.as_deref() };
+        let family = (known.read)(&source)?;
+        Self::of(name, &sentence, family, weights)
+    }
+
+    fn of(name: String, sentence: &Sentence, family: Box<dyn Family>, weights: Weights) -> Result<Self, ModelError> {
+        let entries = family.entries();
+        let (base, pools_prompt) = (sentence.base.clone(), sentence.pools_prompt);
+        let model = Self { name, base, pools_prompt, family, entries, weights };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// Every tensor is looked up while a graph is built, so building each part finds whatever is wrong with any.
+    fn check(&self) -> Result<(), ModelError> {
+        for entry in &self.entries {
+            let point = EntryPoint { model: self, entry };
+            let outputs: Vec<&str> = entry.signature.outputs.iter().map(|o| o.name).collect();
+            let sequence = entry.ladder.sequences().first().copied().unwrap_or(1);
+            point.program(Bucket { batch: 1, sequence }, &outputs)?;
+        }
+        match self.generation() {
+            Some(generation) => generation.check(),
+            None => Ok(()),
+        }
+    }
+
+    /// The same model for pictures of another height and width, where it takes pictures: learned positions are resampled
+    /// as transformers' `interpolate_pos_encoding` does.
+    ///
+    /// # Errors
+    /// [`ModelError::Picture`] where it takes none, or none of that size.
+    pub fn for_pictures(self, height: usize, width: usize) -> Result<Self, ModelError> {
+        let got = [height, width];
+        let family = self.family.resized(got)?;
+        let family = family.ok_or_else(|| ModelError::Picture {
+            got,
+            reason: "but the model takes no pictures of other sizes".to_owned(),
+        })?;
+        let model = Self { entries: family.entries(), family, ..self };
+        model.check()?;
         Ok(model)
     }
 
     /// What the model's configuration calls its architecture, as in `bert`.
     #[must_use]
     pub fn architecture(&self) -> &str {
-        &self.encoder.name
+        &self.name
     }
 
-    /// Where the encoder's own files are in the model's folder: `""`, or a path that ends in `/`.
+    /// Where the network's own files are in the model's folder: `""`, or a path that ends in `/`.
     #[must_use]
     pub fn files(&self) -> &str {
-        &self.sentence.base
+        &self.base
     }
 
     /// Whether the tokens of a prompt put before a text count in its embedding. Where they do not, programs give wrong
     /// embeddings for prompted texts, so whoever prepares texts must refuse them.
     #[must_use]
     pub fn pools_prompt(&self) -> bool {
-        self.sentence.pools_prompt
+        self.pools_prompt
+    }
+
+    /// The names of the classes that its head tells apart, in the order of its logits; empty where it has no such head.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        self.family.labels()
+    }
+
+    /// Every entry point, the one that stands for the model first.
+    pub fn entries(&self) -> impl Iterator<Item = EntryPoint<'_>> {
+        self.entries.iter().map(|entry| EntryPoint { model: self, entry })
+    }
+
+    /// The entry point of this name.
+    ///
+    /// # Errors
+    /// [`ModelError::Entry`] with the names there are.
+    pub fn entry(&self, name: &str) -> Result<EntryPoint<'_>, ModelError> {
+        self.entries().find(|e| e.name() == name).ok_or_else(|| ModelError::Entry {
+            got: name.to_owned(),
+            available: self.entries.iter().map(|e| e.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The entry point that stands for the model; what methods of the model itself speak of.
+    #[must_use]
+    pub fn first(&self) -> EntryPoint<'_> {
+        EntryPoint { model: self, entry: &self.entries[0] }
+    }
+
+    /// What the model generates with, one token after another; `None` where it does not.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation<'_>> {
+        self.family.decoder().map(|decoder| Generation::new(self, decoder))
     }
 
     /// What goes in and what comes out.
     #[must_use]
     pub fn signature(&self) -> &Signature {
-        &self.signature
+        self.first().signature()
     }
 
-    /// The longest sequence, in tokens.
+    /// The longest sequence, in tokens or samples.
     #[must_use]
     pub fn max_sequence(&self) -> usize {
-        self.ladder().longest()
+        self.first().max_sequence()
     }
 
     /// The most sequences that go into one run, whatever their length. A larger request is split by whoever has it.
     #[must_use]
     pub fn max_batch(&self) -> usize {
-        self.batch_buckets(1).last().copied().unwrap_or(1)
+        self.first().max_batch()
     }
 
     /// The lengths of sequences there are buckets for, ascending.
     #[must_use]
     pub fn sequence_buckets(&self) -> Vec<usize> {
-        self.ladder().sequences()
+        self.first().sequence_buckets()
     }
 
     /// The numbers of sequences there are buckets for with sequences of this length, ascending: long sequences go in
     /// smaller batches.
     #[must_use]
     pub fn batch_buckets(&self, sequence: usize) -> Vec<usize> {
-        self.ladder().batches(sequence).collect()
+        self.first().batch_buckets(sequence)
     }
 
     /// The smallest bucket that holds this many sequences of this many tokens.
@@ -117,12 +201,98 @@ impl Model {
     /// # Errors
     /// [`RequestError::TooLong`], [`RequestError::TooMany`], [`RequestError::Empty`].
     pub fn bucket_for(&self, batch: usize, sequence: usize) -> Result<Bucket, RequestError> {
-        self.ladder().smallest(batch, sequence)
+        self.first().bucket_for(batch, sequence)
     }
 
-    fn ladder(&self) -> Ladder {
-        let e = &self.encoder;
-        Ladder { positions: e.longest_sequence(), heads: e.heads, width: e.hidden.max(e.intermediate) }
+    /// As [`EntryPoint::prepare`] of the first entry point.
+    ///
+    /// # Errors
+    /// [`RequestError`] with the input's name, and for a value outside of its range with its position.
+    pub fn prepare(&self, inputs: &[(String, Tensor)], outputs: &[String]) -> Result<Prepared, RequestError> {
+        self.first().prepare(inputs, outputs)
+    }
+
+    /// As [`EntryPoint::graph`] of the first entry point.
+    ///
+    /// # Errors
+    /// As [`program`](Self::program).
+    pub fn graph(&self, bucket: Bucket, outputs: &[&str]) -> Result<Graph, ModelError> {
+        self.first().graph(bucket, outputs)
+    }
+
+    /// As [`EntryPoint::program`] of the first entry point.
+    ///
+    /// # Errors
+    /// [`ModelError::Output`] for an output the model lacks, [`ModelError::Bucket`] for a bucket it cannot take, and
+    /// [`ModelError::Graph`] where the bucket's values are too large for the IR.
+    pub fn program(&self, bucket: Bucket, outputs: &[&str]) -> Result<Program, ModelError> {
+        self.first().program(bucket, outputs)
+    }
+
+    /// The program of a graph of this model: optimised, its weights bound to blocks.
+    pub(crate) fn bind(&self, graph: Graph) -> Result<Program, ModelError> {
+        let mut graph = passes::optimise(graph)?;
+        for (value, blocks) in graph.weights_mut() {
+            *blocks = self.weights.blocks(&value.name)?;
+        }
+        Ok(Program::new(graph)?)
+    }
+}
+
+impl<'a> EntryPoint<'a> {
+    /// The name: `model` for the whole, otherwise that of the part, as in `text`, `vision`, `audio` or `encoder`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.entry.name
+    }
+
+    /// What goes in and what comes out.
+    #[must_use]
+    pub fn signature(&self) -> &'a Signature {
+        &self.entry.signature
+    }
+
+    /// The longest sequence, in tokens or samples; 1 where it has none.
+    #[must_use]
+    pub fn max_sequence(&self) -> usize {
+        self.entry.ladder.longest()
+    }
+
+    /// The most sequences that go into one run, whatever their length.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        let shortest = self.sequence_buckets().first().copied().unwrap_or(1);
+        self.batch_buckets(shortest).last().copied().unwrap_or(1)
+    }
+
+    /// The lengths of sequences there are buckets for, ascending.
+    #[must_use]
+    pub fn sequence_buckets(&self) -> Vec<usize> {
+        self.entry.ladder.sequences()
+    }
+
+    /// The numbers of sequences there are buckets for with sequences of this length, ascending.
+    #[must_use]
+    pub fn batch_buckets(&self, sequence: usize) -> Vec<usize> {
+        self.entry.ladder.batches(sequence).collect()
+    }
+
+    /// The smallest bucket that holds this many sequences of this many tokens.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLong`], [`RequestError::TooMany`], [`RequestError::Empty`].
+    pub fn bucket_for(&self, batch: usize, sequence: usize) -> Result<Bucket, RequestError> {
+        self.entry.ladder.smallest(batch, sequence)
+    }
+
+    /// Checks a request, narrows and pads its tensors to the smallest bucket that holds them. Inputs are named as in the
+    /// [`Signature`], in any order; those with a default may be absent. `outputs` are the names the program will be asked
+    /// for, in its order.
+    ///
+    /// # Errors
+    /// [`RequestError`] with the input's name, and for a value outside of its range with its position.
+    pub fn prepare(&self, inputs: &[(String, Tensor)], outputs: &[String]) -> Result<Prepared, RequestError> {
+        self.entry.prepare(inputs, outputs)
     }
 
     /// The graph for one bucket as it is built, before any pass and without blocks: for comparing what passes make of it.
@@ -134,30 +304,46 @@ impl Model {
         if bucket.batch == 0 || bucket.batch > MAX_BATCH {
             return refuse(format!("a batch has 1 to {MAX_BATCH} sequences"));
         }
-        if bucket.sequence == 0 || bucket.sequence > self.max_sequence() {
+        if !self.entry.ladder.takes(bucket.sequence) {
             return refuse(format!("a sequence of this model has 1 to {} tokens", self.max_sequence()));
         }
-        let parts = Parts {
-            encoder: &self.encoder,
-            sentence: &self.sentence,
-            signature: &self.signature,
-            weights: &self.weights,
-            prefix: self.prefix,
-        };
-        build(&parts, bucket, outputs)
+        let mut b = Build::new(&self.model.weights, bucket);
+        for spec in &self.entry.signature.inputs {
+            b.declare(spec.name, spec.program, &self.entry.signature.sized(&spec.dims, &Sizes::of(bucket)))?;
+        }
+        self.model.family.build(self.entry.name, &mut b)?;
+        b.finish(outputs, &self.entry.signature.output_names())
     }
 
     /// The program for one bucket that gives these outputs, in this order. Its inputs are those of the signature, in its
-    /// order, each `i32 [batch, sequence]`. Weights that the outputs do not need are not in it.
+    /// order. Weights that the outputs do not need are not in it.
     ///
     /// # Errors
-    /// [`ModelError::Output`] for an output the model lacks, [`ModelError::Bucket`] for a bucket it cannot take, and
+    /// [`ModelError::Output`] for an output the entry point lacks, [`ModelError::Bucket`] for a bucket it cannot take, and
     /// [`ModelError::Graph`] where the bucket's values are too large for the IR.
     pub fn program(&self, bucket: Bucket, outputs: &[&str]) -> Result<Program, ModelError> {
-        let mut graph = passes::optimise(self.graph(bucket, outputs)?)?;
-        for (value, blocks) in graph.weights_mut() {
-            *blocks = self.weights.blocks(&value.name)?;
-        }
-        Ok(Program::new(graph)?)
+        self.model.bind(self.graph(bucket, outputs)?)
     }
+}
+
+/// Refuses what would change the numbers of any family and is built for none.
+fn refuse_unsupported(config: &Fields) -> Result<(), ModelError> {
+    use serde_json::Value;
+    let holds_something = |key: &str| match config.get(key) {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(_) => true,
+    };
+    if holds_something("pruned_heads") {
+        return Err(config.refuse("pruned_heads", "models with pruned heads are not supported"));
+    }
+    if holds_something("quantization_config") {
+        return Err(config.refuse("quantization_config", "quantised weight files are not supported"));
+    }
+    let own_code = |map: &Value| map.as_object().is_some_and(|map| map.keys().any(|key| key.starts_with("AutoModel")));
+    if config.get("auto_map").is_some_and(own_code) {
+        return Err(config.refuse("auto_map", "models that bring their own code are not supported"));
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use tabpool_content::{BlockStore, Cid, ImportOptions, MemoryStore, import_files, import_folder};
 use tabpool_graph::{Graph, Program, ValueId};
-use tabpool_models::{Model, ModelError};
+use tabpool_models::{Model, ModelError, Plan, Stage};
 use tabpool_tensor::{DType, Tensor};
 
 /// The repository's root.
@@ -44,25 +44,55 @@ impl Fixture {
 
     /// Runs a program on the oracle, its weights read by their blocks.
     pub(crate) fn run(&self, program: &Program, inputs: &[Tensor]) -> Vec<Tensor> {
+        let weight = |id: ValueId| self.weight(program, id);
+        tabpool_engine::oracle::run(program.graph(), &weight, inputs).expect("the oracle runs every program")
+    }
+
+    /// A weight of a program, read by its blocks.
+    fn weight(&self, program: &Program, id: ValueId) -> Option<Tensor> {
         let graph = program.graph();
-        let weight = |id: ValueId| {
-            let weight = graph.weights().iter().find(|w| w.value == id)?;
-            let mut bytes = Vec::new();
-            for block in &weight.blocks {
-                let cid = Cid::try_from(&*block.cid).expect("a binary CID");
-                let part = self.store.get(&cid).expect("memory does not fail").expect("the block is in the store");
-                assert_eq!(part.len(), block.len as usize);
-                bytes.extend_from_slice(&part);
-            }
-            Some(Tensor::new(weight.stored, graph.value(id).shape.clone(), bytes.into()).expect("as validated"))
-        };
-        tabpool_engine::oracle::run(graph, &weight, inputs).expect("the oracle runs every program")
+        let weight = graph.weights().iter().find(|w| w.value == id)?;
+        let mut bytes = Vec::new();
+        for block in &weight.blocks {
+            let cid = Cid::try_from(&*block.cid).expect("a binary CID");
+            let part = self.store.get(&cid).expect("memory does not fail").expect("the block is in the store");
+            assert_eq!(part.len(), block.len as usize);
+            bytes.extend_from_slice(&part);
+        }
+        Some(Tensor::new(weight.stored, graph.value(id).shape.clone(), bytes.into()).expect("as validated"))
     }
 
     /// Runs a graph without blocks on the oracle, its weights read by their names.
     pub(crate) fn run_graph(&self, graph: &Graph, weights: &HashMap<String, Tensor>, inputs: &[Tensor]) -> Vec<Tensor> {
         let weight = |id: ValueId| weights.get(&graph.value(id).name).cloned();
         tabpool_engine::oracle::run(graph, &weight, inputs).expect("the oracle runs every graph")
+    }
+}
+
+/// Programs that take turns on one set of states.
+pub(crate) struct Session<'a> {
+    fixture: &'a Fixture,
+    programs: HashMap<(Stage, Plan), Program>,
+    states: Vec<Tensor>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(fixture: &'a Fixture) -> Self {
+        Self { fixture, programs: HashMap::new(), states: Vec::new() }
+    }
+
+    /// Runs a stage on the oracle.
+    pub(crate) fn run(&mut self, stage: Stage, plan: &Plan, inputs: &[Tensor]) -> Vec<Tensor> {
+        let generation = self.fixture.model.generation().expect("it generates");
+        let program = self
+            .programs
+            .entry((stage, *plan))
+            .or_insert_with(|| generation.program(stage, plan).unwrap_or_else(|e| panic!("{stage:?}: {e}")));
+        if self.states.is_empty() {
+            self.states = tabpool_engine::oracle::new_states(program.graph());
+        }
+        let weight = |id: ValueId| self.fixture.weight(program, id);
+        tabpool_engine::oracle::run_on(program.graph(), &weight, &mut self.states, inputs).expect("it runs")
     }
 }
 
