@@ -136,7 +136,7 @@ pub struct MemoryUse {
     pub weights: u64,
     /// Of `weights`, those that were on the device already for another program.
     pub shared: u64,
-    /// Activations and staging.
+    /// Activations and staging. Sets of states are apart, see [`StateSet::bytes`].
     pub scratch: u64,
 }
 

@@ -2,19 +2,24 @@
 //!
 //! Each pass takes a valid graph and gives a valid one; each can be run and tested alone. [`optimise`] runs them in
 //! the order that lets one prepare the next: constants are folded and identities removed first, so that patterns stand
-//! bare; attention is recognised before linear nodes swallow their neighbours; what nothing reads goes last.
+//! bare; attention is recognised before linear nodes swallow their neighbours; sums join the norm after them before they join
+//! the linear node before them, for that saves a pass over memory more; what nothing reads goes last.
 
 mod attention;
+mod convolution;
 mod dead;
 mod fold;
 mod layer_norm;
+mod layout;
 mod linear;
 
 pub use attention::fuse_attention;
+pub use convolution::fuse_convolution;
 pub use dead::eliminate_dead;
 pub use fold::fold_constants;
 pub use layer_norm::fuse_add_layer_norm;
-pub use linear::fuse_linear;
+pub use layout::join_layouts;
+pub use linear::{fuse_linear, fuse_residual};
 
 use crate::{Graph, GraphError, Node, ValueId};
 
@@ -24,9 +29,12 @@ use crate::{Graph, GraphError, Node, ValueId};
 /// None for a valid graph; a pass that broke one would be found here.
 pub fn optimise(graph: Graph) -> Result<Graph, GraphError> {
     let graph = fold_constants(graph);
+    let graph = fuse_convolution(graph);
+    let graph = fold_constants(join_layouts(graph));
     let graph = fuse_attention(graph);
     let graph = fuse_linear(graph);
     let graph = fuse_add_layer_norm(graph);
+    let graph = fuse_residual(graph);
     let graph = eliminate_dead(graph);
     graph.validate()?;
     Ok(graph)

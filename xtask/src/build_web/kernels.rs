@@ -17,7 +17,7 @@ const PACKAGE: &str = "tabpool-kernel-module";
 const STEM: &str = "tabpool_kernel_module";
 
 /// The largest module that may be built. A page fetches one of the four, before its first run on the processor.
-pub(super) const LIMIT_BYTES: u64 = 96_000;
+pub(super) const LIMIT_BYTES: u64 = 130_000;
 
 /// What all builds have: 128-bit vectors, and the end of the statics, from where the runtime gives out memory. A stack of
 /// 64 KiB is many times what the kernels use, and helpers' stacks are as large (`STACK_BYTES` in `kernels.js`).

@@ -1,4 +1,4 @@
-//! Random graphs run through a simulated memory that notices every value overwritten too early.
+//! Random graphs run through a simulated memory that notices every value overwritten too early, states among them.
 
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::TestCaseError;
@@ -16,7 +16,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0u8..7, any::<usize>(), any::<usize>()).prop_map(|(kind, a, b)| Step { kind, a, b });
+    let step = (0u8..9, any::<usize>(), any::<usize>()).prop_map(|(kind, a, b)| Step { kind, a, b });
     proptest::collection::vec(step, 1..60)
 }
 
@@ -29,6 +29,12 @@ fn build(steps: &[Step], outputs: &[usize]) -> Result<Graph, GraphError> {
         b.scalar("c", 2.0)?,
         b.input("y", DType::F32, [6])?,
     ];
+    let at = b.input("at", DType::I32, [1])?;
+    // One state that is written in place, one that is copied, and one that stays.
+    let cache = b.state("cache", DType::F32, [1, 9, 6])?;
+    let copied = b.state("copied", DType::F32, [6])?;
+    values.push(b.state("stays", DType::F32, [1, 6])?);
+    let mut written = false;
     for (i, step) in steps.iter().enumerate() {
         let pick = |n: usize| values[n % values.len()];
         let (x, y) = (pick(step.a), pick(step.b));
@@ -39,6 +45,20 @@ fn build(steps: &[Step], outputs: &[usize]) -> Result<Graph, GraphError> {
             2 => (Op::Reshape { shape: [1, elements].into() }, vec![x]),
             3 if b.shape(x).last() == Some(&6) => (Op::LINEAR, vec![x, values[1]]),
             4 if b.shape(x).rank() > 0 => (Op::Slice { axis: 0, start: 0, length: 1 }, vec![x]),
+            7 if !written && b.shape(x).last() == Some(&6) && elements <= 54 => {
+                let rows = b.node(&format!("rows{i}"), Op::Reshape { shape: [1, elements / 6, 6].into() }, &[x])?;
+                let full = b.node(&format!("write{i}"), Op::WriteRows, &[cache, rows, at])?;
+                b.next(cache, full)?;
+                written = true;
+                values.push(full);
+                (Op::Slice { axis: 1, start: 0, length: 1 }, vec![full])
+            }
+            8 => {
+                let next = b.node(&format!("next{i}"), Op::Binary(Binary::Add), &[copied, values[3]])?;
+                b.next(copied, next)?;
+                values.push(next);
+                (Op::Unary(Unary::Neg), vec![x])
+            }
             _ if b.shape(x).broadcast(b.shape(y)).is_some() => (Op::Binary(Binary::Add), vec![x, y]),
             _ => (Op::Unary(Unary::Neg), vec![y]),
         };
@@ -60,6 +80,11 @@ fn simulate(graph: &Graph) -> Result<(), TestCaseError> {
     };
     let execute = |memory: &mut Vec<Option<ValueId>>, position: usize| {
         let node = &graph.nodes()[position];
+        if let Some(state) = graph.in_place(node) {
+            prop_assert_eq!(plan.root(node.output), graph.states()[state].value);
+            prop_assert!(holds(memory, node.inputs[1]), "{} writes what was overwritten", node.output);
+            return Ok(());
+        }
         let Place::Slot(out) = plan.places[node.output.index()] else {
             return Err(TestCaseError::fail(format!("{} has no slot", node.output)));
         };
@@ -82,7 +107,15 @@ fn simulate(graph: &Graph) -> Result<(), TestCaseError> {
         for o in graph.outputs() {
             prop_assert!(holds(&memory, o.value), "output {} was overwritten", o.name);
         }
+        for &state in &plan.state_copies {
+            let next = graph.states()[state].next;
+            prop_assert!(holds(&memory, next), "what state {state} becomes was overwritten");
+            prop_assert!(plan.root(next) != graph.states()[state].value, "state {state} becomes itself");
+        }
     }
+    let changed = graph.states().iter().filter(|s| s.changes()).count();
+    let in_place = graph.nodes().iter().filter(|n| graph.in_place(n).is_some()).count();
+    prop_assert_eq!(changed, plan.state_copies.len() + in_place);
     let planned = plan.load_nodes.len() + plan.run_nodes.len();
     let reshapes = graph.nodes().iter().filter(|n| matches!(n.op, Op::Reshape { .. })).count();
     prop_assert_eq!(planned + reshapes, graph.nodes().len());

@@ -168,4 +168,23 @@ mod tests {
         assert!(graph.nodes().is_empty());
         assert_eq!(graph.outputs()[0].value, x);
     }
+
+    #[test]
+    fn copies_of_states_stay() {
+        let mut b = GraphBuilder::new();
+        let rows = b.input("rows", DType::F32, [1, 1, 3]).expect("valid");
+        let at = b.input("at", DType::I32, [1]).expect("valid");
+        let zero = b.scalar("zero", 0.0).expect("valid");
+        let cache = b.state("cache", DType::F32, [1, 4, 3]).expect("valid");
+        // Without the copy the rows would be written in place, under the eyes of the other reader.
+        let copy = b.node("copy", Op::Binary(Binary::Add), &[cache, zero]).expect("valid");
+        let written = b.node("write", Op::WriteRows, &[copy, rows, at]).expect("valid");
+        let next = b.node("next", Op::Binary(Binary::Add), &[written, zero]).expect("valid");
+        let before = b.node("before", Op::Binary(Binary::Mul), &[cache, cache]).expect("valid");
+        b.next(cache, next).expect("of one kind");
+        b.output("before", before).expect("valid");
+        let graph = fold_constants(b.finish().expect("valid"));
+        graph.validate().expect("still valid");
+        assert_eq!(graph.nodes().len(), 4);
+    }
 }
