@@ -25,6 +25,29 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("clap", "model", &[""]),
     ("clap", "text", &[""]),
     ("clap", "audio", &[""]),
+    ("heads/bert_sequence", "model", &[""]),
+    ("heads/bert_token", "model", &[""]),
+    ("heads/bert_answer", "model", &[""]),
+    ("heads/bert_words", "model", &[""]),
+    ("heads/roberta_sequence", "model", &[""]),
+    ("heads/roberta_words", "model", &[""]),
+    ("heads/distilbert_sequence", "model", &[""]),
+    ("heads/distilbert_words", "model", &[""]),
+    ("heads/mpnet_sequence", "model", &[""]),
+    ("heads/mpnet_words", "model", &[""]),
+    ("deit", "model", &[""]),
+    ("deit_teacher", "model", &[""]),
+    ("siglip", "model", &[""]),
+    ("siglip", "text", &[""]),
+    ("siglip", "vision", &[""]),
+    ("qwen3", "model", &[""]),
+    ("gemma", "model", &[""]),
+    ("rotary/linear", "model", &[""]),
+    ("rotary/dynamic", "model", &[""]),
+    ("rotary/llama3", "model", &[""]),
+    ("rotary/yarn", "model", &[""]),
+    ("t5_gated", "model", &[""]),
+    ("wav2vec2_stable", "model", &[""]),
 ];
 
 /// The inputs of a case that an entry point takes, and the outputs that it gives.
@@ -67,8 +90,18 @@ impl<'a> Case<'a> {
             assert_eq!(tensor.shape(), want.shape(), "{} {name}", self.what);
             let spec = entry.signature().output(name).expect("it was asked for");
             let width: usize = want.shape().dims()[2.min(want.shape().rank())..].iter().product();
-            let mask = mask.filter(|_| spec.dims.get(1) == Some(&Dim::Sequence)).map(|m| m.to_i32().expect("integers"));
-            let counts = |i: usize| mask.as_ref().is_none_or(|mask| mask[i / width] == 1);
+            let rows = want.shape()[0];
+            let mask = mask.map(|m| m.to_i32().expect("integers"));
+            let counts = |i: usize| match (&mask, spec.dims.get(1)) {
+                (Some(mask), Some(Dim::Sequence)) => mask[i / width] == 1,
+                (Some(mask), Some(Dim::Frames)) => {
+                    let (frames, sequence) = (want.shape()[1], mask.len() / rows);
+                    let (row, frame) = (i / width / frames, i / width % frames);
+                    let real = mask[row * sequence..][..sequence].iter().filter(|&&m| m == 1).count();
+                    frame < entry.signature().frames(real)
+                }
+                _ => true,
+            };
             let (got, want) = (tensor.to_f32().expect("floats"), want.to_f32().expect("floats"));
             let share = share_of_tolerance(&got, &want, counts);
             assert!(share <= 1.0, "{}: {name} is off by {share} times the tolerance", self.what);
@@ -176,6 +209,11 @@ fn pictures_of_another_size_take_resampled_positions() {
     assert!(model.for_pictures(4, 40).expect_err("smaller than a patch").to_string().contains("patches of [8, 8]"));
     let fixture = opened("gpt2");
     assert!(fixture.model.for_pictures(32, 32).expect_err("no pictures").to_string().contains("takes no pictures"));
+    let (fixture, golden) = (opened("vit_resampled"), tensors(&folder("vit_resampled").join("golden.safetensors")));
+    let Fixture { store, model } = fixture;
+    let fixture = Fixture { store, model: model.for_pictures(40, 24).expect("five by three patches") };
+    let case = Case::of("vit_resampled", &golden, "", fixture.model.first());
+    case.compare(&run(&fixture, fixture.model.first(), &case), fixture.model.first());
     let model = opened("clip").model.for_pictures(48, 40).expect("six by five patches");
     let vision = model.entry("vision").expect("a tower");
     assert_eq!(vision.signature().inputs[0].dims[2..], [Dim::Fixed(48), Dim::Fixed(40)]);

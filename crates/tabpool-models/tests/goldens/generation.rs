@@ -68,7 +68,7 @@ fn greedy(session: &mut Session<'_>, plan: &Plan, first: &[Tensor], count: usize
     texts
 }
 
-const DECODERS: [&str; 3] = ["gpt2", "llama", "qwen2"];
+const DECODERS: [&str; 4] = ["gpt2", "llama", "qwen2", "qwen3"];
 
 #[test]
 fn greedy_decoding_gives_the_golden_however_the_prompt_is_divided() {

@@ -94,7 +94,9 @@ impl Audio {
         if self.heads.len() != self.depths.len() || self.depths.len() > 8 {
             return Err(config.refuse("depths", "not up to 8 numbers, as many as num_attention_heads has"));
         }
-        if !(self.ratio * self.last_width() as f64 <= 1e6) {
+        #[expect(clippy::cast_precision_loss, reason = "at most 2^19")]
+        let widest = self.ratio * self.last_width() as f64;
+        if widest > 1e6 {
             return Err(config.refuse("mlp_ratio", "too large"));
         }
         for index in 0..self.depths.len() {
