@@ -59,7 +59,7 @@ export async function openKernels(relaxed, threads) {
   if (early?.relaxed === relaxed && early.count === threads) return early.opened;
   early?.opened.then(async ({ helpers }) => (await helpers).forEach((helper) => helper.end())).catch(() => {});
   const shared = threads > 1 && canShareMemory();
-  const workers = shared ? Array.from({ length: threads - 1 }, newThread) : [];
+  const begun = shared ? Array.from({ length: threads - 1 }, newThread) : [];
   try {
     const module = await compile(new URL(fileOf(relaxed, shared), import.meta.url));
     if (!shared) {
@@ -67,18 +67,21 @@ export async function openKernels(relaxed, threads) {
       return { exports: instance.exports, memory: instance.exports.memory, helpers: Promise.resolve([]) };
     }
     const memory = sharedMemory();
-    const starting = Promise.all(workers.map((worker) => prepared(worker, module, memory)));
+    const starting = Promise.all(begun.map((thread) => prepared(thread, module, memory)));
     const instance = await WebAssembly.instantiate(module, imports(memory));
     const helpers = starting.then((all) => all.filter((helper) => helper !== null));
     return { exports: instance.exports, memory, helpers };
   } catch (error) {
-    workers.forEach((worker) => worker.terminate());
+    begun.forEach(({ worker }) => worker.terminate());
     throw error;
   }
 }
 
+/** A worker that is starting, and why it does not, where that is known already. */
 function newThread() {
-  return new Worker(new URL("kernels-thread.js", import.meta.url), { type: "module" });
+  const thread = { worker: new Worker(new URL("kernels-thread.js", import.meta.url), { type: "module" }), broken: null };
+  thread.worker.onerror = (event) => (thread.broken = event.message ?? "its script could not be loaded");
+  return thread;
 }
 
 async function compile(url) {
@@ -114,7 +117,7 @@ export function imports(memory) {
 }
 
 /** A worker given an instance of its own, or null where it does not come up: then there is one thread less. */
-function prepared(worker, module, memory) {
+function prepared({ worker, broken }, module, memory) {
   return new Promise((resolve) => {
     const settle = (helper, why) => {
       clearTimeout(timer);
@@ -125,6 +128,7 @@ function prepared(worker, module, memory) {
       resolve(helper);
     };
     const timer = setTimeout(() => settle(null, `silent for ${HELPER_START_MS} ms`), HELPER_START_MS);
+    if (broken !== null) return settle(null, broken);
     worker.onerror = (event) => settle(null, event.message ?? "its script could not be loaded");
     worker.onmessage = (event) => {
       if (event.data.kind === "ready") settle(new Helper(worker), "");
