@@ -15,6 +15,6 @@ pub(crate) use build::{Build, Built, malformed};
 pub(crate) use decoder::{Context, Cross, counted};
 pub(crate) use layer::{Layer, Names, Order};
 pub(crate) use picture::Patches;
-pub(crate) use positions::{Ends, bicubic, distance_bias, resampled};
+pub(crate) use positions::{Ends, distance_bias, resampled, stretched};
 pub(crate) use rotary::Rotary;
 pub(crate) use sound::{convolve, convolve_with};

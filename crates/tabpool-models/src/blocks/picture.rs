@@ -7,6 +7,9 @@ use super::{Build, Built, resampled};
 use crate::ModelError;
 use crate::fields::Fields;
 
+/// The most patches on a side.
+const MOST_PATCHES: usize = 1024;
+
 /// The sizes of pictures and patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patches {
@@ -41,11 +44,11 @@ impl Patches {
     }
 
     fn check(&self) -> Result<(), String> {
-        let fits = |d: usize| (self.patch[d]..=1 << 14).contains(&self.picture[d]);
-        if fits(0) && fits(1) && self.tokens() <= 1 << 20 {
+        // A side of patches is also one of the matrices that resample positions.
+        if self.grid().into_iter().chain(self.trained_grid()).all(|side| (1..=MOST_PATCHES).contains(&side)) {
             return Ok(());
         }
-        Err(format!("which is no picture that patches of {:?} divide into 1 to 2^20", self.patch))
+        Err(format!("of which patches of {:?} make no 1 to {MOST_PATCHES} on each side", self.patch))
     }
 
     /// Patches down and across.

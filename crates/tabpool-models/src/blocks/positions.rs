@@ -30,17 +30,52 @@ pub(crate) fn resampled(b: &mut Build<'_>, name: &str, grid: ValueId, to: [usize
     b.node(name, Op::MatMul { transpose_b: false }, &[columns, tall])
 }
 
-/// The matrix `[to, from]` that resamples a line bicubically; elements beyond the ends are those at the ends.
+/// Values `[from, …]` at another length, bicubically: a sum of four rows for each row of the result, so that what travels in
+/// a program grows with the result's length only.
+pub(crate) fn stretched(b: &mut Build<'_>, name: &str, x: ValueId, to: usize, ends: Ends) -> Built {
+    let dims = b.dims(x);
+    let from = *dims.first().ok_or_else(|| malformed(name, "has no dimension to stretch"))?;
+    let mut broadcast = vec![1; dims.len()];
+    broadcast[0] = to;
+    let taps = taps(from, to, ends);
+    let mut sum = None;
+    for tap in 0..4 {
+        let rows = taps.iter().map(|row| i32::try_from(row[tap].0).unwrap_or(i32::MAX)).collect();
+        let rows = b.integers(&format!("{name} rows"), &[to], rows)?;
+        let weights = taps.iter().map(|row| row[tap].1).collect();
+        let weights = b.floats(&format!("{name} weights"), &broadcast, weights)?;
+        let part = b.gather(name, x, rows)?;
+        let part = b.mul(name, part, weights)?;
+        sum = Some(match sum {
+            Some(sum) => b.add(name, sum, part)?,
+            None => part,
+        });
+    }
+    sum.ok_or_else(|| malformed(name, "is made of nothing"))
+}
+
+/// The matrix `[to, from]` that resamples a line bicubically.
+fn bicubic(from: usize, to: usize, ends: Ends) -> Vec<f32> {
+    let mut matrix = vec![0.0; from * to];
+    for (weights, taps) in matrix.chunks_exact_mut(from).zip(taps(from, to, ends)) {
+        for (row, weight) in taps {
+            weights[row] += weight;
+        }
+    }
+    matrix
+}
+
+/// For each element of the result, which elements it is made of, and their shares. Elements beyond the ends are those at
+/// the ends.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "grids have fewer than 2^20 elements a side, and indices are clamped into them"
+    reason = "lines have fewer than 2^24 elements, and indices are clamped into them"
 )]
-pub(crate) fn bicubic(from: usize, to: usize, ends: Ends) -> Vec<f32> {
-    let mut matrix = vec![0.0; from * to];
+fn taps(from: usize, to: usize, ends: Ends) -> Vec<[(usize, f32); 4]> {
     let last = from as f64 - 1.0;
-    for (row, weights) in matrix.chunks_exact_mut(from).enumerate() {
+    let of_row = |row: usize| {
         let source = match ends {
             Ends::Edges => (row as f64 + 0.5) * from as f64 / to as f64 - 0.5,
             Ends::Corners if to > 1 => row as f64 * last / (to as f64 - 1.0),
@@ -49,11 +84,10 @@ pub(crate) fn bicubic(from: usize, to: usize, ends: Ends) -> Vec<f32> {
         let (floor, t) = (source.floor(), source - source.floor());
         let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
         let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-        for (offset, weight) in [(-1.0, far(t + 1.0)), (0.0, near(t)), (1.0, near(1.0 - t)), (2.0, far(2.0 - t))] {
-            weights[(floor + offset).clamp(0.0, last) as usize] += weight as f32;
-        }
-    }
-    matrix
+        [(-1.0, far(t + 1.0)), (0.0, near(t)), (1.0, near(1.0 - t)), (2.0, far(2.0 - t))]
+            .map(|(offset, weight)| ((floor + offset).clamp(0.0, last) as usize, weight as f32))
+    };
+    (0..to).map(of_row).collect()
 }
 
 /// What is added to scores by distance, `[1, heads, queries, keys]`: `table` is `[buckets, heads]`, `buckets` names the row

@@ -211,3 +211,46 @@ fn frequencies(theta: f64, width: usize) -> Vec<f32> {
 fn narrow(value: f64) -> f32 {
     value as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use tabpool_tensor::Tensor;
+
+    use super::{Rotary, frequencies};
+    use crate::Bucket;
+    use crate::blocks::Build;
+    use crate::weights::Weights;
+
+    #[test]
+    fn tables_put_together_of_two_hold_the_cosines_and_sines_of_all_positions() {
+        let rotary = Rotary { frequencies: frequencies(1e6, 128), factor: 1.5 };
+        let positions = [0, 1, 255, 256, 257, 4095, 16_384, 131_071];
+        for limit in [2_000, 131_072] {
+            let positions: Vec<i32> =
+                positions.iter().copied().filter(|p| usize::try_from(*p).is_ok_and(|p| p < limit)).collect();
+            let weights = Weights::default();
+            let mut b = Build::new(&weights, Bucket { batch: 1, sequence: positions.len() });
+            let dims = [1, positions.len()];
+            let ids = b.declare("positions", tabpool_tensor::DType::I32, &dims).expect("an input");
+            let [cos, sin] = rotary.tables(&mut b, ids, limit).expect("tables");
+            b.offer("cos", cos);
+            b.offer("sin", sin);
+            let graph = b.finish(&["cos", "sin"], "cos, sin").expect("a graph");
+            let split = graph.constants().len() > 2;
+            assert_eq!(split, limit > 2_000, "one table each up to 2^17 elements");
+            let elements: usize = graph.constants().iter().map(|c| c.tensor.shape().elements()).sum();
+            assert!(elements < 1 << 18, "{elements} elements travel in the program");
+            let input = Tensor::from_i32(dims, positions.clone()).expect("fits");
+            let got = tabpool_engine::oracle::run(&graph, &|_| None, &[input]).expect("it runs");
+            let (cos, sin) = (got[0].to_f32().expect("floats"), got[1].to_f32().expect("floats"));
+            for (row, &position) in positions.iter().enumerate() {
+                for (pair, &frequency) in rotary.frequencies.iter().enumerate() {
+                    let angle = f64::from(position) * f64::from(frequency);
+                    let at = row * rotary.frequencies.len() + pair;
+                    assert!((f64::from(cos[at]) - 1.5 * angle.cos()).abs() < 1e-6, "position {position}, pair {pair}");
+                    assert!((f64::from(sin[at]) - 1.5 * angle.sin()).abs() < 1e-6, "position {position}, pair {pair}");
+                }
+            }
+        }
+    }
+}

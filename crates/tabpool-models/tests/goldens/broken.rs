@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::prelude::{any, proptest};
+use serde_json::{Value, json};
 use tabpool_content::{Block, BlockStore, MemoryStore};
 use tabpool_models::{Model, ModelError};
 use tabpool_tensor::DType;
@@ -335,4 +336,136 @@ proptest! {
             let _ = open(&with_option("mpnet", key, value));
         }
     }
+
+    #[test]
+    fn options_of_any_family_may_hold_anything(
+        family in proptest::sample::select(FAMILIES),
+        at in any::<proptest::sample::Index>(),
+        size in proptest::sample::select(&[0i64, 1, 2, 3, 7, 48, 64, 4096, 1 << 20, i64::MAX, -1][..]),
+        text in ".{0,8}",
+    ) {
+        let config: Value = serde_json::from_slice(&files(family)["config.json"]).expect("JSON");
+        let mut places = Vec::new();
+        options(&config, &mut Vec::new(), &mut places);
+        let place = &places[at.index(places.len())];
+        for value in [json!(size), json!(text), json!([size, 2]), json!({ "x": size }), json!(1e-300), json!(true), Value::Null] {
+            let mut config = config.clone();
+            if let Some(option) = place.iter().try_fold(&mut config, |at, key| at.get_mut(key)) {
+                *option = value;
+            }
+            let mut files = files(family);
+            files.insert("config.json".to_owned(), config.to_string().into_bytes());
+            let _ = open(&files);
+        }
+    }
+}
+
+/// Where the options of a configuration are: the keys that lead to each.
+fn options(value: &Value, path: &mut Vec<String>, places: &mut Vec<Vec<String>>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        path.push(key.clone());
+        places.push(path.clone());
+        options(value, path, places);
+        path.pop();
+    }
+}
+
+/// A fixture of every way to read a configuration.
+const FAMILIES: &[&str] = &[
+    "bert",
+    "clap",
+    "clip",
+    "deit_teacher",
+    "gemma",
+    "gpt2",
+    "heads/bert_answer",
+    "llama",
+    "qwen2",
+    "qwen3",
+    "rotary/llama3",
+    "rotary/yarn",
+    "siglip",
+    "t5",
+    "t5_gated",
+    "vit",
+    "wav2vec2",
+    "wav2vec2_stable",
+    "whisper",
+];
+
+#[test]
+fn what_a_family_does_not_build_is_refused_by_name() {
+    let cases = [
+        ("qwen2", "use_sliding_window", json!(true), "use_sliding_window is true, attention in sliding windows"),
+        ("qwen2", "layer_types", json!(["sliding_attention"]), r#"layer_types is ["sliding_attention"], only"#),
+        (
+            "llama",
+            "rope_parameters",
+            json!({"rope_type": "longrope"}),
+            "whose type is none of default, linear, dynamic, llama3",
+        ),
+        ("llama", "rope_parameters", json!({"rope_type": "linear"}), "rope_parameters.factor is missing"),
+        (
+            "llama",
+            "num_key_value_heads",
+            json!(3),
+            "num_key_value_heads is 3, which does not divide num_attention_heads = 4",
+        ),
+        (
+            "llama",
+            "architectures",
+            json!(["LlamaForTokenClassification"]),
+            "only models without a head and ForCausalLM",
+        ),
+        ("gpt2", "add_cross_attention", json!(true), "add_cross_attention is true, only decoders"),
+        ("t5", "feed_forward_proj", json!("gated-mish"), r#"feed_forward_proj is "gated-mish", supported are relu"#),
+        ("t5", "relative_attention_max_distance", json!(16), "relative_attention_max_distance is 16, too near"),
+        ("vit", "architectures", json!(["ViTForMaskedImageModeling"]), "ForImageClassification"),
+        ("vit", "image_size", json!(4), "image_size is 4, of which patches of [8, 8]"),
+        ("clip", "text_config", json!(7), "text_config is 7, not an object"),
+        (
+            "clip",
+            "vision_config",
+            json!({"num_attention_heads": 7}),
+            "vision_config.num_attention_heads is 7, which does not",
+        ),
+        ("siglip", "vision_config", json!({"vision_use_head": false}), "vision_config.vision_use_head is false"),
+        ("wav2vec2", "add_adapter", json!(true), "add_adapter is true, adapters are not supported"),
+        ("wav2vec2", "conv_dim", json!([32]), "conv_dim is [32], not as long as conv_kernel"),
+        ("whisper", "activation_function", json!("mish"), r#"activation_function is "mish", supported are gelu"#),
+        ("clap", "audio_config", json!({"enable_fusion": true}), "audio_config.enable_fusion is true, fusing parts"),
+        ("heads/bert_token", "id2label", json!({"1": "A"}), r#"id2label is {"1":"A"}, not an object of names"#),
+    ];
+    for (family, key, value, want) in cases {
+        let got = refusal(&with_option(family, key, value));
+        assert!(got.contains(want), "{family}: {got}");
+    }
+    let lacks = with_header("whisper", |h| rename(h, "model.decoder.layers.1.encoder_attn.v_proj.bias", "renamed"));
+    assert!(refusal(&lacks).contains(r#"tensor "model.decoder.layers.1.encoder_attn.v_proj.bias" is missing"#));
+}
+
+#[test]
+fn older_names_of_tensors_and_files_without_prefixes_are_read() {
+    let conv = "wav2vec2.encoder.pos_conv_embed.conv";
+    let older = with_header("wav2vec2", |h| {
+        rename(h, &format!("{conv}.parametrizations.weight.original0"), &format!("{conv}.weight_g"));
+        rename(h, &format!("{conv}.parametrizations.weight.original1"), &format!("{conv}.weight_v"));
+    });
+    assert_eq!(open(&older).expect("old names are known").architecture(), "wav2vec2");
+    let bare = with_header("gpt2", |h| {
+        let names: Vec<String> = h.keys().filter(|n| n.starts_with("transformer.")).cloned().collect();
+        for name in names {
+            rename(h, &name, name.strip_prefix("transformer.").expect("a prefix"));
+        }
+    });
+    assert!(open(&bare).expect("published files have no prefix").generation().is_some());
+    let labels = open(&files("heads/bert_token")).expect("a good folder");
+    assert_eq!(labels.labels(), ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"]);
+    let old = with_option("clip", "model_type", Value::Null);
+    assert_eq!(
+        open(&old).expect("the class name tells").entries().map(|e| e.name()).collect::<Vec<_>>(),
+        ["model", "text", "vision"]
+    );
+    let unknown = open(&files("clip")).expect("a good folder").entry("audio").expect_err("no such part").to_string();
+    assert_eq!(unknown, r#"the model has no entry point "audio"; it has model, text, vision"#);
 }

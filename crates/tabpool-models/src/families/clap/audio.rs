@@ -4,7 +4,7 @@
 use tabpool_graph::{Binary, Op, Reduction, Unary, ValueId};
 
 use crate::ModelError;
-use crate::blocks::{Build, Built, Ends, Heads, bicubic, malformed};
+use crate::blocks::{Build, Built, Ends, Heads, malformed, stretched};
 use crate::bucket::Ladder;
 use crate::fields::Fields;
 
@@ -68,7 +68,7 @@ impl Audio {
             width: config.size_or("patch_embeds_hidden_size", 1..=1 << 12, 96)?,
             depths: config.sizes_or("depths", 1..=64, &[2, 2, 6, 2])?,
             heads: config.sizes_or("num_attention_heads", 1..=256, &[4, 8, 16, 32])?,
-            window: config.size_or("window_size", 1..=64, 8)?,
+            window: config.size_or("window_size", 1..=16, 8)?,
             ratio: config.positive_or("mlp_ratio", 4.0)?,
             activation: config.activation("hidden_act", "gelu")?,
             epsilon: config.epsilon_or("layer_norm_eps", 1e-5)?,
@@ -212,9 +212,11 @@ impl Audio {
         let (folds, side) = (self.folds(), self.side);
         let times = side * folds;
         if self.frames < times {
-            let matrix = bicubic(self.frames, times, Ends::Corners);
-            let matrix = b.floats("stretch", &[times, self.frames], matrix)?;
-            x = b.node("stretch", Op::MatMul { transpose_b: false }, &[matrix, x])?;
+            // Time goes to the front, is stretched there, and comes back.
+            let turned = b.reshape("stretch", x, &[b.batch, self.frames, self.mels])?;
+            let turned = b.transpose("stretch", turned, &[1, 0, 2])?;
+            let long = stretched(b, "stretch", turned, times, Ends::Corners)?;
+            x = b.transpose("stretch", long, &[1, 0, 2])?;
         }
         let x = b.reshape("fold", x, &[b.batch, folds, side, self.mels])?;
         let x = b.transpose("fold", x, &[0, 1, 3, 2])?;
