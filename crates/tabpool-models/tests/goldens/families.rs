@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tabpool_models::{Bucket, Dim, EntryPoint, Model};
 use tabpool_tensor::Tensor;
 
-use crate::fixture::{Fixture, folder, share_of_tolerance, tensors, with_prefix};
+use crate::fixture::{Fixture, folder, processor, share_of_tolerance, tensors, with_prefix};
 
 /// Fixture, entry point, and the prefixes of its golden's cases.
 const CASES: &[(&str, &str, &[&str])] = &[
@@ -142,6 +142,23 @@ fn every_entry_point_gives_its_golden_before_any_pass() {
             let graph = entry.graph(request.bucket, &case.names()).expect("a graph");
             let outputs = fixture.run_graph(&graph, &weights, &request.tensors);
             case.compare(&request.crop.apply(outputs).expect("as the graph says"), entry);
+        }
+    }
+}
+
+#[test]
+fn every_entry_point_gives_its_golden_on_the_processor() {
+    for (name, entry, prefixes) in CASES {
+        let (fixture, golden) = (Fixture::open(&folder(name)), tensors(&folder(name).join("golden.safetensors")));
+        let (entry, backend) = (fixture.model.entry(entry).expect("an entry point"), processor());
+        for prefix in *prefixes {
+            let case = Case::of(name, &golden, prefix, entry);
+            let request = entry.prepare(&case.inputs, &case.outputs).expect("a good request");
+            let program = entry.program(request.bucket, &case.names()).expect("a program");
+            let executable = fixture.load(&backend, &program);
+            let outputs = pollster::block_on(executable.run(&request.tensors)).expect("it runs").tensors;
+            let share = case.compare(&request.crop.apply(outputs).expect("as the program says"), entry);
+            eprintln!("{}: {share:.3} of the tolerance", case.what);
         }
     }
 }

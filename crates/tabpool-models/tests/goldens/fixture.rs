@@ -1,11 +1,17 @@
 //! Fixture folders in a memory store, their goldens, and the oracle run over a model's graphs.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use safetensors::SafeTensors;
 use tabpool_content::{BlockStore, Cid, ImportOptions, MemoryStore, import_files, import_folder};
-use tabpool_graph::{Graph, Program, ValueId};
+use tabpool_engine::cpu::{CpuBackend, CpuOptions};
+use tabpool_engine::{Backend, Executable, StateSet, StateSpec, WeightError, WeightSource};
+use tabpool_graph::{BlockRef, Graph, Program, ValueId};
 use tabpool_models::{Model, ModelError, Plan, Stage};
 use tabpool_tensor::{DType, Tensor};
 
@@ -69,25 +75,64 @@ impl Fixture {
     }
 }
 
-/// Programs that take turns on one set of states.
+#[async_trait(?Send)]
+impl WeightSource for Fixture {
+    async fn block(&self, block: &BlockRef) -> Result<Bytes, WeightError> {
+        let cid = Cid::try_from(&*block.cid).expect("a binary CID");
+        Ok(self.store.get(&cid).expect("memory does not fail").expect("the block is in the store"))
+    }
+}
+
+/// The processor's backend, on one thread.
+pub(crate) fn processor() -> CpuBackend {
+    CpuBackend::new(&CpuOptions::new().threads(NonZeroUsize::MIN)).expect("a processor")
+}
+
+impl Fixture {
+    /// Loads a program on the processor.
+    pub(crate) fn load(&self, backend: &CpuBackend, program: &Program) -> Rc<dyn Executable> {
+        pollster::block_on(backend.load(program, self)).expect("the processor loads every program").executable
+    }
+}
+
+/// Programs that take turns on one set of states, on the oracle or on the processor.
 pub(crate) struct Session<'a> {
     fixture: &'a Fixture,
     programs: HashMap<(Stage, Plan), Program>,
     states: Vec<Tensor>,
+    processor: Option<OnProcessor>,
+}
+
+struct OnProcessor {
+    backend: CpuBackend,
+    executables: HashMap<(Stage, Plan), Rc<dyn Executable>>,
+    states: Option<Rc<dyn StateSet>>,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(fixture: &'a Fixture) -> Self {
-        Self { fixture, programs: HashMap::new(), states: Vec::new() }
+        Self { fixture, programs: HashMap::new(), states: Vec::new(), processor: None }
     }
 
-    /// Runs a stage on the oracle.
+    pub(crate) fn on_processor(fixture: &'a Fixture) -> Self {
+        let processor = OnProcessor { backend: processor(), executables: HashMap::new(), states: None };
+        Self { processor: Some(processor), ..Self::new(fixture) }
+    }
+
+    /// Runs a stage.
     pub(crate) fn run(&mut self, stage: Stage, plan: &Plan, inputs: &[Tensor]) -> Vec<Tensor> {
         let generation = self.fixture.model.generation().expect("it generates");
         let program = self
             .programs
             .entry((stage, *plan))
             .or_insert_with(|| generation.program(stage, plan).unwrap_or_else(|e| panic!("{stage:?}: {e}")));
+        if let Some(OnProcessor { backend, executables, states }) = &mut self.processor {
+            let executable = executables.entry((stage, *plan)).or_insert_with(|| self.fixture.load(backend, program));
+            let specs = StateSpec::of(program.graph());
+            let states =
+                states.get_or_insert_with(|| pollster::block_on(backend.new_states(&specs)).expect("a set of states"));
+            return pollster::block_on(executable.run_on(states, inputs)).expect("it runs").tensors;
+        }
         if self.states.is_empty() {
             self.states = tabpool_engine::oracle::new_states(program.graph());
         }

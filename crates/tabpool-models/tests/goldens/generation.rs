@@ -77,10 +77,12 @@ fn greedy_decoding_gives_the_golden_however_the_prompt_is_divided() {
         let generation = fixture.model.generation().expect("it generates");
         assert_eq!(generation.stages(), [Stage::Prefill, Stage::Step]);
         for chunk in [1, 3, 7, 16] {
-            let (plan, mut session) = (plan(1, chunk), Session::new(&fixture));
-            let first = prefill(&mut session, &plan, std::slice::from_ref(&golden.prompt), &[0]);
-            let got = greedy(&mut session, &plan, &first, golden.tokens.len());
-            assert_eq!(got[0], golden.tokens, "{name}, {chunk} tokens at once");
+            for mut session in [Session::new(&fixture), Session::on_processor(&fixture)] {
+                let plan = plan(1, chunk);
+                let first = prefill(&mut session, &plan, std::slice::from_ref(&golden.prompt), &[0]);
+                let got = greedy(&mut session, &plan, &first, golden.tokens.len());
+                assert_eq!(got[0], golden.tokens, "{name}, {chunk} tokens at once");
+            }
         }
     }
 }
@@ -99,10 +101,12 @@ fn prompts_of_several_lengths_padded_on_the_left_give_what_each_gives_alone() {
         let padded = |prompt: &[i32]| [vec![0; golden.prompt.len() - prompt.len()], prompt.to_vec()].concat();
         let prompts = [golden.prompt.clone(), padded(&shorter), padded(&golden.prompt[..1])];
         for chunk in [2, 7] {
-            let (plan, mut session) = (plan(3, chunk), Session::new(&fixture));
-            let length = i32::try_from(golden.prompt.len()).expect("short");
-            let first = prefill(&mut session, &plan, &prompts, &[0, 2, length - 1]);
-            assert_eq!(greedy(&mut session, &plan, &first, 12), wanted, "{name}, {chunk} tokens at once");
+            for mut session in [Session::new(&fixture), Session::on_processor(&fixture)] {
+                let plan = plan(3, chunk);
+                let length = i32::try_from(golden.prompt.len()).expect("short");
+                let first = prefill(&mut session, &plan, &prompts, &[0, 2, length - 1]);
+                assert_eq!(greedy(&mut session, &plan, &first, 12), wanted, "{name}, {chunk} tokens at once");
+            }
         }
     }
 }
@@ -165,21 +169,22 @@ fn encoders_are_read_once_and_decoders_speak_from_their_first_token_on() {
         let (length, inputs) = source(name, &generation, &golden.prompt);
         let capacity = generation.capacities()[0];
         let plan = Plan { capacity, source: length, ..plan(1, 3) };
-        let mut session = Session::new(&fixture);
-        session.run(Stage::Encode, &plan, &inputs);
-        let mut got = Vec::new();
-        for _ in &golden.tokens {
-            let outputs = session.run(Stage::Step, &plan, &[]);
-            got.extend_from_slice(&outputs[0].to_i32().expect("ids"));
-        }
-        assert_eq!(got, golden.tokens, "{name}, steps alone");
+        for mut session in [Session::new(&fixture), Session::on_processor(&fixture)] {
+            session.run(Stage::Encode, &plan, &inputs);
+            let mut got = Vec::new();
+            for _ in &golden.tokens {
+                let outputs = session.run(Stage::Step, &plan, &[]);
+                got.extend_from_slice(&outputs[0].to_i32().expect("ids"));
+            }
+            assert_eq!(got, golden.tokens, "{name}, steps alone");
 
-        // The same with the first token and some of those that follow as a prompt, in chunks that do not divide it.
-        let prompt = [vec![generation.begins().expect("a first token")], golden.tokens[..4].to_vec()].concat();
-        session.run(Stage::Encode, &plan, &inputs);
-        let first = prefill(&mut session, &plan, &[prompt], &[0]);
-        let got = greedy(&mut session, &plan, &first, golden.tokens.len() - 4);
-        assert_eq!(got[0], golden.tokens[4..], "{name}, after a prompt");
+            // The same with the first token and some of those that follow as a prompt, in chunks that do not divide it.
+            let prompt = [vec![generation.begins().expect("a first token")], golden.tokens[..4].to_vec()].concat();
+            session.run(Stage::Encode, &plan, &inputs);
+            let first = prefill(&mut session, &plan, &[prompt], &[0]);
+            let got = greedy(&mut session, &plan, &first, golden.tokens.len() - 4);
+            assert_eq!(got[0], golden.tokens[4..], "{name}, after a prompt");
+        }
     }
 }
 
