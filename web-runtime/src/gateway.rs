@@ -22,6 +22,7 @@ use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestCach
 use web_time::{Duration, Instant};
 
 use crate::navigator::{property, scope, thrown};
+use crate::outside::Outside;
 use crate::retry::wait_ms;
 use crate::timers::{Interval, sleep};
 
@@ -58,6 +59,8 @@ struct Source {
     /// How answers of several blocks are read.
     reading: Reading,
     fetched: Cell<(u32, u64)>,
+    /// Where whole answers are laid for the cache.
+    outside: Rc<Outside>,
     /// What was asked for and is in no request yet.
     pending: RefCell<VecDeque<Wanted>>,
 }
@@ -92,10 +95,11 @@ struct Answer {
 }
 
 impl Gateway {
-    pub(crate) fn new(address: String, kept: bool) -> Self {
+    pub(crate) fn new(address: String, kept: bool, outside: Rc<Outside>) -> Self {
         let firefox = scope().navigator().user_agent().contains("Firefox/");
         let reading = if firefox { Reading::Whole } else { Reading::Stream };
-        let source = Source { address, kept, reading, fetched: Cell::default(), pending: RefCell::default() };
+        let (fetched, pending) = Default::default();
+        let source = Source { address, kept, reading, fetched, outside, pending };
         Self { source: Rc::new(source), coming: RefCell::default() }
     }
 
@@ -212,14 +216,16 @@ impl Source {
             Reading::Whole => TIMEOUT * u32::try_from(list.len()).unwrap_or(u32::MAX),
         };
         let answer = self.answer(url, "application/vnd.ipld.car", Some(&list.join("\n")), silence).await?;
-        let (mut car, mut piece) = (CarReader::default(), Vec::new());
-        let mut push = |bytes: &Uint8Array| {
-            piece.resize(bytes.length() as usize, 0);
-            bytes.copy_to(&mut piece);
+        let mut car = CarReader::default();
+        let mut push = |outside: &Uint8Array, whole: bool| {
+            let piece = Bytes::from(outside.to_vec());
             let found = |cid: Cid, bytes: Bytes| {
                 // A block that was not asked for is nobody's.
                 if let Some(waiting) = missing.remove(&cid) {
                     self.came(&bytes);
+                    if whole && self.kept {
+                        self.outside.lay(cid, within(outside, &piece, &bytes));
+                    }
                     let _ = waiting.send(Ok(bytes));
                 }
             };
@@ -236,17 +242,13 @@ impl Source {
                     if property(&read, "done").is_truthy() {
                         break;
                     }
-                    push(&property(&read, "value").unchecked_into())?;
+                    push(&property(&read, "value").unchecked_into(), false)?;
                 }
             }
             Reading::Whole => {
                 let promise = answer.response.array_buffer().map_err(|e| broken(&e))?;
-                let whole = Uint8Array::new(&JsFuture::from(promise).await.map_err(|e| broken(&e))?);
-                // In pieces, so that this module's memory, which never shrinks, need not hold all of it twice.
-                let len = whole.length();
-                for start in (0..len).step_by(MAX_BLOCK_BYTES) {
-                    push(&whole.subarray(start, len.min(start + MAX_BLOCK_BYTES as u32)))?;
-                }
+                let whole = JsFuture::from(promise).await.map_err(|e| broken(&e))?;
+                push(&Uint8Array::new(&whole), true)?;
             }
         }
         car.finish().map_err(|e| Failure { reason: format!("{url}: {e}"), again: true })
@@ -259,6 +261,7 @@ impl Source {
         loop {
             match self.block(&url).await {
                 Ok(bytes) => {
+                    self.outside.forget(cid);
                     self.came(&bytes);
                     return Ok(bytes);
                 }
@@ -323,4 +326,10 @@ impl Source {
         }
         Ok(Answer { response, heard, _watch: watch })
     }
+}
+
+/// The part of an answer outside this module's memory that a block in its copy here, `piece`, came from.
+fn within(outside: &Uint8Array, piece: &Bytes, block: &Bytes) -> Uint8Array {
+    let start = (block.as_ptr() as usize).saturating_sub(piece.as_ptr() as usize) as u32;
+    outside.subarray(start, start + block.len() as u32)
 }

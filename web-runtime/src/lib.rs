@@ -47,6 +47,8 @@ mod navigator;
 #[cfg(target_family = "wasm")]
 mod opfs;
 #[cfg(target_family = "wasm")]
+mod outside;
+#[cfg(target_family = "wasm")]
 mod page;
 #[cfg(target_family = "wasm")]
 mod runtime;

@@ -27,6 +27,7 @@ use web_sys::{
 use web_time::{Duration, Instant};
 
 use crate::navigator::{scope, text, thrown};
+use crate::outside::Outside;
 use crate::pack::{Pack, Storage, Trouble};
 use crate::timers::{sleep, within};
 
@@ -69,6 +70,8 @@ struct Keeper {
     pack: RefCell<Pack<Access>>,
     served: Cell<(u32, u64)>,
     trouble: RefCell<Option<String>>,
+    /// What came from the host whole.
+    outside: Rc<Outside>,
     /// Blocks to be written, oldest first. They lie outside the module's memory, which would never shrink again.
     waiting: RefCell<VecDeque<(Cid, Uint8Array)>>,
     waiting_bytes: Cell<u64>,
@@ -84,7 +87,7 @@ impl Opfs {
     ///
     /// # Errors
     /// A clause for people: why this browser keeps nothing.
-    pub(crate) async fn open(begun: Option<Promise>) -> Result<Self, String> {
+    pub(crate) async fn open(begun: Option<Promise>, outside: Rc<Outside>) -> Result<Self, String> {
         let storage = scope()
             .navigator()
             .storage()
@@ -119,6 +122,7 @@ impl Opfs {
             pack: RefCell::new(pack),
             served: Cell::default(),
             trouble: RefCell::default(),
+            outside,
             waiting: RefCell::default(),
             waiting_bytes: Cell::default(),
             writing: Cell::default(),
@@ -220,7 +224,8 @@ impl BlockCache for Opfs {
         if waits || bytes.len() > MAX_BLOCK_BYTES {
             return;
         }
-        self.0.waiting.borrow_mut().push_back((*cid, Uint8Array::from(&bytes[..])));
+        let outside = self.0.outside.take(cid, bytes.len()).unwrap_or_else(|| Uint8Array::from(&bytes[..]));
+        self.0.waiting.borrow_mut().push_back((*cid, outside));
         self.0.waiting_bytes.set(self.0.waiting_bytes.get() + bytes.len() as u64);
         while self.0.waiting_bytes.get() > MOST_WAITING && self.0.write_one() {}
         if !self.0.writing.replace(true) {

@@ -16,6 +16,7 @@ use crate::gateway::Gateway;
 use crate::kernels::KernelChoice;
 use crate::link::{Address, Ending, Order, State, keep};
 use crate::opfs::Opfs;
+use crate::outside::Outside;
 use crate::page::Note;
 use crate::tab::Tab;
 use crate::timers::Interval;
@@ -85,12 +86,14 @@ pub async fn start(config: Config) -> Result<Runtime, JsValue> {
     let only = chosen(&config.apis().unwrap_or_default()).map_err(|e| JsValue::from_str(&e))?;
     let (kernels, threads) = (config.kernels().unwrap_or_default(), config.threads().unwrap_or_default());
     let kernels = KernelChoice::parse(&kernels, &threads).map_err(|e| JsValue::from_str(&e))?;
-    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), Opfs::open(config.pack()));
+    let outside = Rc::new(Outside::default());
+    let cache = Opfs::open(config.pack(), Rc::clone(&outside));
+    let (capabilities, cache) = futures::join!(facts::gather(&only, kernels), cache);
     let (cache, trouble) = match cache {
         Ok(cache) => (Some(Rc::new(cache)), None),
         Err(reason) => (None, Some(reason)),
     };
-    let gateway = Gateway::new(config.gateway(), cache.is_some());
+    let gateway = Gateway::new(config.gateway(), cache.is_some(), outside);
     tell_facts(&capabilities, trouble);
     let tab = Rc::new(Tab::new(capabilities, kernels, Rc::new(gateway), cache));
     TAB.set(Some(Rc::clone(&tab)));

@@ -98,12 +98,14 @@ impl Default for CarReader {
 }
 
 impl CarReader {
-    /// Takes the next piece, and gives `found` every block that it completes.
+    /// Takes the next piece, and gives `found` every block that it completes. A block that lies whole in a piece is a part of
+    /// it, without a copy.
     ///
     /// # Errors
     ///
     /// [`CarError`]; the reader is of no use after that.
-    pub fn push(&mut self, mut piece: &[u8], mut found: impl FnMut(Cid, Bytes)) -> Result<(), CarError> {
+    pub fn push(&mut self, whole: &Bytes, mut found: impl FnMut(Cid, Bytes)) -> Result<(), CarError> {
+        let mut piece = &whole[..];
         while !piece.is_empty() {
             piece = match &mut self.state {
                 State::Length { .. } => self.length(piece)?,
@@ -118,15 +120,29 @@ impl CarReader {
                     rest
                 }
                 State::Cid { .. } => self.cid(piece)?,
-                State::Block { missing, so_far, .. } => take(piece, missing, so_far),
+                State::Block { missing, so_far, .. } => {
+                    so_far.reserve_exact(*missing);
+                    take(piece, missing, so_far)
+                }
             };
-            if let State::Block { cid, missing: 0, so_far } = &mut self.state {
+            if let State::Block { cid, missing, so_far } = &mut self.state
+                && so_far.is_empty()
+                && let Some(bytes) = piece.get(..*missing)
+            {
+                found(*cid, whole.slice_ref(bytes));
+                piece = &piece[*missing..];
+                self.next_section();
+            } else if let State::Block { cid, missing: 0, so_far } = &mut self.state {
                 found(*cid, std::mem::take(so_far).into());
-                self.section += 1;
-                self.state = State::Length { header: false, so_far: Vec::new() };
+                self.next_section();
             }
         }
         Ok(())
+    }
+
+    fn next_section(&mut self) {
+        self.section += 1;
+        self.state = State::Length { header: false, so_far: Vec::new() };
     }
 
     /// The stream is over.
@@ -180,7 +196,7 @@ impl CarReader {
                 if missing > MAX_BLOCK_BYTES {
                     return Err(CarError::Length { section: self.section, len: *len });
                 }
-                self.state = State::Block { cid, missing, so_far: Vec::with_capacity(missing) };
+                self.state = State::Block { cid, missing, so_far: Vec::new() };
                 // Of this piece, what belongs to the CID: the bytes before it were too few.
                 Ok(&piece[length - before..])
             }
@@ -221,7 +237,7 @@ mod tests {
         let (mut reader, mut found, mut rest) = (CarReader::default(), Vec::new(), bytes);
         for &piece in pieces.iter().cycle() {
             let (now, later) = rest.split_at(piece.min(rest.len()));
-            reader.push(now, |cid, bytes| found.push((cid, bytes)))?;
+            reader.push(&Bytes::copy_from_slice(now), |cid, bytes| found.push((cid, bytes)))?;
             rest = later;
             if rest.is_empty() {
                 break;
@@ -236,6 +252,16 @@ mod tests {
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         let cid = "01551220".to_owned() + "8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4";
         assert_eq!(hex, format!("11a265726f6f7473806776657273696f6e0126{cid}6869"));
+    }
+
+    #[test]
+    fn a_block_that_comes_whole_is_not_copied() {
+        let whole = Bytes::from(stream(&[vec![7; 300], vec![], vec![8; 20]]));
+        let (mut reader, mut found) = (CarReader::default(), Vec::new());
+        reader.push(&whole, |_, bytes| found.push(bytes)).expect("a stream");
+        reader.finish().expect("whole");
+        assert_eq!(found.iter().map(Bytes::len).collect::<Vec<_>>(), [300, 0, 20]);
+        assert!(found.iter().filter(|b| !b.is_empty()).all(|b| whole.as_ptr_range().contains(&b.as_ptr())));
     }
 
     #[test]
