@@ -7,7 +7,7 @@ use std::time::Duration;
 use tabpool_bridge::WorkerId;
 use tabpool_content::Cid;
 use tabpool_metrics::ModelIdentity;
-use tabpool_models::{Bucket, Model, Signature};
+use tabpool_models::{Bucket, EntryPoint, Model, Signature};
 use tabpool_protocol::ApiKind;
 use tabpool_scheduler::{ModelId, Placement, ProgramId};
 use tabpool_tensor::{DType, Precision, Shape, Tensor};
@@ -166,8 +166,14 @@ impl ProgramEntry {
     }
 }
 
-/// Programs by bucket, outputs and permitted precision.
-type Programs = HashMap<(Bucket, Vec<String>, Precision), Arc<ProgramEntry>>;
+/// What a program of a model is built from; all of it comes from short lists.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ProgramKey {
+    pub(crate) entry: &'static str,
+    pub(crate) bucket: Bucket,
+    pub(crate) outputs: Vec<String>,
+    pub(crate) precision: Precision,
+}
 
 /// A model that was opened.
 pub(crate) struct ModelEntry {
@@ -175,8 +181,7 @@ pub(crate) struct ModelEntry {
     pub(crate) root: Cid,
     pub(crate) identity: Arc<ModelIdentity>,
     pub(crate) model: Model,
-    /// By bucket, outputs and precision; all come from short lists.
-    programs: Mutex<Programs>,
+    programs: Mutex<HashMap<ProgramKey, Arc<ProgramEntry>>>,
 }
 
 impl ModelEntry {
@@ -190,7 +195,9 @@ impl ModelEntry {
 #[derive(Clone)]
 pub struct ModelHandle {
     shared: Arc<Shared>,
-    entry: Arc<ModelEntry>,
+    opened: Arc<ModelEntry>,
+    /// The entry point that is run.
+    entry: &'static str,
     placement: Placement,
     priority: i8,
     timeout: Option<Duration>,
@@ -207,33 +214,62 @@ impl std::fmt::Debug for ModelHandle {
 }
 
 impl ModelHandle {
-    pub(crate) fn new(shared: Arc<Shared>, entry: Arc<ModelEntry>, request: &ModelRequest) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, opened: Arc<ModelEntry>, request: &ModelRequest) -> Self {
         let ModelRequest { placement, priority, timeout, precision, .. } = *request;
-        Self { shared, entry, placement, priority, timeout, precision }
+        let entry = opened.model.first().name();
+        Self { shared, opened, entry, placement, priority, timeout, precision }
     }
 
     /// What people call it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.entry.identity.name
+        &self.opened.identity.name
     }
 
     /// The CID of its folder.
     #[must_use]
     pub fn root(&self) -> &Cid {
-        &self.entry.root
+        &self.opened.root
     }
 
     /// What it takes and gives.
     #[must_use]
     pub fn signature(&self) -> &Signature {
-        self.entry.model.signature()
+        self.entry_point().signature()
+    }
+
+    /// The entry point that is run: the one that stands for the model, or that of [`entry`](Self::entry).
+    #[must_use]
+    pub fn entry_point(&self) -> EntryPoint<'_> {
+        // The name came from this model.
+        self.opened.model.entry(self.entry).unwrap_or_else(|_| self.opened.model.first())
+    }
+
+    /// The same model, run at another of its entry points, as in `text`, `vision`, `audio` or `encoder`.
+    ///
+    /// # Errors
+    /// [`PoolError::Model`] with the names there are.
+    pub fn entry(&self, name: &str) -> Result<Self, PoolError> {
+        let found = self.opened.model.entry(name).map_err(|source| self.unsound(source))?;
+        Ok(Self { entry: found.name(), ..self.clone() })
     }
 
     /// The model as read from its folder: its buckets and limits.
     #[must_use]
     pub fn model(&self) -> &Model {
-        &self.entry.model
+        &self.opened.model
+    }
+
+    /// The same model for pictures of another height and width, in pixels; see [`Model::for_pictures`].
+    ///
+    /// # Errors
+    /// [`PoolError::Model`] where it takes none, or none of that size.
+    pub async fn for_pictures(&self, height: usize, width: usize) -> Result<Self, PoolError> {
+        let (shared, name, root) = (Arc::clone(&self.shared), self.name().to_owned(), *self.root());
+        let opened = tokio::task::spawn_blocking(move || shared.open(&name, root, Some([height, width])));
+        let opened = opened.await.map_err(|_| PoolError::Closed)??;
+        opened.model.entry(self.entry).map_err(|source| self.unsound(source))?;
+        Ok(Self { opened, ..self.clone() })
     }
 
     /// The same model, run only on one worker.
@@ -271,7 +307,7 @@ impl ModelHandle {
     /// [`PoolError`].
     pub async fn run_for(&self, inputs: Vec<(String, Tensor)>, outputs: &[&str]) -> Result<Answer, PoolError> {
         let names: Vec<String> = outputs.iter().map(ToString::to_string).collect();
-        let prepared = self.entry.model.prepare(&inputs, &names).map_err(|source| self.refused(source))?;
+        let prepared = self.entry_point().prepare(&inputs, &names).map_err(|source| self.refused(source))?;
         let tokens = inputs.iter().map(|(_, t)| t.shape().elements()).max().unwrap_or_default();
         let rows = inputs.first().and_then(|(_, t)| t.shape().first().copied()).unwrap_or_default();
         let program = self.program(prepared.bucket, names).await?;
@@ -305,33 +341,34 @@ impl ModelHandle {
         PoolError::Request { model: self.name().to_owned(), source: Box::new(source) }
     }
 
+    fn unsound(&self, source: tabpool_models::ModelError) -> PoolError {
+        PoolError::Model { name: self.name().to_owned(), source: Box::new(source) }
+    }
+
     /// The program of a bucket, built at its first use.
     async fn program(&self, bucket: Bucket, outputs: Vec<String>) -> Result<Arc<ProgramEntry>, PoolError> {
-        let precision = self.precision;
-        let key = (bucket, outputs, precision);
-        if let Some(known) = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        let key = ProgramKey { entry: self.entry, bucket, outputs, precision: self.precision };
+        if let Some(known) = self.opened.programs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(known));
         }
-        let entry = Arc::clone(&self.entry);
+        let opened = Arc::clone(&self.opened);
         let id = self.shared.next_program();
         // Building reads nothing but what the model read when it was opened, yet takes milliseconds.
         let built = tokio::task::spawn_blocking(move || {
-            let names: Vec<&str> = key.1.iter().map(String::as_str).collect();
-            let program = entry.model.program(bucket, &names)?.permitting(precision);
+            let names: Vec<&str> = key.outputs.iter().map(String::as_str).collect();
+            let program = opened.model.entry(key.entry)?.program(key.bucket, &names)?.permitting(key.precision);
             let graph = program.graph();
             let values = graph.outputs().iter().map(|output| graph.value(output.value));
             let outputs = values.map(|value| (value.dtype, value.shape.clone())).collect();
             Ok((key, program.encode(), outputs))
         });
-        let (key, bytes, outputs) = built
-            .await
-            .map_err(|_| PoolError::Closed)?
-            .map_err(|source| PoolError::Model { name: self.name().to_owned(), source: Box::new(source) })?;
+        let built = built.await.map_err(|_| PoolError::Closed)?;
+        let (key, bytes, outputs) = built.map_err(|source| self.unsound(source))?;
         let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into())
             .map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
-        let (model, identity) = (self.entry.id, Arc::clone(&self.entry.identity));
-        let built = ProgramEntry { id, model, identity, bucket, precision, encoded, outputs };
-        let mut programs = self.entry.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (model, identity) = (self.opened.id, Arc::clone(&self.opened.identity));
+        let built = ProgramEntry { id, model, identity, bucket, precision: self.precision, encoded, outputs };
+        let mut programs = self.opened.programs.lock().unwrap_or_else(PoisonError::into_inner);
         // Two first uses may have built it at once; the first one's is the one both use.
         Ok(Arc::clone(programs.entry(key).or_insert_with(|| Arc::new(built))))
     }

@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) store: Arc<dyn BlockStore>,
     refs: RefStore,
-    models: Mutex<HashMap<Cid, Arc<ModelEntry>>>,
+    models: Mutex<HashMap<(Cid, Option<[usize; 2]>), Arc<ModelEntry>>>,
     events: broadcast::Sender<PoolEvent>,
     views: watch::Receiver<Vec<WorkerView>>,
     counters: Arc<Mutex<Counters>>,
@@ -58,6 +58,29 @@ impl Shared {
 
     pub(crate) fn next_program(&self) -> ProgramId {
         ProgramId(self.programs.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The model in a folder, for pictures of this height and width where they are not those it was made for. Blocks.
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        root: Cid,
+        pictures: Option<[usize; 2]>,
+    ) -> Result<Arc<ModelEntry>, PoolError> {
+        let key = (root, pictures);
+        if let Some(known) = self.models.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let refused = |source| PoolError::Model { name: name.to_owned(), source: Box::new(source) };
+        let model = Model::open(&*self.store, &root).map_err(refused)?;
+        let model = match pictures {
+            Some([height, width]) => model.for_pictures(height, width).map_err(refused)?,
+            None => model,
+        };
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = ModelId(models.len() as u64 + 1);
+        let entry = models.entry(key).or_insert_with(|| Arc::new(ModelEntry::new(id, root, name, model)));
+        Ok(Arc::clone(entry))
     }
 }
 
@@ -165,7 +188,10 @@ impl ResourcePool {
     /// [`PoolError::UnknownModel`], or whatever is wrong with the folder.
     pub async fn model(&self, request: ModelRequest) -> Result<ModelHandle, PoolError> {
         let (shared, name, root) = (Arc::clone(&self.shared), request.name.clone(), request.root);
-        let opened = tokio::task::spawn_blocking(move || open(&shared, &name, root));
+        let opened = tokio::task::spawn_blocking(move || {
+            let root = root.map_or_else(|| resolve(&shared, &name), Ok)?;
+            shared.open(&name, root, None)
+        });
         let entry = opened.await.map_err(|_| PoolError::Closed)??;
         Ok(ModelHandle::new(Arc::clone(&self.shared), entry, &request))
     }
@@ -346,22 +372,6 @@ async fn plans(builder: &PoolBuilder, profiles: &Path) -> Result<Vec<crate::acto
         plans.push(crate::actor::SlotPlan { spec: spec.clone(), browser });
     }
     Ok(plans)
-}
-
-fn open(shared: &Shared, name: &str, root: Option<Cid>) -> Result<Arc<ModelEntry>, PoolError> {
-    let root = match root {
-        Some(root) => root,
-        None => resolve(shared, name)?,
-    };
-    if let Some(known) = shared.models.lock().unwrap_or_else(PoisonError::into_inner).get(&root) {
-        return Ok(Arc::clone(known));
-    }
-    let refused = |source| PoolError::Model { name: name.to_owned(), source: Box::new(source) };
-    let model = Model::open(&*shared.store, &root).map_err(refused)?;
-    let mut models = shared.models.lock().unwrap_or_else(PoisonError::into_inner);
-    let id = ModelId(models.len() as u64 + 1);
-    let entry = models.entry(root).or_insert_with(|| Arc::new(ModelEntry::new(id, root, name, model)));
-    Ok(Arc::clone(entry))
 }
 
 /// The CID of a model's folder: that of its name in the library, or of the folder of that path, imported now.
