@@ -20,6 +20,8 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 pub(crate) struct Golden {
     pub(crate) prompt: TokenPrompt,
     pub(crate) tokens: Vec<i32>,
+    /// The text of the tokens, where the fixture has a tokenizer.
+    #[allow(dead_code, reason = "not every suite reads text")]
     pub(crate) text: Option<String>,
 }
 
