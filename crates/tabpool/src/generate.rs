@@ -160,6 +160,24 @@ impl Model {
         TokenGeneration::new(self.handle().clone(), prompt, options)
     }
 
+    /// What generation goes on from where these ids are the text: they are what an encoder of texts reads, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pool`] where the model generates nothing, [`Error::Generation`] where its encoder reads no text.
+    pub fn token_prompt(&self, ids: Vec<Vec<i32>>) -> Result<TokenPrompt, Error> {
+        match self.handle().generation()?.source() {
+            None => Ok(TokenPrompt { ids, source: Vec::new() }),
+            Some((signature, _)) if signature.input("input_ids").is_some() => {
+                Ok(TokenPrompt { ids: vec![Vec::new(); ids.len()], source: source(&ids)? })
+            }
+            Some(_) => {
+                let reason = "the model reads no text; give it what it reads with `generate_tokens`".to_owned();
+                Err(Error::Generation { reason })
+            }
+        }
+    }
+
     fn generate_tokenized<T: AsRef<str>>(
         &self,
         prompts: &[T],
@@ -173,16 +191,7 @@ impl Model {
             Ok(tokenized.ids.into_iter().map(|id| i32::try_from(id).unwrap_or(i32::MAX)).collect())
         };
         let ids = prompts.iter().map(ids).collect::<Result<Vec<_>, _>>()?;
-        let prompt = match self.handle().generation()?.source() {
-            None => TokenPrompt { ids, source: Vec::new() },
-            Some((signature, _)) if signature.input("input_ids").is_some() => {
-                TokenPrompt { ids: vec![Vec::new(); ids.len()], source: source(&ids)? }
-            }
-            Some(_) => {
-                let reason = "the model reads no text; give it what it reads with `generate_tokens`".to_owned();
-                return Err(Error::Generation { reason });
-            }
-        };
+        let prompt = self.token_prompt(ids)?;
         let stops: Vec<&str> = options.stops.iter().map(String::as_str).collect();
         let stream = TextStream::new(&stops)?;
         Ok(TextGeneration {
@@ -246,6 +255,12 @@ impl TextGeneration {
             }
         }
         Ok(texts)
+    }
+
+    /// The tokens of a text so far.
+    #[must_use]
+    pub fn ids(&self, prompt: usize) -> &[i32] {
+        self.tokens.said(prompt)
     }
 
     /// What it took so far.

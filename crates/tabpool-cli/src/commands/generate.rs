@@ -10,7 +10,8 @@ use clap::Args;
 use serde::Serialize;
 use tabpool::chat::{ChatError, ChatRequest};
 use tabpool::{
-    Finish, GenerateOptions, GenerationFigures, Model, Precision, Sampling, Target, TextGeneration, WorkerView,
+    Finish, GenerateOptions, GenerationFigures, Model, Precision, Sampling, Target, TextGeneration, TextPiece,
+    TokenGeneration, WorkerView,
 };
 
 use crate::context::Context;
@@ -28,7 +29,12 @@ pub(crate) struct Arguments {
     model: String,
 
     /// The prompt, or - for all of standard input
-    prompt: String,
+    #[arg(required_unless_present = "prompt_ids")]
+    prompt: Option<String>,
+
+    /// The prompt as ids of tokens, separated by commas; ids come out
+    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with_all = ["prompt", "system", "raw", "stop"])]
+    prompt_ids: Vec<i32>,
 
     /// What the model is told before the prompt, where it answers conversations
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
@@ -108,6 +114,10 @@ struct How {
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
 
+    /// Go on where the model would end
+    #[arg(long)]
+    ignore_end: bool,
+
     /// End where this text comes up; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -139,21 +149,34 @@ impl How {
             repetition_penalty: self.repetition_penalty.unwrap_or(given.repetition_penalty),
             seed: self.seed,
         };
-        GenerateOptions { max_new_tokens: self.max_tokens, sampling, stops: self.stop.clone(), ..suggested }
+        GenerateOptions {
+            max_new_tokens: self.max_tokens,
+            sampling,
+            ignore_ends: self.ignore_end,
+            stops: self.stop.clone(),
+            ..suggested
+        }
     }
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verdict> {
-    let prompt = text(&arguments.prompt)?;
+    let Some(prompt) = &arguments.prompt else {
+        let ids = vec![arguments.prompt_ids.clone()];
+        return write(&arguments.model, &arguments.how, context, |model, options| {
+            Ok(Writing::Ids(model.generate_tokens(model.token_prompt(ids.clone())?, options)?))
+        })
+        .await;
+    };
+    let prompt = text(prompt)?;
     write(&arguments.model, &arguments.how, context, |model, options| {
         if arguments.raw {
-            return Ok(model.generate(&prompt, options)?);
+            return Ok(Writing::Text(model.generate(&prompt, options)?));
         }
         match model.chat(&conversation(arguments.system.as_deref(), &prompt)?, options) {
             Err(tabpool::Error::Chat(ChatError::NoTemplate { .. })) if arguments.system.is_none() => {
-                Ok(model.generate(&prompt, options)?)
+                Ok(Writing::Text(model.generate(&prompt, options)?))
             }
-            started => Ok(started?),
+            started => Ok(Writing::Text(started?)),
         }
     })
     .await
@@ -164,7 +187,7 @@ pub(crate) async fn translate(arguments: &Translate, context: &Context) -> Resul
     let source = text(&arguments.text)?;
     let task = format!("Translate the following text from {from} to {to}. Answer with the translation alone.");
     write(&arguments.model, &arguments.how, context, |model, options| {
-        text_to_text(model, options, &format!("translate {from} to {to}: "), &task, &source)
+        text_to_text(model, options, &format!("translate {from} to {to}: "), &task, &source).map(Writing::Text)
     })
     .await
 }
@@ -173,7 +196,7 @@ pub(crate) async fn summarize(arguments: &Summarize, context: &Context) -> Resul
     let source = text(&arguments.text)?;
     let task = "Summarize the following text in a few sentences. Answer with the summary alone.";
     write(&arguments.model, &arguments.how, context, |model, options| {
-        text_to_text(model, options, "summarize: ", task, &source)
+        text_to_text(model, options, "summarize: ", task, &source).map(Writing::Text)
     })
     .await
 }
@@ -230,7 +253,7 @@ async fn write(
     name: &str,
     how: &How,
     context: &Context,
-    start: impl Fn(&Model, &GenerateOptions) -> Result<TextGeneration>,
+    start: impl Fn(&Model, &GenerateOptions) -> Result<Writing>,
 ) -> Result<Verdict> {
     let library = context.library()?;
     let _in_use = library.in_use()?;
@@ -251,16 +274,16 @@ async fn write(
         async |accelerator| {
             let model = accelerator.accelerate_model(&resolved.name).root(resolved.root);
             let model = model.on(how.on.unwrap_or_default()).precision(how.precision).await?;
-            let mut generation = start(&model, &options)?;
-            let mut written = Written { text: String::new(), finish: None, figures: GenerationFigures::default() };
-            while let Some(piece) = generation.next().await? {
+            let mut writing = start(&model, &options)?;
+            let mut written = Written::default();
+            while let Some(piece) = writing.next().await? {
                 if !how.json {
                     context.bars.aside(|| context.terminal.print(&shown(&piece.text, context.terminal.output)))?;
                 }
                 written.text.push_str(&piece.text);
                 written.finish = piece.finish.or(written.finish);
             }
-            written.figures = *generation.figures();
+            writing.end(&mut written);
             if !how.json && !written.text.ends_with('\n') {
                 context.terminal.print("\n")?;
             }
@@ -285,9 +308,40 @@ fn shown(text: &str, person: bool) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
+/// What is being written: text, or ids for those who have no tokenizer.
+enum Writing {
+    Text(TextGeneration),
+    Ids(TokenGeneration),
+}
+
+impl Writing {
+    async fn next(&mut self) -> Result<Option<TextPiece>, tabpool::Error> {
+        match self {
+            Self::Text(generation) => generation.next().await,
+            Self::Ids(generation) => {
+                let Some(tokens) = generation.next().await? else { return Ok(None) };
+                let id = tokens.ids.first().copied().flatten();
+                let finish = id.filter(|id| generation.is_end(*id)).map(|_| Finish::End);
+                let text = id.map_or_else(String::new, |id| format!("{id} "));
+                Ok(Some(TextPiece { prompt: 0, text, finish }))
+            }
+        }
+    }
+
+    fn end(&self, written: &mut Written) {
+        let (ids, figures) = match self {
+            Self::Text(generation) => (generation.ids(0), generation.figures()),
+            Self::Ids(generation) => (generation.said(0), generation.figures()),
+        };
+        (written.ids, written.figures) = (ids.to_vec(), *figures);
+    }
+}
+
 /// A text that was written.
+#[derive(Default)]
 struct Written {
     text: String,
+    ids: Vec<i32>,
     finish: Option<Finish>,
     figures: GenerationFigures,
 }
@@ -330,6 +384,7 @@ impl Written {
         serde_json::json!({
             "model": model,
             "text": self.text,
+            "token_ids": self.ids,
             "finish": self.finish(),
             "tokens": self.figures.steps,
             "prompt_tokens": self.figures.read,

@@ -229,6 +229,17 @@ impl TokenGeneration {
         self.texts
     }
 
+    /// The tokens that were said of a text so far, up to the one that ended it.
+    #[must_use]
+    pub fn said(&self, text: usize) -> &[i32] {
+        if text >= self.texts {
+            return &[];
+        }
+        let said = &self.written[text][self.given..];
+        let end = said.iter().position(|id| self.is_end(*id)).map_or(said.len(), |end| end + 1);
+        &said[..end]
+    }
+
     /// Whether a token ends a text.
     #[must_use]
     pub fn is_end(&self, id: i32) -> bool {
@@ -241,12 +252,12 @@ impl TokenGeneration {
         &self.figures
     }
 
-    fn said(&self) -> usize {
+    fn steps(&self) -> usize {
         self.written[0].len() - self.given
     }
 
     fn is_over(&self) -> bool {
-        self.said() >= self.most || self.ended.iter().all(|ended| *ended)
+        self.steps() >= self.most || self.ended.iter().all(|ended| *ended)
     }
 
     /// Gives up the session, and what is under way on it.
@@ -265,7 +276,7 @@ impl TokenGeneration {
             return Ok(answer);
         };
         // Greedy steps read by themselves what the one before has said, so that several can be under way.
-        let (greedy, left) = (self.plan.choice == Choice::Greedy, self.most - self.said());
+        let (greedy, left) = (self.plan.choice == Choice::Greedy, self.most - self.steps());
         let wanted = if greedy { STEPS_AHEAD.min(left) } else { 1 };
         while self.ahead.len() < wanted {
             self.ahead.push_back(session.submit(Stage::Step, &self.plan, self.step_inputs()?).await?);
@@ -343,7 +354,7 @@ impl TokenGeneration {
         } else {
             let values = tensor.to_f32()?;
             let mut suppressed = self.suppressed.clone();
-            if self.said() == 0 {
+            if self.steps() == 0 {
                 suppressed.extend_from_slice(&self.suppressed_first);
             }
             for (row, values) in values.chunks_exact(values.len() / batch).enumerate() {
