@@ -23,7 +23,8 @@ fn the_goldens_tokens_come_out_and_the_same_seed_says_the_same() {
     let on = ["--on", "native:cpu", "--max-tokens", "20", "--ignore-end", "--json"];
     for name in ["qwen3", "t5"] {
         let (model, prompt) = (fixture(name), listed(&ids(name, "prompt_ids")));
-        let said = program.run(&[&["generate", &model, "--prompt-ids", &prompt][..], &on].concat()).ended_with(0).json();
+        let said =
+            program.run(&[&["generate", &model, "--prompt-ids", &prompt][..], &on].concat()).ended_with(0).json();
         let got: Vec<i64> = said["token_ids"].as_array().expect("ids").iter().filter_map(Value::as_i64).collect();
         assert_eq!(got, ids(name, "token_ids"), "{name}");
         assert_eq!((said["worker"].as_str(), said["api"].as_str()), (Some("native"), Some("cpu")), "{said}");
