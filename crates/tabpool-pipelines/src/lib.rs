@@ -57,7 +57,7 @@ pub use batches::TextBatch;
 pub use config::ConfigError;
 pub use encoder::{Encoded, TextEncoder};
 pub use error::{SimilarityError, TextError};
-pub use sampling::{Sampling, SamplingError};
+pub use sampling::{Sampling, SamplingError, TokenRule};
 pub use similarity::{cosine_similarity, similarity_matrix};
 pub use stream::{StreamedText, TextStream};
 pub use tokenizer::{SpecialTokens, Tokenized, Tokenizer};

@@ -30,6 +30,13 @@ impl Default for Sampling {
     }
 }
 
+/// A rule about the token that follows, as speech models have for the order of times.
+pub trait TokenRule: std::fmt::Debug + Send + Sync {
+    /// Changes the logits of the whole vocabulary, before anything else does: negative infinity forbids a token. `said` are the
+    /// tokens of the text after its prompt.
+    fn apply(&self, said: &[i32], logits: &mut [f32]);
+}
+
 /// A setting outside of its range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{setting} is {got}; it is {range}")]
@@ -85,7 +92,8 @@ impl Sampling {
     }
 
     /// Chooses among candidates, tokens with their logits, of which none needs to come first. `written` are the tokens of the
-    /// text so far, `text` its number among those of a batch. `None` where there is no candidate with a logit that is a number.
+    /// text so far, `suppressed` those out of the question, in ascending order, `text` the text's number among those of a batch.
+    /// `None` where there is no candidate with a logit that is a number.
     #[must_use]
     pub fn choose(
         &self,
@@ -94,7 +102,8 @@ impl Sampling {
         suppressed: &[i32],
         text: usize,
     ) -> Option<i32> {
-        let possible = candidates.into_iter().filter(|(id, logit)| !logit.is_nan() && !suppressed.contains(id));
+        let possible =
+            candidates.into_iter().filter(|(id, logit)| !logit.is_nan() && suppressed.binary_search(id).is_err());
         let repeated: HashSet<i32> = if self.penalises() { written.iter().copied().collect() } else { HashSet::new() };
         let penalised = possible.map(|(id, logit)| (id, self.penalised(logit, repeated.contains(&id))));
         // Of equally likely tokens the one of the smaller number comes first.

@@ -1,10 +1,11 @@
 //! Generation in text: prompts in, text out as it comes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tabpool_models::GenerationDefaults;
 use tabpool_pipelines::chat::{ChatRequest, ChatTemplate};
-use tabpool_pipelines::{Sampling, SpecialTokens, TextStream, Tokenizer};
+use tabpool_pipelines::{Sampling, SpecialTokens, TextStream, TokenRule, Tokenizer};
 use tabpool_tensor::Tensor;
 
 use crate::error::Error;
@@ -15,7 +16,7 @@ mod tokens;
 pub use tokens::{GenerationFigures, TokenGeneration, TokenPrompt, Tokens};
 
 /// How texts are generated.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct GenerateOptions {
     /// The most tokens of each text, its prompt not counted. Less where the model has no room for as many.
     pub max_new_tokens: usize,
@@ -29,6 +30,8 @@ pub struct GenerateOptions {
     pub suppressed: Vec<i32>,
     /// Ids that are not said first.
     pub suppressed_first: Vec<i32>,
+    /// Rules about the token that follows, applied in turn before one is chosen. They need all logits of every token.
+    pub rules: Vec<Arc<dyn TokenRule>>,
 }
 
 impl Default for GenerateOptions {
@@ -40,6 +43,7 @@ impl Default for GenerateOptions {
             ignore_ends: false,
             suppressed: Vec::new(),
             suppressed_first: Vec::new(),
+            rules: Vec::new(),
         }
     }
 }

@@ -48,7 +48,7 @@ pub use tabpool_content::Cid;
 pub use tabpool_hub::{HubClient, HubError, HubModel};
 pub use tabpool_models::{Dim, GenerationDefaults, InputSpec, OutputSpec, Signature};
 pub use tabpool_pipelines::chat;
-pub use tabpool_pipelines::{Sampling, TextEncoder, cosine_similarity, similarity_matrix};
+pub use tabpool_pipelines::{Sampling, TextEncoder, TokenRule, cosine_similarity, similarity_matrix};
 pub use tabpool_pool::{
     Answer, ModelHandle, ModelKind, ModelRequest, ParseTargetError, PoolBuilder, PoolError, PoolEvent, PoolMetrics,
     Profile, ResourcePool, Target, Timing, TuningPolicy, WorkerId, WorkerSpec, WorkerState, WorkerView,

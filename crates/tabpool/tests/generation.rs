@@ -1,11 +1,13 @@
 //! Generation on a native worker: the goldens' ids, batches, sampling, stops, and what is kept while it goes on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use golden::{GENERATING, Golden, fixture};
 use tabpool::{
-    Accelerator, ApiKind, Error, Finish, GenerateOptions, Model, PoolError, Sampling, TokenPrompt, WorkerSpec,
+    Accelerator, ApiKind, Error, Finish, GenerateOptions, Model, PoolError, Sampling, TokenPrompt, TokenRule,
+    WorkerSpec,
 };
 
 mod golden;
@@ -54,6 +56,31 @@ async fn every_family_says_its_golden_whichever_way_tokens_are_chosen() {
         let logits = GenerateOptions { sampling: penalty, ..greedy };
         assert_eq!(ids(&model, golden.prompt.clone(), &logits).await, [golden.tokens.clone()], "{name}");
     }
+    accelerator.close().await.expect("closes");
+}
+
+/// Forbids the token that was said last.
+#[derive(Debug)]
+struct NeverTwice;
+
+impl TokenRule for NeverTwice {
+    fn apply(&self, said: &[i32], logits: &mut [f32]) {
+        if let Some(last) = said.last() {
+            logits[usize::try_from(*last).expect("an id")] = f32::NEG_INFINITY;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_see_what_was_said_and_decide_what_follows() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let accelerator = accelerator(data.path()).await;
+    let (model, golden) = (model(&accelerator, "t5").await, Golden::read("t5"));
+    let repeats = |ids: &[i32]| ids.windows(2).any(|pair| pair[0] == pair[1]);
+    assert!(repeats(&golden.tokens), "the golden says one token again and again");
+    let options = GenerateOptions { rules: vec![Arc::new(NeverTwice)], ..exactly(20) };
+    let said = ids(&model, golden.prompt.clone(), &options).await;
+    assert!(!repeats(&said[0]) && said[0][..5] == golden.tokens[..5], "{said:?}");
     accelerator.close().await.expect("closes");
 }
 

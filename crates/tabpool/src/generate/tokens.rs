@@ -2,10 +2,11 @@
 //! so far where its worker is lost.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tabpool_models::{Bucket, Choice, MAX_CANDIDATES, Plan, RequestError, Stage};
-use tabpool_pipelines::Sampling;
+use tabpool_pipelines::{Sampling, TokenRule};
 use tabpool_pool::{Answer, ModelHandle, Pending, PoolError, Session, WorkerId};
 use tabpool_protocol::ApiKind;
 use tabpool_tensor::Tensor;
@@ -64,7 +65,9 @@ pub struct TokenGeneration {
     handle: ModelHandle,
     sampling: Sampling,
     suppressed: Vec<i32>,
+    /// Those, and what is not said first.
     suppressed_first: Vec<i32>,
+    rules: Vec<Arc<dyn TokenRule>>,
     ends: Vec<i32>,
     plan: Plan,
     /// What the encoder reads, ready for it.
@@ -144,12 +147,17 @@ impl TokenGeneration {
         // The last token is said, not read.
         let capacity = generation.capacity_for((given + most).saturating_sub(1).max(1)).map_err(refused)?;
         let vocabulary = generation.vocabulary();
-        let (mut suppressed, mut suppressed_first) = (options.suppressed.clone(), options.suppressed_first.clone());
+        let mut suppressed = options.suppressed.clone();
+        let mut suppressed_first = [&suppressed[..], &options.suppressed_first].concat();
         for list in [&mut suppressed, &mut suppressed_first] {
             list.sort_unstable();
             list.dedup();
         }
-        let choice = choice(&options.sampling, suppressed.len() + suppressed_first.len(), vocabulary);
+        let choice = if options.rules.is_empty() {
+            choice(&options.sampling, suppressed_first.len(), vocabulary)
+        } else {
+            Choice::Logits
+        };
         let chunk = given.next_power_of_two().clamp(*CHUNKS.start(), *CHUNKS.end()).min(capacity);
         let plan = Plan { batch: bucket.batch, capacity, chunk, source: bucket.sequence, choice };
         let ends = if options.ignore_ends { Vec::new() } else { generation.ends() };
@@ -157,6 +165,7 @@ impl TokenGeneration {
             sampling: options.sampling.clone(),
             suppressed,
             suppressed_first,
+            rules: options.rules.clone(),
             ends,
             plan,
             source,
@@ -353,10 +362,7 @@ impl TokenGeneration {
             ids.extend_from_slice(&tensor.to_i32()?);
         } else {
             let values = tensor.to_f32()?;
-            let mut suppressed = self.suppressed.clone();
-            if self.steps() == 0 {
-                suppressed.extend_from_slice(&self.suppressed_first);
-            }
+            let suppressed = if self.steps() == 0 { &self.suppressed_first } else { &self.suppressed };
             for (row, values) in values.chunks_exact(values.len() / batch).enumerate() {
                 // Padding is no part of the text.
                 let padding = usize::try_from(self.padding[row]).unwrap_or(0);
@@ -366,11 +372,14 @@ impl TokenGeneration {
                         let (logits, places) = values.split_at(k);
                         #[expect(clippy::cast_possible_truncation, reason = "positions below 2^24, as floats")]
                         let candidates = places.iter().zip(logits).map(|(place, logit)| (*place as i32, *logit));
-                        self.sampling.choose(candidates, written, &suppressed, row)
+                        self.sampling.choose(candidates, written, suppressed, row)
                     }
                     _ => {
-                        let candidates = (0..).zip(values.iter().copied());
-                        self.sampling.choose(candidates, written, &suppressed, row)
+                        let mut logits = values.to_vec();
+                        for rule in &self.rules {
+                            rule.apply(&self.written[row][self.given..], &mut logits);
+                        }
+                        self.sampling.choose((0..).zip(logits), written, suppressed, row)
                     }
                 };
                 ids.push(chosen.ok_or_else(|| wrong("no logit is a number".to_owned()))?);
