@@ -169,8 +169,12 @@ mod tests {
         assert_eq!((named.names().join(" ").as_str(), named.scores()), ("cat dog", Scores::Softmax));
         assert_eq!(labels_of(r#"{"num_labels": 3}"#).names()[2], "LABEL_2");
         assert_eq!(labels_of(r#"{"id2label": {"0": "good"}}"#).scores(), Scores::Sigmoid);
-        let raw = r#"{"num_labels": 1, "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}"#;
-        assert_eq!((labels_of(raw).scores(), labels_of(r#"{"num_labels": 1}"#).scores()), (Scores::Raw, Scores::Sigmoid));
+        let raw =
+            r#"{"num_labels": 1, "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}"#;
+        assert_eq!(
+            (labels_of(raw).scores(), labels_of(r#"{"num_labels": 1}"#).scores()),
+            (Scores::Raw, Scores::Sigmoid)
+        );
         assert_eq!(labels_of(r#"{"problem_type": "multi_label_classification"}"#).scores(), Scores::Sigmoid);
         for (json, want) in [
             (r#"{"id2label": {"1": "dog"}}"#, "whose keys are not the numbers from 0 on"),

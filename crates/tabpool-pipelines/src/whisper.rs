@@ -69,7 +69,9 @@ impl WhisperPrompts {
             return Err(unknown(format!("the model knows English only, not {code:?}")));
         }
         let id = is_code(code).then(|| self.tokenizer.id(&format!("<|{code}|>"))).flatten();
-        id.ok_or_else(|| unknown(format!("the model knows no language {code:?}; languages are named by codes, as in en or de")))
+        id.ok_or_else(|| {
+            unknown(format!("the model knows no language {code:?}; languages are named by codes, as in en or de"))
+        })
     }
 
     /// The language that a token stands for. A model that is told nothing writes this first.

@@ -51,11 +51,7 @@ impl Model {
     ///
     /// [`Error::Unfit`] where the model tells no classes of pictures apart, [`Error::Image`] where its folder does not say
     /// what is done to pictures, [`Error::Pool`] for the first run that failed.
-    pub async fn classify_images(
-        &self,
-        pictures: &[Picture],
-        top: usize,
-    ) -> Result<Answers<Vec<ScoredLabel>>, Error> {
+    pub async fn classify_images(&self, pictures: &[Picture], top: usize) -> Result<Answers<Vec<ScoredLabel>>, Error> {
         let handle = self.pictures_in().await?;
         self.classes(&handle, "pictures")?;
         let labels = self.labels()?;

@@ -89,11 +89,7 @@ impl ZeroShot {
     /// # Errors
     ///
     /// As [`Model::embed_images`].
-    pub async fn classify_images(
-        &self,
-        pictures: &[Picture],
-        top: usize,
-    ) -> Result<Answers<Vec<ScoredLabel>>, Error> {
+    pub async fn classify_images(&self, pictures: &[Picture], top: usize) -> Result<Answers<Vec<ScoredLabel>>, Error> {
         self.compare(self.model.embed_images(pictures).await?, top)
     }
 

@@ -140,7 +140,8 @@ mod tests {
         let folder = Directory::open(&store, &root).expect("opens");
         let processor = AudioProcessor::read(&folder, "").expect("a processor");
         let prompts = WhisperPrompts::read(&folder, "").expect("prompts");
-        let sound = Sound::from_samples(8_000, (0..20_000u16).map(|i| f32::from(i % 80) / 80.0).collect()).expect("good");
+        let sound =
+            Sound::from_samples(8_000, (0..20_000u16).map(|i| f32::from(i % 80) / 80.0).collect()).expect("good");
         let windows = processor.windows(&sound).expect("cuts");
         let language = options.language.as_deref().map(|code| prompts.language(code).expect("known"));
         let listening = Listening { prompts, options, most: 20, at_once: 2 };
