@@ -1,11 +1,15 @@
 //! The commands, each in a file of its own with its arguments, their help and its tests.
 
+mod classify;
 mod demo;
 mod doctor;
 mod embed;
 mod models;
 mod report;
+mod rerank;
 mod run;
+mod similarity;
+mod transcribe;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -21,8 +25,16 @@ pub(crate) enum Command {
     /// Add, list and remove models
     #[command(subcommand)]
     Models(models::Command),
-    /// Embed texts, one vector each
+    /// Embed texts, pictures or sounds, one vector each
     Embed(embed::Arguments),
+    /// Say what texts, pictures or sounds are, by the model's labels or your own
+    Classify(classify::Arguments),
+    /// Compare a text with others
+    Similarity(similarity::Arguments),
+    /// Put documents into the order in which they answer a query
+    Rerank(rerank::Arguments),
+    /// Write down what is said in sounds
+    Transcribe(transcribe::Arguments),
     /// Run a model on tensors from a file
     Run(run::Arguments),
     /// Show what was measured
@@ -37,6 +49,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Verdict> 
         Command::Doctor(arguments) => doctor::run(&arguments, context).await,
         Command::Models(command) => models::run(command, context).await,
         Command::Embed(arguments) => embed::run(&arguments, context).await,
+        Command::Classify(arguments) => classify::run(&arguments, context).await,
+        Command::Similarity(arguments) => similarity::run(&arguments, context).await,
+        Command::Rerank(arguments) => rerank::run(&arguments, context).await,
+        Command::Transcribe(arguments) => transcribe::run(&arguments, context).await,
         Command::Run(arguments) => run::run(&arguments, context).await,
         Command::Report(arguments) => report::run(&arguments, context).await,
         Command::Demo(arguments) => demo::run(&arguments, context).await,
