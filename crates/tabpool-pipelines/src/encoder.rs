@@ -17,6 +17,7 @@ pub struct TextEncoder {
     padding: i32,
     lower_case: bool,
     prompt: String,
+    mask: Option<u32>,
     /// For each length of sequences there are buckets for, the most sequences that go together.
     pub(crate) buckets: Vec<(usize, usize)>,
 }
@@ -103,8 +104,13 @@ impl TextEncoder {
             Some(_) => return Err(config.refuse("truncation_side", "neither \"left\" nor \"right\"").into()),
         };
         tokenizer.limit(max_tokens, direction)?;
+        let mask = match config.token("mask_token")? {
+            Some(token) => tokenizer.id(token),
+            None => tokenizer.id("[MASK]").or_else(|| tokenizer.id("<mask>")),
+        };
         Ok(Self {
             tokenizer,
+            mask,
             max_tokens,
             padding: entry.signature().input("input_ids").map_or(0, |i| i.padding),
             lower_case: sentence.flag("do_lower_case", false)?,
@@ -117,6 +123,18 @@ impl TextEncoder {
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// The tokenizer, which cuts to that.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The token that stands for a word to be found, where there is one.
+    #[must_use]
+    pub fn mask_id(&self) -> Option<u32> {
+        self.mask
     }
 
     /// Encodes texts as one batch.

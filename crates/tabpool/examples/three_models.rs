@@ -6,6 +6,8 @@
 //! library. By default they are tiny ones of this repository's tests, with random weights: they load at once, and what they
 //! say makes no sense. Where a browser is missing, the native worker stands in.
 
+#![expect(clippy::print_stdout, reason = "a program that shows what it does")]
+
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -80,18 +82,16 @@ async fn timed<T>(work: impl Future<Output = Result<T, tabpool::Error>>) -> Resu
     Ok((work.await?, begun.elapsed()))
 }
 
-/// Who computed a model's answer, with what, and how long that took: first with the load, then the device alone.
+/// Who computed a model's answer and with what, how long that took with the load, and how long on the device alone.
 fn tell(accelerator: &Accelerator, model: &Model, runs: &[Run], took: Duration) {
-    for run in runs {
-        let workers = accelerator.pool().workers();
+    let workers = accelerator.pool().workers();
+    let name = |run: &Run| {
         let worker = workers.iter().find(|worker| worker.id == Some(run.worker));
-        let worker = worker.map_or_else(|| run.worker.to_string(), |worker| worker.kind.to_string());
-        let (name, compute) = (model.handle().name(), run.timing.compute);
-        println!(
-            "{name} on {worker}:{}: {} ms, {:.1} ms of it computing",
-            run.api,
-            took.as_millis(),
-            compute.as_secs_f64() * 1e3
-        );
-    }
+        worker.map_or_else(|| run.worker.to_string(), |worker| format!("{}:{}", worker.kind, run.api))
+    };
+    let mut who: Vec<String> = runs.iter().map(name).collect();
+    who.dedup();
+    let computing: Duration = runs.iter().map(|run| run.timing.compute).sum();
+    let (model, who, computing) = (model.handle().name(), who.join(" and "), computing.as_secs_f64() * 1e3);
+    println!("{model} on {who}: {} ms, {computing:.1} ms of it computing", took.as_millis());
 }

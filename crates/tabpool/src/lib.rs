@@ -10,6 +10,7 @@
 //! | texts, pictures, sounds | vectors | [`embed`](Model::embed), [`embed_images`](Model::embed_images), [`embed_sounds`](Model::embed_sounds), [`similarity`](Model::similarity) |
 //! | texts, pictures | classes | [`classify_texts`](Model::classify_texts), [`classify_images`](Model::classify_images) |
 //! | texts, pictures, sounds | a caller's own classes | [`zero_shot`](Model::zero_shot) |
+//! | texts | what single tokens are | [`find_entities`](Model::find_entities), [`answer_questions`](Model::answer_questions), [`fill_masks`](Model::fill_masks) |
 //! | a query and documents | the documents in order | [`rerank`](Model::rerank) |
 //! | a sound | what was said | [`transcribe`](Model::transcribe) |
 //!
@@ -44,6 +45,7 @@ mod model;
 mod origin;
 mod rerank;
 mod runs;
+mod tokens;
 mod transcribe;
 mod zero_shot;
 
@@ -55,6 +57,7 @@ pub use library::{AddProgress, Added, Freed, InUse, Library, LibraryError, Liste
 pub use model::Model;
 pub use rerank::Ranked;
 pub use runs::{Answers, Run};
+pub use tokens::Span;
 pub use transcribe::{TranscribeOptions, Transcription, Word};
 pub use zero_shot::ZeroShot;
 

@@ -12,7 +12,7 @@ use tabpool_pool::ModelHandle;
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::runs::{Inputs, aside};
+use crate::runs::{Batch, aside};
 
 const PIXEL_VALUES: &str = "pixel_values";
 
@@ -116,7 +116,7 @@ impl Model {
         &'a self,
         handle: &ModelHandle,
         pictures: &'a [Picture],
-    ) -> Result<Vec<impl Future<Output = Result<(Vec<usize>, Inputs), Error>> + 'a>, Error> {
+    ) -> Result<Vec<impl Future<Output = Batch> + 'a>, Error> {
         let processor = self.image_processor()?;
         let together = self.together(handle, pictures.len());
         let batch = move |(index, pictures): (usize, &'a [Picture])| async move {
@@ -132,7 +132,7 @@ impl Model {
         &'a self,
         handle: &'a ModelHandle,
         sounds: &'a [Sound],
-    ) -> Result<Vec<impl Future<Output = Result<(Vec<usize>, Inputs), Error>> + 'a>, Error> {
+    ) -> Result<Vec<impl Future<Output = Batch> + 'a>, Error> {
         if let Some(position) = sounds.iter().position(|sound| sound.samples().is_empty()) {
             return Err(AudioError::Empty { position }.into());
         }

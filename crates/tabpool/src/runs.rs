@@ -17,6 +17,9 @@ const RUNS_A_WORKER: usize = 3;
 /// A run's inputs by their names.
 pub(crate) type Inputs = Vec<(String, Tensor)>;
 
+/// Which of the inputs a run is about, and what it is given.
+pub(crate) type Batch = Result<(Vec<usize>, Inputs), Error>;
+
 /// One run that gave some of the answers.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -92,7 +95,7 @@ impl Model {
         mut read: impl FnMut(&Answer) -> Result<Vec<T>, Error>,
     ) -> Result<Answers<T>, Error>
     where
-        F: Future<Output = Result<(Vec<usize>, Inputs), Error>>,
+        F: Future<Output = Batch>,
     {
         let runs = batches.into_iter().map(|batch| async move {
             let (items, inputs) = batch.await?;

@@ -326,6 +326,51 @@ async fn texts_are_compared_with_others() {
     scene.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_labelled_found_and_filled_in() {
+    let scene = Scene::new().await;
+    let folder = with_words("bert_token", |config| {
+        config["id2label"] = serde_json::json!({"0": "O", "1": "B-A", "2": "I-A", "3": "B-B", "4": "I-B"});
+    });
+    let model = scene.model(folder.path()).await;
+    let text = "the Rain is over a map";
+    let found = model.find_entities(&[text, "who"]).await.expect("finds");
+    assert_eq!(found.values().len(), 2);
+    let rows = logits(&model, &[(text, None)]).await.remove(0);
+    let best = |row: &[f32]| (0..5).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("five");
+    let labels: Vec<usize> = rows.chunks(5).skip(1).take(6).map(best).collect();
+    for span in &found.values()[0] {
+        assert_eq!(text.chars().skip(span.start).take(span.end - span.start).collect::<String>(), span.text);
+        let first = text[..span.start].split_whitespace().count();
+        let letter = if matches!(labels[first], 1 | 2) { "A" } else { "B" };
+        assert_eq!(span.label, letter, "{labels:?}");
+    }
+    assert_eq!(found.values()[0].is_empty(), labels.iter().all(|label| *label == 0));
+    assert!(matches!(model.fill_masks(&[text], 1).await, Err(Error::Unfit { .. })));
+
+    let folder = with_words("bert_answer", |_| {});
+    let model = scene.model(folder.path()).await;
+    let found = model.answer_questions(&[("who sings", "a quiet map of rivers")]).await.expect("answers");
+    let span = &found.values()[0];
+    assert!("a quiet map of rivers".contains(&span.text) && !span.text.is_empty() && span.score > 0.0, "{span:?}");
+    assert!(matches!(model.find_entities(&[text]).await, Err(Error::Unfit { .. })));
+
+    let folder = with_words("bert_words", |_| {});
+    let model = scene.model(folder.path()).await;
+    let filled = model.fill_masks(&["the [MASK] is [MASK]", "no mask"], 3).await.expect("fills");
+    assert_eq!(filled.values().iter().map(Vec::len).collect::<Vec<_>>(), [2, 0]);
+    let rows = logits(&model, &[("the [MASK] is [MASK]", None)]).await.remove(0);
+    for (candidates, place) in filled.values()[0].iter().zip([2, 4]) {
+        let want = softmax(&rows[place * 120..][..120]);
+        assert_eq!(candidates.len(), 3);
+        for one in candidates {
+            assert_close(&one.label, &[one.score], &[want[one.index]], 1e-4);
+        }
+        assert!(candidates[0].score >= want.iter().copied().fold(0.0, f32::max) - 1e-5);
+    }
+    scene.close().await;
+}
+
 /// Whoever serves requests spawns them.
 #[test]
 fn futures_may_be_spawned() {
@@ -338,6 +383,9 @@ fn futures_may_be_spawned() {
         sent(model.classify_texts(&["text"], 1));
         sent(model.classify_images(pictures, 1));
         sent(model.rerank("query", &["text"]));
+        sent(model.find_entities(&["text"]));
+        sent(model.answer_questions(&[("question", "text")]));
+        sent(model.fill_masks(&["text"], 1));
         sent(model.zero_shot(&["label"], None));
         sent(async { model.transcribe(&sounds[0], &TranscribeOptions::default()).await });
     }
