@@ -1,12 +1,13 @@
 //! Which workers run a model and how exactly: the arguments that every command with a model has, and the way from a model's
 //! name to a model that runs there.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use tabpool::{Library, Model, ModelKind, Precision, Resolved, Target};
 use tabpool_models::Model as ModelFolder;
 
 use crate::context::Context;
+use crate::failure::Hinted;
 use crate::session::{Measuring, builder, with_accelerator};
 
 /// Which workers, and how exactly.
@@ -61,4 +62,34 @@ impl Placing {
 pub(crate) fn reads_texts(library: &Library, resolved: &Resolved, model: &ModelFolder) -> Result<()> {
     tabpool::TextEncoder::open(library.store(), &resolved.root, model)?;
     Ok(())
+}
+
+/// Refuses a model that takes no pictures.
+pub(crate) fn takes_pictures(_: &Library, _: &Resolved, model: &ModelFolder) -> Result<()> {
+    takes(model, &PICTURES, "pictures", "models of the families vit, deit, clip and siglip do")
+}
+
+/// Refuses a model that takes no sounds.
+pub(crate) fn takes_sounds(_: &Library, _: &Resolved, model: &ModelFolder) -> Result<()> {
+    takes(model, &SOUNDS, "sounds", "models of the families clap, wav2vec2 and whisper do")
+}
+
+/// Whether sounds are what a model takes from files.
+pub(crate) fn hears(model: &ModelFolder) -> bool {
+    has_input(model, &SOUNDS)
+}
+
+/// The inputs that pictures and sounds become.
+const PICTURES: [&str; 1] = ["pixel_values"];
+const SOUNDS: [&str; 2] = ["input_features", "input_values"];
+
+fn has_input(model: &ModelFolder, names: &[&str]) -> bool {
+    model.entries().any(|entry| names.iter().any(|name| entry.signature().input(name).is_some()))
+}
+
+fn takes(model: &ModelFolder, inputs: &[&str], what: &str, hint: &str) -> Result<()> {
+    if has_input(model, inputs) {
+        return Ok(());
+    }
+    bail!(Hinted::new(format!("the model, one of the family {}, takes no {what}", model.architecture()), hint))
 }

@@ -12,7 +12,7 @@ use crate::arriving::{each_file, each_text, given, standard_input};
 use crate::context::Context;
 use crate::failure::{Hinted, Verdict};
 use crate::media::{PICTURES, SOUNDS};
-use crate::placing::{Placing, reads_texts};
+use crate::placing::{Placing, hears, reads_texts, takes_pictures, takes_sounds};
 use crate::terminal::{Terminal, shortened};
 
 /// Arguments of `classify`.
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
     // Which kind of file a model takes is known before it is opened for real.
     let library = context.library()?;
     let resolved = context.resolve(&library, name).await?;
-    let hears = library.open_model(&resolved.root)?.entry("audio").is_ok();
+    let hears = hears(&library.open_model(&resolved.root)?);
     let kind = match (text.is_empty(), hears) {
         (false, _) => ModelKind::Text,
         (true, true) => ModelKind::Audio,
@@ -74,6 +74,11 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
                 "the model reads no texts, so it compares nothing with labels",
                 "its own are used without --labels"
             ));
+        }
+        match kind {
+            ModelKind::Text => {}
+            ModelKind::Audio => takes_sounds(library, resolved, model)?,
+            _ => takes_pictures(library, resolved, model)?,
         }
         if own || kind == ModelKind::Text { reads_texts(library, resolved, model) } else { Ok(()) }
     };

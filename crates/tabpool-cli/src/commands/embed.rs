@@ -15,7 +15,7 @@ use crate::arriving::{each_file, each_text, given, standard_input};
 use crate::context::Context;
 use crate::failure::Verdict;
 use crate::media::{PICTURES, SOUNDS};
-use crate::placing::{Placing, reads_texts};
+use crate::placing::{Placing, reads_texts, takes_pictures, takes_sounds};
 use crate::terminal::{Terminal, shortened};
 
 /// Numbers shown of an embedding where a person reads.
@@ -60,13 +60,13 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
             let work = |pictures: Vec<Picture>| async move { Ok(model.embed_images(&pictures).await?) };
             each_file(context, image, &PICTURES, work, show).await
         };
-        placing.with_model(context, name, ModelKind::Vision, |_, _, _| Ok(()), work).await?;
+        placing.with_model(context, name, ModelKind::Vision, takes_pictures, work).await?;
     } else if !audio.is_empty() {
         let work = async |model: &Model| {
             let work = |sounds: Vec<Sound>| async move { Ok(model.embed_sounds(&sounds).await?) };
             each_file(context, audio, &SOUNDS, work, show).await
         };
-        placing.with_model(context, name, ModelKind::Audio, |_, _, _| Ok(()), work).await?;
+        placing.with_model(context, name, ModelKind::Audio, takes_sounds, work).await?;
     } else {
         let lines = if arguments.texts == ["-"] { standard_input() } else { given(&arguments.texts) };
         let work = async |model: &Model| {

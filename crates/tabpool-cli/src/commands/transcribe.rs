@@ -11,7 +11,7 @@ use crate::arriving::each_file;
 use crate::context::Context;
 use crate::failure::{Hinted, Verdict};
 use crate::media::ONE_SOUND;
-use crate::placing::Placing;
+use crate::placing::{Placing, takes_sounds};
 
 /// Arguments of `transcribe`.
 #[derive(Debug, Args)]
@@ -108,7 +108,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         };
         each_file(context, files, &ONE_SOUND, transcribe, show).await
     };
-    placing.with_model(context, name, ModelKind::Audio, |_, _, _| Ok(()), work).await?;
+    placing.with_model(context, name, ModelKind::Audio, takes_sounds, work).await?;
     Ok(Verdict::Fine)
 }
 

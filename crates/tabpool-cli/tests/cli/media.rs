@@ -65,6 +65,7 @@ fn labels_of_ones_own_are_compared_with_pictures_and_sounds() {
     }
     native(&program, &["classify", &fixture("clap"), &sound()]).refused_with("has no classes of sounds", "--labels");
     let picture = picture();
+    native(&program, &["classify", &fixture("bert"), &picture]).refused_with("takes no pictures", "vit");
     let wordless = native(&program, &["classify", &fixture("vit_classifier"), &picture, "--labels", "cat,dog"]);
     wordless.refused_with("reads no texts", "without --labels");
     program.run(&["classify", &fixture("clip"), &picture, "--labels", " , "]).refused_with("names none", "cat,dog");
@@ -89,7 +90,7 @@ fn pictures_sounds_and_texts_of_two_towers_become_vectors_of_one_length() {
         let length: f64 = vector.iter().map(|v| v * v).sum();
         assert!((length - 1.0).abs() < 1e-5, "{length}");
     }
-    native(&program, &["embed", &clip, "--audio", &sound()]).refused_with("does not take sounds alone", "");
+    native(&program, &["embed", &clip, "--audio", &sound()]).refused_with("takes no sounds", "clap");
 }
 
 #[test]
