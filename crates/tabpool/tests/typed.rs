@@ -193,6 +193,29 @@ async fn pictures_are_classified_and_embedded_by_models_without_texts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pictures_of_the_size_that_the_folder_asks_for_take_resampled_positions() {
+    let scene = Scene::new().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture("vit").join(file), folder.path().join(file)).expect("copies");
+    }
+    let processor = std::fs::read(fixture("vit/preprocessor_config.json")).expect("a fixture");
+    let mut processor: serde_json::Value = serde_json::from_slice(&processor).expect("JSON");
+    processor["size"] = serde_json::json!({"height": 40, "width": 24});
+    std::fs::write(folder.path().join("preprocessor_config.json"), processor.to_string()).expect("written");
+
+    let (model, picture) = (scene.model(folder.path()).await, picture());
+    let embedded = model.embed_images(std::slice::from_ref(&picture)).await.expect("embeds");
+    let pixels = model.image_processor().expect("a processor").process(&[picture]).expect("pixels");
+    assert_eq!(pixels.shape().dims(), [1, 3, 40, 24]);
+    let handle = model.handle().for_pictures(40, 24).await.expect("five by three patches");
+    let inputs = vec![("pixel_values".to_owned(), pixels)];
+    let answer = handle.run_for(inputs, &["pooler_output"]).await.expect("runs");
+    assert_close("pooled", embedded.get(0).expect("one"), &answer.outputs[0].1.to_f32().expect("numbers"), 1e-5);
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_of_a_sound_become_words_with_times_however_long_it_is() {
     let scene = Scene::new().await;
     let model = scene.model("wav2vec2").await;
