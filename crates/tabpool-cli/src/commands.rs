@@ -1,12 +1,16 @@
 //! The commands, each in a file of its own with its arguments, their help and its tests.
 
+mod classify;
 mod demo;
 mod doctor;
 mod embed;
 mod generate;
 mod models;
 mod report;
+mod rerank;
 mod run;
+mod similarity;
+mod transcribe;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -22,8 +26,16 @@ pub(crate) enum Command {
     /// Add, list and remove models
     #[command(subcommand)]
     Models(models::Command),
-    /// Embed texts, one vector each
+    /// Embed texts, pictures or sounds, one vector each
     Embed(embed::Arguments),
+    /// Say what texts, pictures or sounds are, by the model's labels or your own
+    Classify(classify::Arguments),
+    /// Compare a text with others
+    Similarity(similarity::Arguments),
+    /// Put documents into the order in which they answer a query
+    Rerank(rerank::Arguments),
+    /// Write down what is said in sounds
+    Transcribe(transcribe::Arguments),
     /// Write text that goes on from a prompt, or answers it
     Generate(generate::Arguments),
     /// Translate a text
@@ -44,6 +56,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Verdict> 
         Command::Doctor(arguments) => doctor::run(&arguments, context).await,
         Command::Models(command) => models::run(command, context).await,
         Command::Embed(arguments) => embed::run(&arguments, context).await,
+        Command::Classify(arguments) => classify::run(&arguments, context).await,
+        Command::Similarity(arguments) => similarity::run(&arguments, context).await,
+        Command::Rerank(arguments) => rerank::run(&arguments, context).await,
+        Command::Transcribe(arguments) => transcribe::run(&arguments, context).await,
         Command::Generate(arguments) => generate::run(&arguments, context).await,
         Command::Translate(arguments) => generate::translate(&arguments, context).await,
         Command::Summarize(arguments) => generate::summarize(&arguments, context).await,

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use directories::ProjectDirs;
-use tabpool::{AddProgress, Library, Resolved};
+use tabpool::{AddProgress, Library, Model, Resolved};
 
 use crate::arguments::Arguments;
 use crate::failure::Hinted;
 use crate::interrupt::Interrupt;
 use crate::progress::Bars;
+use crate::quantity::count;
 use crate::terminal::Terminal;
 
 /// What every command is given.
@@ -62,5 +63,14 @@ impl Context {
                 Ok(found.await??)
             })
             .await
+    }
+
+    /// Says of texts that were longer than what the model takes, where there were some.
+    pub(crate) fn warn_of_cut(&self, cut: u64, model: &Model) -> Result<()> {
+        if cut > 0 {
+            let (texts, limit) = (count(cut, "text"), model.text_encoder()?.max_tokens());
+            self.terminal.warn(&format!("{texts} had more than {limit} tokens; what came after them was left out"));
+        }
+        Ok(())
     }
 }

@@ -13,10 +13,13 @@
 //! | 141 | whoever read the output went away |
 
 mod arguments;
+mod arriving;
 mod commands;
 mod context;
 mod failure;
 mod interrupt;
+mod media;
+mod placing;
 mod progress;
 mod quantity;
 mod session;

@@ -8,6 +8,7 @@ use tabpool_graph::ValueId;
 
 use crate::blocks::{Build, Built, Context, Cross};
 use crate::bucket::Ladder;
+use crate::comparison::Learned;
 use crate::fields::Fields;
 use crate::model::Entry;
 use crate::sentence::Sentence;
@@ -74,6 +75,11 @@ pub(crate) trait Family: fmt::Debug + Send + Sync {
     /// The same model for pictures of another height and width; `None` where it takes no pictures.
     fn resized(&self, _picture: [usize; 2]) -> Result<Option<Box<dyn Family>>, ModelError> {
         Ok(None)
+    }
+
+    /// How it compares the vectors of its two towers, where it has two.
+    fn learned(&self) -> Option<Learned> {
+        None
     }
 
     /// What it generates with, if it does.

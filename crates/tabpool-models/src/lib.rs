@@ -37,6 +37,7 @@
 mod batch;
 mod blocks;
 mod bucket;
+mod comparison;
 mod defaults;
 mod error;
 mod families;
@@ -52,6 +53,7 @@ mod weights;
 
 pub use batch::{Crop, Prepared};
 pub use bucket::Bucket;
+pub use comparison::Comparison;
 pub use defaults::GenerationDefaults;
 pub use error::{ModelError, RequestError};
 pub use generation::{Choice, Generation, MAX_CANDIDATES, Plan, Slot, Stage};

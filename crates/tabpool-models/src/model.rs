@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::sentence::{Sentence, Step};
 use crate::signature::Sizes;
 use crate::weights::Weights;
-use crate::{Bucket, Generation, GenerationDefaults, ModelError, Prepared, RequestError, Signature};
+use crate::{Bucket, Comparison, Generation, GenerationDefaults, ModelError, Prepared, RequestError, Signature};
 
 /// The most sequences a program is built for, whatever the buckets say: an experiment may go beyond them.
 pub(crate) const MAX_BATCH: usize = 1024;
@@ -143,6 +143,15 @@ impl Model {
     #[must_use]
     pub fn labels(&self) -> &[String] {
         self.family.labels()
+    }
+
+    /// How the embeddings of its two towers are compared; `None` where it has no two. `folder` is the one it was read from,
+    /// and the blocks of those few numbers must be in the store.
+    ///
+    /// # Errors
+    /// [`ModelError`] where they cannot be read.
+    pub fn comparison(&self, folder: &Directory<'_>) -> Result<Option<Comparison>, ModelError> {
+        self.family.learned().map(|learned| learned.read(folder, &self.weights)).transpose()
     }
 
     /// Every entry point, the one that stands for the model first.

@@ -153,6 +153,12 @@ impl Weights {
         if at == info.end { Ok(blocks) } else { Err(unaligned()) }
     }
 
+    /// The file that holds a tensor, and where in it.
+    pub(crate) fn find(&self, name: &str) -> Result<(&str, &TensorInfo), ModelError> {
+        let Place { file, info } = self.place(name)?;
+        Ok((&self.files[*file].path, info))
+    }
+
     fn place(&self, name: &str) -> Result<&Place, ModelError> {
         self.tensors
             .get(name)

@@ -26,7 +26,18 @@ impl TextEncoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn batches(&self, texts: &[&str], max_batch: usize) -> Result<Vec<TextBatch>, TextError> {
-        let rows = self.rows(texts)?;
+        self.grouped(&self.rows(texts)?, max_batch)
+    }
+
+    /// The same for pairs of texts, each of which the model sees together.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn pair_batches(&self, pairs: &[(&str, &str)], max_batch: usize) -> Result<Vec<TextBatch>, TextError> {
+        self.grouped(&self.pair_rows(pairs)?, max_batch)
+    }
+
+    fn grouped(&self, rows: &[Row], max_batch: usize) -> Result<Vec<TextBatch>, TextError> {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| (std::cmp::Reverse(rows[i].ids.len()), i));
         let buckets: Vec<(usize, usize)> = order.iter().map(|&i| self.bucket(rows[i].ids.len(), max_batch)).collect();

@@ -52,6 +52,26 @@ pub(crate) fn read_options(folder: &Directory<'_>, file: &str) -> Result<Options
     Options::parse(file, &folder.read(file, MAX_JSON_BYTES)?)
 }
 
+/// What is done to a model's pictures or sounds: `preprocessor_config.json` under `base`, or else what stands under `inner` in
+/// `processor_config.json`; and the `model_type` of `config.json`, which decides where that names no processor, as the oldest
+/// ones do not.
+pub(crate) fn read_processor<T>(
+    folder: &Directory<'_>,
+    base: &str,
+    inner: &str,
+    read: impl FnOnce(&Options, Option<&str>) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    let file = format!("{base}preprocessor_config.json");
+    let options = if folder.contains(&file) {
+        read_options(folder, &file)?
+    } else {
+        let bundle = read_options(folder, &format!("{base}processor_config.json"))?;
+        bundle.inner(inner)?.ok_or(ConfigError::Absent { file })?
+    };
+    let config = read_options(folder, &format!("{base}config.json"))?;
+    read(&options, config.text("model_type")?)
+}
+
 /// The options of a JSON file. A key whose value is `null` counts as absent.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {

@@ -5,6 +5,7 @@
 //! in. There is no language model here.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde_json::Value;
 use tabpool_content::Directory;
@@ -12,6 +13,7 @@ use tabpool_tensor::Tensor;
 
 use crate::TextError;
 use crate::config::{ConfigError, Options, read_options};
+use crate::transcript::{Segment, Transcript};
 
 /// The most tokens of a vocabulary.
 const MAX_TOKENS: usize = 1 << 20;
@@ -91,7 +93,13 @@ impl CtcDecoder {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "strides are small")]
     pub fn frame_s(&self, rate_hz: u32) -> f64 {
-        self.convolutions.iter().map(|c| c.1 as f64).product::<f64>() / f64::from(rate_hz)
+        self.stride() as f64 / f64::from(rate_hz)
+    }
+
+    /// Samples from one frame to the next.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.convolutions.iter().map(|c| c.1).product()
     }
 
     /// The text of a model's `logits`, `f32 [sounds, frames, tokens]`. Of each sound only its first `frames` count, where they
@@ -101,6 +109,15 @@ impl CtcDecoder {
     /// [`TextError::Decode`] where the tensor does not have that shape or `frames` does not have its length, and as
     /// [`decode_ids`](Self::decode_ids); [`TextError::Tensor`] where it holds no numbers.
     pub fn decode(&self, logits: &Tensor, frames: Option<&[usize]>) -> Result<Vec<CtcText>, TextError> {
+        self.ids(logits, frames)?.iter().map(|ids| self.decode_ids(ids)).collect()
+    }
+
+    /// The likeliest token of each frame, for each sound; of long sounds these can be put together before they are
+    /// [decoded](Self::decode_ids).
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn ids(&self, logits: &Tensor, frames: Option<&[usize]>) -> Result<Vec<Vec<u32>>, TextError> {
         let &[sounds, length, width] = logits.shape().dims() else {
             let reason = format!("logits of shape {:?} are not [sounds, frames, tokens]", logits.shape().dims());
             return Err(TextError::Decode { reason });
@@ -112,12 +129,11 @@ impl CtcDecoder {
             return Err(TextError::Decode { reason });
         }
         let values = logits.to_f32()?;
-        let decode = |sound: usize| {
+        let ids = |sound: usize| {
             let count = frames.map_or(length, |frames| frames[sound]);
-            let rows = values[sound * length * width..].chunks_exact(width.max(1)).take(count);
-            self.decode_ids(&rows.map(likeliest).collect::<Vec<_>>())
+            values[sound * length * width..].chunks_exact(width.max(1)).take(count).map(likeliest).collect()
         };
-        (0..sounds).map(decode).collect()
+        Ok((0..sounds).map(ids).collect())
     }
 
     /// The text of the likeliest token of each frame.
@@ -148,6 +164,71 @@ impl CtcDecoder {
         words.extend(word);
         let text = all.trim();
         Ok(CtcText { text: if self.lower_case { text.to_lowercase() } else { text.to_owned() }, words })
+    }
+}
+
+/// A pause that ends a segment, in seconds.
+const PAUSE_S: f64 = 0.8;
+/// The longest segment: what is read in one piece.
+const MAX_SEGMENT_S: f64 = 6.0;
+
+impl CtcDecoder {
+    /// What was said as segments, each ended by a pause of 0.8 s or before it would last longer than 6 s. `rate_hz` is the rate of
+    /// the samples that the frames were made of.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "frames are far fewer than 2^52")]
+    pub fn transcript(&self, said: &CtcText, rate_hz: u32) -> Transcript {
+        let frame_s = self.frame_s(rate_hz);
+        let mut transcript = Transcript::new();
+        let mut open: Option<Segment> = None;
+        for word in &said.words {
+            let (start_s, end_s) = (word.start as f64 * frame_s, word.end as f64 * frame_s);
+            let text = if self.lower_case { word.text.to_lowercase() } else { word.text.clone() };
+            match &mut open {
+                Some(segment) if start_s - segment.end_s < PAUSE_S && end_s - segment.start_s <= MAX_SEGMENT_S => {
+                    segment.text.push(' ');
+                    segment.text.push_str(&text);
+                    segment.end_s = end_s;
+                }
+                _ => {
+                    let segment = Segment { start_s, end_s, text: format!(" {text}") };
+                    open.replace(segment).into_iter().for_each(|done| transcript.push(done));
+                }
+            }
+        }
+        open.into_iter().for_each(|done| transcript.push(done));
+        transcript
+    }
+}
+
+/// A part of a long sound, and those of its frames that count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CtcWindow {
+    /// Its samples.
+    pub samples: Range<usize>,
+    /// Which of its own frames count: the others belong to its neighbours, and are there for what is heard around.
+    pub frames: Range<usize>,
+}
+
+impl CtcDecoder {
+    /// Cuts a sound of so many samples into windows of at most `window`, which overlap so that each frame that counts has
+    /// about `around` samples of its window on either side. The frames that count, one window's after the other's, are the
+    /// frames of the whole sound. Where a window or the sound is too short for a frame there are none.
+    #[must_use]
+    pub fn windows(&self, samples: usize, window: usize, around: usize) -> Vec<CtcWindow> {
+        let stride = self.stride().max(1);
+        let (total, each) = (self.frames(samples), self.frames(window.min(samples)));
+        let around = (around / stride).min(each.saturating_sub(1) / 2);
+        let mut windows: Vec<CtcWindow> = Vec::new();
+        let mut next = 0;
+        while each > 0 && next < total {
+            let first = next.saturating_sub(around).min(total - each);
+            let counted = if first + each == total { total } else { first + each - around };
+            let end = (first * stride + window).min(samples);
+            windows.push(CtcWindow { samples: first * stride..end, frames: next - first..counted - first });
+            next = counted;
+        }
+        windows
     }
 }
 
@@ -200,4 +281,66 @@ fn convolutions(config: &Options) -> Result<Vec<(usize, usize)>, ConfigError> {
         return Err(config.refuse("conv_stride", "not as many as conv_kernel"));
     }
     Ok(kernels.into_iter().zip(strides).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::proptest;
+
+    use super::{CtcDecoder, CtcText, CtcWord};
+
+    #[test]
+    fn words_become_segments_that_pauses_and_six_seconds_end() {
+        let word = |text: &str, start, end| CtcWord { text: text.to_owned(), start, end };
+        let words = vec![word("ONE", 0, 10), word("TWO", 20, 30), word("THREE", 75, 80), word("FOUR", 100, 400)];
+        let said = CtcText { text: String::new(), words };
+        // A frame is 20 ms.
+        let transcript = decoder(&PUBLISHED).transcript(&said, 16_000);
+        let segments: Vec<_> = transcript.segments().iter().map(|s| (s.text.as_str(), s.start_s, s.end_s)).collect();
+        assert_eq!(segments, [(" ONE TWO", 0.0, 0.6), (" THREE", 1.5, 1.6), (" FOUR", 2.0, 8.0)]);
+        assert_eq!(transcript.text(), "ONE TWO THREE FOUR");
+    }
+
+    fn decoder(convolutions: &[(usize, usize)]) -> CtcDecoder {
+        CtcDecoder {
+            tokens: Vec::new(),
+            blank: String::new(),
+            delimiter: String::new(),
+            space: String::new(),
+            lower_case: false,
+            convolutions: convolutions.to_vec(),
+        }
+    }
+
+    /// wav2vec 2.0's own: a frame is 400 samples, the next begins 320 later.
+    const PUBLISHED: [(usize, usize); 7] = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)];
+
+    #[test]
+    fn a_minute_is_cut_into_windows_with_three_seconds_around() {
+        let windows = decoder(&PUBLISHED).windows(960_000, 480_000, 48_000);
+        let told: Vec<_> = windows.iter().map(|w| (w.samples.clone(), w.frames.clone())).collect();
+        assert_eq!(told[0], (0..480_000, 0..1349));
+        assert_eq!(told[1], (1199 * 320..1199 * 320 + 480_000, 150..1349));
+        assert_eq!(told[2].0.end, 960_000);
+        assert_eq!(told.len(), 3);
+        assert_eq!(decoder(&PUBLISHED).windows(16_000, 480_000, 48_000).len(), 1);
+        assert!(decoder(&PUBLISHED).windows(399, 480_000, 48_000).is_empty());
+        assert!(decoder(&PUBLISHED).windows(16_000, 399, 0).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn the_frames_that_count_are_those_of_the_sound(samples in 0usize..20_000, window in 400usize..3000, around in 0usize..2000) {
+            let decoder = decoder(&PUBLISHED);
+            let mut next = 0;
+            for one in decoder.windows(samples, window, around) {
+                assert!(one.samples.len() <= window && one.samples.end <= samples);
+                assert!(one.frames.end <= decoder.frames(one.samples.len()));
+                assert_eq!(one.samples.start / 320 + one.frames.start, next);
+                assert!(!one.frames.is_empty());
+                next += one.frames.len();
+            }
+            assert_eq!(next, decoder.frames(samples));
+        }
+    }
 }

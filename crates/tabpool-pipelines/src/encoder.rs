@@ -1,13 +1,13 @@
 //! Texts to the tensors of one batch, the way sentence-transformers prepares them.
 
 use tabpool_content::{BlockStore, Cid, Directory};
-use tabpool_models::{Model, Signature};
+use tabpool_models::{EntryPoint, Model, Signature};
 use tabpool_tensor::Tensor;
 use tokenizers::TruncationDirection;
 
 use crate::TextError;
 use crate::config::{ConfigError, Options, read_options};
-use crate::tokenizer::{Row, Tokenizer};
+use crate::tokenizer::{Row, SpecialTokens, Tokenized, Tokenizer};
 
 /// Turns texts into a model's inputs.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub struct TextEncoder {
     padding: i32,
     lower_case: bool,
     prompt: String,
+    mask: Option<u32>,
     /// For each length of sequences there are buckets for, the most sequences that go together.
     pub(crate) buckets: Vec<(usize, usize)>,
 }
@@ -82,12 +83,13 @@ impl TextEncoder {
     }
 
     /// Reads the tokenizer of a model's folder. Texts are cut to `max_seq_length` of `sentence_bert_config.json`, where that
-    /// is absent to `model_max_length` of `tokenizer_config.json`, and never longer than the model's positions allow.
+    /// is absent to `model_max_length` of `tokenizer_config.json`, and never longer than the model's positions allow. Of a model
+    /// with a tower for texts, that one counts.
     ///
     /// # Errors
     /// [`TextError`] with the file at fault.
     pub fn read(folder: &Directory<'_>, model: &Model) -> Result<Self, TextError> {
-        let base = model.files();
+        let (base, entry) = (model.files(), text_entry(model));
         let mut tokenizer = Tokenizer::read(folder, base)?;
         let config = read_options(folder, &format!("{base}tokenizer_config.json"))?;
         let sentence = read_options(folder, &format!("{base}sentence_bert_config.json"))?;
@@ -95,20 +97,25 @@ impl TextEncoder {
             Some(stated) => Some(stated),
             None => length(&config, "model_max_length")?,
         };
-        let max_tokens = stated.unwrap_or(usize::MAX).min(model.max_sequence());
+        let max_tokens = stated.unwrap_or(usize::MAX).min(entry.max_sequence());
         let direction = match config.text("truncation_side")? {
             None | Some("right") => TruncationDirection::Right,
             Some("left") => TruncationDirection::Left,
             Some(_) => return Err(config.refuse("truncation_side", "neither \"left\" nor \"right\"").into()),
         };
         tokenizer.limit(max_tokens, direction)?;
+        let mask = match config.token("mask_token")? {
+            Some(token) => tokenizer.id(token),
+            None => tokenizer.id("[MASK]").or_else(|| tokenizer.id("<mask>")),
+        };
         Ok(Self {
             tokenizer,
+            mask,
             max_tokens,
-            padding: model.signature().input("input_ids").map_or(0, |i| i.padding),
+            padding: entry.signature().input("input_ids").map_or(0, |i| i.padding),
             lower_case: sentence.flag("do_lower_case", false)?,
             prompt: default_prompt(folder, model)?,
-            buckets: model.sequence_buckets().into_iter().map(|s| (s, most(model, s))).collect(),
+            buckets: entry.sequence_buckets().into_iter().map(|s| (s, most(entry, s))).collect(),
         })
     }
 
@@ -116,6 +123,18 @@ impl TextEncoder {
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// The tokenizer, which cuts to that.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The token that stands for a word to be found, where there is one.
+    #[must_use]
+    pub fn mask_id(&self) -> Option<u32> {
+        self.mask
     }
 
     /// Encodes texts as one batch.
@@ -131,11 +150,35 @@ impl TextEncoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_pairs(&self, pairs: &[(&str, &str)]) -> Result<Encoded, TextError> {
+        self.encoded(&self.pair_rows(pairs)?)
+    }
+
+    /// A text or a pair of texts as the model reads it, cut to its length, with each token's place in the text as given.
+    /// Nothing is trimmed and no prompt is added, so that places stay what they are.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::tokenize`].
+    pub fn tokenize(&self, text: &str, pair: Option<&str>) -> Result<Tokenized, TextError> {
+        match pair {
+            None => self.tokenizer.tokenize(text, SpecialTokens::Add),
+            Some(pair) => self.tokenizer.tokenize_pair(text, pair, SpecialTokens::Add),
+        }
+    }
+
+    /// The tensors of what [`tokenize`](Self::tokenize) gave, as a batch of one.
+    ///
+    /// # Errors
+    /// [`TextError::Tensor`].
+    pub fn encode_tokenized(&self, tokenized: &Tokenized) -> Result<Encoded, TextError> {
+        let (ids, type_ids) = (tokenized.ids.clone(), tokenized.type_ids.clone());
+        self.encoded(&[Row { ids, type_ids, truncated: tokenized.truncated }])
+    }
+
+    pub(crate) fn pair_rows(&self, pairs: &[(&str, &str)]) -> Result<Vec<Row>, TextError> {
         let row = |(i, (a, b)): (usize, &(&str, &str))| {
             self.tokenizer.ids(i, &self.prepared(a, ""), Some(&self.prepared(b, "")))
         };
-        let rows = pairs.iter().enumerate().map(row).collect::<Result<Vec<_>, _>>()?;
-        self.encoded(&rows)
+        pairs.iter().enumerate().map(row).collect()
     }
 
     pub(crate) fn rows(&self, texts: &[&str]) -> Result<Vec<Row>, TextError> {
@@ -162,9 +205,14 @@ impl TextEncoder {
     }
 }
 
+/// The entry point that reads texts: the tower for them, where a model has one.
+fn text_entry(model: &Model) -> EntryPoint<'_> {
+    model.entry("text").unwrap_or_else(|_| model.first())
+}
+
 /// The most sequences of this length that go into one run.
-fn most(model: &Model, sequence: usize) -> usize {
-    model.batch_buckets(sequence).last().copied().unwrap_or(1)
+fn most(entry: EntryPoint<'_>, sequence: usize) -> usize {
+    entry.batch_buckets(sequence).last().copied().unwrap_or(1)
 }
 
 /// A length in tokens. What fits no integer, or is absurd, means that there is no limit: transformers writes 1e30.

@@ -75,6 +75,12 @@ pub enum TextError {
         /// What the tokenizer says.
         reason: String,
     },
+    /// A model cannot be told what it should be told.
+    #[error("{reason}")]
+    Prompt {
+        /// Why not.
+        reason: String,
+    },
     /// Sequences that end a text are not as they should be.
     #[error("stop sequences are refused: {reason}")]
     Stops {

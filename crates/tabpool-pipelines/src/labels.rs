@@ -70,10 +70,17 @@ impl Labels {
             Some("multi_label_classification") => Scores::Sigmoid,
             Some("regression") => Scores::Raw,
             Some(_) => return Err(config.refuse("problem_type", "a kind of classification that is not known")),
+            None if names.len() == 1 && cross_encoder_is_raw(config)? => Scores::Raw,
             None if names.len() == 1 => Scores::Sigmoid,
             None => Scores::Softmax,
         };
         Ok(Self { names, scores })
+    }
+
+    /// Labels of a caller's own.
+    #[must_use]
+    pub fn new(names: Vec<String>, scores: Scores) -> Self {
+        Self { names, scores }
     }
 
     /// The labels' names in the order of the model's outputs.
@@ -119,6 +126,14 @@ impl Labels {
     }
 }
 
+/// Whether sentence-transformers, which writes down what it does with a cross-encoder's one number, leaves it as it is.
+fn cross_encoder_is_raw(config: &Options) -> Result<bool, ConfigError> {
+    let newer = config.inner("sentence_transformers")?;
+    let newer = newer.as_ref().map(|options| options.text("activation_fn")).transpose()?.flatten();
+    let name = newer.or(config.text("sbert_ce_default_activation_function")?);
+    Ok(name.is_some_and(|name| name.ends_with(".Identity")))
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
 fn scored(row: &[f32], scores: Scores) -> Vec<f32> {
     match scores {
@@ -154,6 +169,12 @@ mod tests {
         assert_eq!((named.names().join(" ").as_str(), named.scores()), ("cat dog", Scores::Softmax));
         assert_eq!(labels_of(r#"{"num_labels": 3}"#).names()[2], "LABEL_2");
         assert_eq!(labels_of(r#"{"id2label": {"0": "good"}}"#).scores(), Scores::Sigmoid);
+        let raw =
+            r#"{"num_labels": 1, "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}"#;
+        assert_eq!(
+            (labels_of(raw).scores(), labels_of(r#"{"num_labels": 1}"#).scores()),
+            (Scores::Raw, Scores::Sigmoid)
+        );
         assert_eq!(labels_of(r#"{"problem_type": "multi_label_classification"}"#).scores(), Scores::Sigmoid);
         for (json, want) in [
             (r#"{"id2label": {"1": "dog"}}"#, "whose keys are not the numbers from 0 on"),

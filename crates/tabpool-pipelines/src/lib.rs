@@ -4,7 +4,7 @@
 //! |---|---|
 //! | texts: [`TextEncoder`], [`Tokenizer`], [`chat`] | text as it is generated: [`TextStream`] |
 //! | pictures: [`image`] | embeddings compared: [`cosine_similarity`]; classes: [`labels`] |
-//! | sounds: [`audio`] | what was said: [`ctc`], [`transcript`] |
+//! | sounds: [`audio`] | what was said: [`ctc`], [`whisper`], [`transcript`] |
 //!
 //! Everything is read from the model's folder, refuses by name what it does not know, and has a bound on what it takes.
 //!
@@ -53,6 +53,7 @@ mod timestamps;
 mod tokenizer;
 pub mod transcript;
 mod vocabulary;
+pub mod whisper;
 
 pub use batches::TextBatch;
 pub use config::ConfigError;

@@ -25,6 +25,10 @@ pub struct Tokenized {
     /// For each token its place in the text as given, `[start, end)` in Unicode scalar values; `(0, 0)` for the tokens
     /// that stand for none of it.
     pub offsets: Vec<(usize, usize)>,
+    /// For each token which of the texts given it is from, 0 or 1; `None` for the tokens that stand for none of it.
+    pub texts: Vec<Option<usize>>,
+    /// Whether part of a text was cut off.
+    pub truncated: bool,
 }
 
 /// A tokenizer as a model's folder describes it.
@@ -100,6 +104,12 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token of an id.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Whether an id is that of a special token, which has no text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
@@ -162,6 +172,8 @@ fn tokenized(encoding: &tokenizers::Encoding) -> Tokenized {
         type_ids: encoding.get_type_ids().to_vec(),
         tokens: encoding.get_tokens().to_vec(),
         offsets: encoding.get_offsets().to_vec(),
+        texts: encoding.get_sequence_ids(),
+        truncated: !encoding.get_overflowing().is_empty(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whisper's tokens as a transcript: what was said, and from when to when.
+//! A transcript: what was said, and from when to when; and how Whisper's tokens become one.
 //!
 //! A model that was asked for time stamps puts one before and one after each segment, in steps of 20 ms from the window's
 //! beginning. Windows are pushed in order and give one transcript, which is written as text, SRT, WebVTT or JSON.
@@ -81,6 +81,11 @@ impl Transcript {
         }
         self.segments.extend(segments);
         Ok(())
+    }
+
+    /// Adds a segment that is known already, after all others.
+    pub fn push(&mut self, segment: Segment) {
+        self.segments.push(segment);
     }
 
     /// The segments in order.

@@ -1,34 +1,17 @@
-//! Embeddings: one vector a text, in the order of the texts, with what it took to get them.
+//! Embeddings: one vector for each text, picture or sound, in their order, with what it took to get them.
 
 use tabpool_pipelines::{SimilarityError, similarity_matrix};
-use tabpool_pool::{Timing, WorkerId};
-use tabpool_protocol::ApiKind;
-use tabpool_tensor::{Precision, Tensor, TensorError};
+use tabpool_tensor::{Tensor, TensorError};
 
-/// The embeddings of some texts, row by row in the order the texts were given.
+use crate::runs::Run;
+
+/// The embeddings of some texts, pictures or sounds, row by row in the order in which these were given.
 #[derive(Clone, Debug, Default)]
 pub struct Embeddings {
     pub(crate) dimension: usize,
     pub(crate) values: Vec<f32>,
-    pub(crate) runs: Vec<EmbeddingRun>,
+    pub(crate) runs: Vec<Run>,
     pub(crate) truncated: Vec<usize>,
-}
-
-/// One run that gave some of the embeddings.
-#[derive(Clone, Debug)]
-pub struct EmbeddingRun {
-    /// Which of the texts it embedded.
-    pub texts: Vec<usize>,
-    /// The worker that did.
-    pub worker: WorkerId,
-    /// The API it used.
-    pub api: ApiKind,
-    /// The least exact arithmetic it used.
-    pub precision: Precision,
-    /// Where the time went.
-    pub timing: Timing,
-    /// How many attempts it took.
-    pub attempts: u32,
 }
 
 impl Embeddings {
@@ -50,21 +33,21 @@ impl Embeddings {
         self.dimension
     }
 
-    /// The embedding of one text.
+    /// The embedding of one of them.
     #[must_use]
-    pub fn get(&self, text: usize) -> Option<&[f32]> {
-        let start = text.checked_mul(self.dimension)?;
+    pub fn get(&self, index: usize) -> Option<&[f32]> {
+        let start = index.checked_mul(self.dimension)?;
         self.values.get(start..start.checked_add(self.dimension)?).filter(|row| !row.is_empty())
     }
 
-    /// Each embedding, in the order of the texts.
+    /// Each embedding, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.values.chunks_exact(self.dimension.max(1))
     }
 
     /// The runs that gave them, in the order in which they ended.
     #[must_use]
-    pub fn runs(&self) -> &[EmbeddingRun] {
+    pub fn runs(&self) -> &[Run] {
         &self.runs
     }
 
@@ -74,7 +57,7 @@ impl Embeddings {
         &self.truncated
     }
 
-    /// All of them as one tensor, `f32 [texts, dimension]`.
+    /// All of them as one tensor, `f32 [embeddings, dimension]`.
     ///
     /// # Errors
     ///
@@ -83,7 +66,7 @@ impl Embeddings {
         Tensor::from_f32([self.len(), self.dimension], self.values.clone())
     }
 
-    /// The cosine of each with each, as `f32 [texts, texts]`.
+    /// The cosine of each with each, as `f32 [embeddings, embeddings]`.
     ///
     /// # Errors
     ///

@@ -1,7 +1,9 @@
 //! What can go wrong while a model is accelerated and used.
 
+use tabpool_pipelines::audio::AudioError;
 use tabpool_pipelines::chat::ChatError;
-use tabpool_pipelines::{SamplingError, TextError};
+use tabpool_pipelines::image::ImageError;
+use tabpool_pipelines::{ConfigError, SamplingError, TextError};
 use tabpool_pool::PoolError;
 use tabpool_tensor::TensorError;
 
@@ -45,13 +47,29 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// A worker gave back something else than embeddings.
-    #[error("the model {model:?} gave no embeddings: {reason}")]
-    NoEmbeddings {
+    /// Pictures could not be turned into the model's inputs.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Sounds could not be turned into the model's inputs.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+    /// The model is not made for what was asked of it.
+    #[error("the model {model:?} {reason}")]
+    Unfit {
+        /// The model.
+        model: String,
+        /// What it lacks, as a clause.
+        reason: String,
+        /// What to use instead; empty where nobody knows.
+        hint: &'static str,
+    },
+    /// A worker gave back something else than was asked for.
+    #[error("the model {model:?} gave {what}")]
+    Unexpected {
         /// The model.
         model: String,
         /// What it gave.
-        reason: String,
+        what: String,
     },
     /// An answer contradicts itself.
     #[error(transparent)]
@@ -64,6 +82,13 @@ pub enum Error {
     },
 }
 
+/// What is wrong with a file beside the weights is the same whoever reads it.
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::Text(error.into())
+    }
+}
+
 impl Error {
     /// What a person can do about it, where there is something.
     #[must_use]
@@ -73,6 +98,7 @@ impl Error {
             Self::Choice(error) => error.hint(),
             Self::Pool(error) => error.hint(),
             Self::Text(error) => error.hint(),
+            Self::Unfit { hint, .. } if !hint.is_empty() => Some((*hint).to_owned()),
             Self::TemporaryFolder(_) => Some("name a data folder".to_owned()),
             Self::NoWorkers { .. } => Some("tabpool doctor says what is missing".to_owned()),
             _ => None,

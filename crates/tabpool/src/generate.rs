@@ -143,7 +143,7 @@ impl Model {
     ///
     /// As [`generate`](Self::generate), and [`Error::Chat`] where the model has no template or it refuses the conversation.
     pub fn chat(&self, conversation: &ChatRequest, options: &GenerateOptions) -> Result<TextGeneration, Error> {
-        let template = self.folder(|folder| ChatTemplate::read(folder, self.handle().model().files()))?;
+        let template = ChatTemplate::read(&self.folder()?, self.handle().model().files())?;
         // It has the special tokens that the template wants.
         self.generate_tokenized(&[template.render(conversation)?], SpecialTokens::Omit, options)
     }

@@ -2,7 +2,17 @@
 //!
 //! An [`Accelerator`] starts browsers (or takes a native worker where there is none), ships models to them
 //! block by block, and runs them there with WebGPU, WebNN or on the processor. A model is named by a person, kept in a
-//! [`Library`], and asked for by one call; what comes back are tensors, or [`Embeddings`] of texts.
+//! [`Library`], and asked for by one call. A [`Model`] runs on tensors, and does what it was trained for with texts, pictures
+//! and sounds:
+//!
+//! | from | to | method of [`Model`] |
+//! |---|---|---|
+//! | texts, pictures, sounds | vectors | [`embed`](Model::embed), [`embed_images`](Model::embed_images), [`embed_sounds`](Model::embed_sounds), [`similarity`](Model::similarity) |
+//! | texts, pictures | classes | [`classify_texts`](Model::classify_texts), [`classify_images`](Model::classify_images) |
+//! | texts, pictures, sounds | a caller's own classes | [`zero_shot`](Model::zero_shot) |
+//! | texts | what single tokens are | [`find_entities`](Model::find_entities), [`answer_questions`](Model::answer_questions), [`fill_masks`](Model::fill_masks) |
+//! | a query and documents | the documents in order | [`rerank`](Model::rerank) |
+//! | a sound | what was said | [`transcribe`](Model::transcribe) |
 //!
 //! ```no_run
 //! use tabpool::{Accelerator, Platform};
@@ -25,16 +35,24 @@
 
 mod accelerator;
 mod choice;
+mod classify;
+mod embed;
 mod embeddings;
 mod error;
 mod generate;
 mod library;
+mod media;
 mod model;
 mod origin;
+mod rerank;
+mod runs;
+mod tokens;
+mod transcribe;
+mod zero_shot;
 
 pub use accelerator::{Accelerate, Accelerator, AcceleratorBuilder, Platform};
 pub use choice::{ChoiceError, workers_for};
-pub use embeddings::{EmbeddingRun, Embeddings};
+pub use embeddings::Embeddings;
 pub use error::Error;
 pub use generate::{
     Finish, GenerateOptions, GeneratedText, GenerationFigures, TextGeneration, TextPiece, TokenGeneration, TokenPrompt,
@@ -42,13 +60,26 @@ pub use generate::{
 };
 pub use library::{AddProgress, Added, Freed, InUse, Library, LibraryError, Listed, Resolved, Stage, Summary};
 pub use model::Model;
+pub use rerank::Ranked;
+pub use runs::{Answers, Run};
+pub use tokens::Span;
+pub use transcribe::{TranscribeOptions, Transcription, Word};
+pub use zero_shot::ZeroShot;
 
 pub use tabpool_browser::{BrowserKind, Discovery, GpuMode, SearchPaths, discover};
 pub use tabpool_content::Cid;
 pub use tabpool_hub::{HubClient, HubError, HubModel};
 pub use tabpool_models::{Dim, GenerationDefaults, InputSpec, OutputSpec, Signature};
+pub use tabpool_pipelines::audio::{AudioError, AudioProcessor, MAX_SOUND_BYTES, Sound};
 pub use tabpool_pipelines::chat;
-pub use tabpool_pipelines::{Sampling, TextEncoder, TokenRule, cosine_similarity, similarity_matrix};
+pub use tabpool_pipelines::image::{ImageError, ImageProcessor, MAX_PICTURE_BYTES, Picture};
+pub use tabpool_pipelines::labels::{Labels, ScoredLabel, Scores};
+pub use tabpool_pipelines::transcript::{Segment, Transcript};
+pub use tabpool_pipelines::whisper::{Task, Timestamps};
+pub use tabpool_pipelines::{
+    Sampling, SamplingError, SimilarityError, SpecialTokens, TextEncoder, TextError, TokenRule, Tokenizer,
+    cosine_similarity, similarity_matrix,
+};
 pub use tabpool_pool::{
     Answer, ModelHandle, ModelKind, ModelRequest, ParseTargetError, PoolBuilder, PoolError, PoolEvent, PoolMetrics,
     Profile, ResourcePool, Target, Timing, TuningPolicy, WorkerId, WorkerSpec, WorkerState, WorkerView,

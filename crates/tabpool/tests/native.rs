@@ -51,7 +51,7 @@ async fn a_model_is_run_alone_in_a_batch_and_on_texts() {
     let texts: Vec<String> = (0..40).map(|number| "word ".repeat(number % 9 + 1) + &number.to_string()).collect();
     let together = model.embed(&texts).await.expect("embeds");
     assert_eq!((together.len(), together.dimension()), (40, 64));
-    let runs: usize = together.runs().iter().map(|run| run.texts.len()).sum();
+    let runs: usize = together.runs().iter().map(|run| run.items.len()).sum();
     assert_eq!(runs, 40, "every text ran once");
     for text in [0, 8, 39] {
         let alone = model.embed(&texts[text..=text]).await.expect("embeds");

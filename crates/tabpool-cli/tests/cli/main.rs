@@ -5,6 +5,7 @@ mod embedding;
 mod generating;
 mod hub;
 mod library;
+mod media;
 mod program;
 mod running;
 
@@ -19,6 +20,14 @@ fn wrong_arguments_end_with_two_and_a_usage_line() {
         &["models"],
         &["models", "rm"],
         &["embed", "model"],
+        &["embed", "model", "text", "--image", "x.png"],
+        &["classify", "model"],
+        &["classify", "model", "x.png", "--text", "text"],
+        &["classify", "model", "x.png", "--template", "a {}"],
+        &["similarity", "model", "text"],
+        &["rerank", "model", "query"],
+        &["transcribe", "model"],
+        &["transcribe", "model", "x.wav", "--format", "pdf"],
         &["run", "model", "--input", "x"],
         &["run", "model", "--input", "x", "--output", "y", "--on", "netscape:webgpu"],
         &["report", "--since", "yesterday"],

@@ -9,6 +9,7 @@ use super::bert::{Encoder, Kind};
 use super::clip::{TEXT_EMBEDS, TEXT_HIDDEN, TEXT_POOLED, both, outputs};
 use crate::ModelError;
 use crate::blocks::{Build, Built};
+use crate::comparison::Learned;
 use crate::family::{Family, Source};
 use crate::fields::Fields;
 use crate::model::Entry;
@@ -134,5 +135,9 @@ impl Family for Clap {
             }
         }
         Ok(())
+    }
+
+    fn learned(&self) -> Option<Learned> {
+        Some(Learned { scale: "logit_scale_a", bias: None, exclusive: true })
     }
 }

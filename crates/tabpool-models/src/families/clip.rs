@@ -5,6 +5,7 @@ use tabpool_graph::{Binary, Op, Unary, ValueId};
 use crate::ModelError;
 use crate::blocks::{Build, Built, Layer, Names, Order, Patches};
 use crate::bucket::Ladder;
+use crate::comparison::Learned;
 use crate::family::{Family, Source};
 use crate::fields::Fields;
 use crate::model::Entry;
@@ -313,6 +314,10 @@ impl Family for Clip {
             }
         }
         Ok(())
+    }
+
+    fn learned(&self) -> Option<Learned> {
+        Some(Learned { scale: "logit_scale", bias: None, exclusive: true })
     }
 
     fn resized(&self, picture: [usize; 2]) -> Result<Option<Box<dyn Family>>, ModelError> {

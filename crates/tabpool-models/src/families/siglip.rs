@@ -13,6 +13,7 @@ use super::clip::{
 use crate::ModelError;
 use crate::blocks::{Build, Built, Heads, Layer, Patches};
 use crate::bucket::Ladder;
+use crate::comparison::Learned;
 use crate::family::{Family, Source};
 use crate::model::Entry;
 use crate::signature::{Dim, INPUT_IDS, InputSpec, PIXEL_VALUES, Signature};
@@ -164,6 +165,10 @@ impl Family for Siglip {
             }
         }
         Ok(())
+    }
+
+    fn learned(&self) -> Option<Learned> {
+        Some(Learned { scale: "logit_scale", bias: Some("logit_bias"), exclusive: false })
     }
 
     fn resized(&self, picture: [usize; 2]) -> Result<Option<Box<dyn Family>>, ModelError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use tabpool_content::{Directory, ImportOptions, MemoryStore, import_folder};
 use tabpool_models::{Bucket, Dim, EntryPoint, Model};
 use tabpool_tensor::Tensor;
 
@@ -235,4 +236,34 @@ fn pictures_of_another_size_take_resampled_positions() {
     let vision = model.entry("vision").expect("a tower");
     assert_eq!(vision.signature().inputs[0].dims[2..], [Dim::Fixed(48), Dim::Fixed(40)]);
     assert_eq!(vision.signature().output("vision_last_hidden_state").expect("it has one").dims[1], Dim::Fixed(31));
+}
+
+#[test]
+fn two_towers_are_compared_by_the_numbers_they_learned() {
+    for (name, other, logits, exclusive) in [
+        ("clip", "image_embeds", "logits_per_image", true),
+        ("siglip", "image_embeds", "logits_per_image", false),
+        ("clap", "audio_embeds", "logits_per_audio", true),
+    ] {
+        let store = MemoryStore::new(1 << 26);
+        let root = import_folder(&folder(name), &store, &ImportOptions::default(), &mut |_| {}).expect("imports").root;
+        let opened = Directory::open(&store, &root).expect("opens");
+        let comparison =
+            Model::read(&opened).expect("a model").comparison(&opened).expect("reads").expect("two towers");
+        assert_eq!(comparison.exclusive, exclusive, "{name}");
+        let golden = tensors(&folder(name).join("golden.safetensors"));
+        let numbers = |output: &str| golden[&format!("output.{output}")].to_f32().expect("numbers").into_owned();
+        let (texts, others) = (numbers("text_embeds"), numbers(other));
+        let width = golden["output.text_embeds"].shape().dims()[1];
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let score = |a: &[f32], b: &[f32]| comparison.scale * dot(a, b) + comparison.bias;
+        let got: Vec<f32> =
+            others.chunks(width).flat_map(|one| texts.chunks(width).map(move |text| score(one, text))).collect();
+        assert!(share_of_tolerance(&got, &numbers(logits), |_| true) <= 1.0, "{name}: {got:?}");
+    }
+    let fixture = Fixture::open(&folder("vit"));
+    let root =
+        import_folder(&folder("vit"), &fixture.store, &ImportOptions::default(), &mut |_| {}).expect("imports").root;
+    let opened = Directory::open(&fixture.store, &root).expect("opens");
+    assert_eq!(fixture.model.comparison(&opened).expect("nothing to read"), None);
 }

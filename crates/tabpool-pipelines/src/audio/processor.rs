@@ -9,7 +9,7 @@ use super::wav2vec2::Wav2Vec2;
 use super::whisper::{SoundWindow, Whisper};
 use super::{AudioError, Sound};
 use crate::ConfigError;
-use crate::config::{Options, read_options};
+use crate::config::{Options, read_processor};
 
 /// The most numbers of one batch: a gigabyte of them.
 pub const MAX_BATCH_VALUES: usize = 1 << 28;
@@ -56,15 +56,7 @@ impl AudioProcessor {
     /// # Errors
     /// [`ConfigError`] with the file and the key at fault.
     pub fn read(folder: &Directory<'_>, base: &str) -> Result<Self, ConfigError> {
-        let (file, bundle) = (format!("{base}preprocessor_config.json"), format!("{base}processor_config.json"));
-        let options = if folder.contains(&file) {
-            read_options(folder, &file)?
-        } else {
-            let inner = read_options(folder, &bundle)?.inner("feature_extractor")?;
-            inner.ok_or(ConfigError::Absent { file })?
-        };
-        let config = read_options(folder, &format!("{base}config.json"))?;
-        Self::of(&options, config.text("model_type")?)
+        read_processor(folder, base, "feature_extractor", Self::of)
     }
 
     /// Reads a processor from the bytes of a `preprocessor_config.json`; errors call it `file`.

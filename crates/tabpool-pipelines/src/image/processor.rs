@@ -12,7 +12,7 @@ use super::decode::check_size;
 use super::resize::{Resampling, resize};
 use super::{ImageError, Picture};
 use crate::ConfigError;
-use crate::config::{Options, read_options};
+use crate::config::{Options, read_processor};
 
 /// The most numbers of one batch: a gigabyte of them.
 pub const MAX_BATCH_VALUES: usize = 1 << 28;
@@ -146,15 +146,7 @@ impl ImageProcessor {
     /// # Errors
     /// [`ConfigError`] with the file and the key at fault.
     pub fn read(folder: &Directory<'_>, base: &str) -> Result<Self, ConfigError> {
-        let (file, bundle) = (format!("{base}preprocessor_config.json"), format!("{base}processor_config.json"));
-        let options = if folder.contains(&file) {
-            read_options(folder, &file)?
-        } else {
-            let inner = read_options(folder, &bundle)?.inner("image_processor")?;
-            inner.ok_or(ConfigError::Absent { file })?
-        };
-        let config = read_options(folder, &format!("{base}config.json"))?;
-        Self::of(&options, config.text("model_type")?)
+        read_processor(folder, base, "image_processor", Self::of)
     }
 
     /// Reads a processor from the bytes of a `preprocessor_config.json`; errors call it `file`.

@@ -251,3 +251,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whisper_is_told_language_task_and_times() {
+    use tabpool_pipelines::whisper::{Task, Timestamps, WhisperPrompts};
+
+    let prompts = with_folder("whisper", |folder| WhisperPrompts::read(folder, "").expect("prompts"));
+    let french = prompts.language("fr").expect("known");
+    assert_eq!((french, prompts.language_of(french).as_deref()), (313, Some("fr")));
+    assert_eq!(prompts.language_of(314), None, "<|translate|> is no language");
+    let prompt = |language, task, timestamps| prompts.prompt(language, task, timestamps).expect("a prompt");
+    assert_eq!(prompt(Some(french), Task::Transcribe, Timestamps::Written), [313, 315]);
+    assert_eq!(prompt(None, Task::Translate, Timestamps::Omitted), [314, 319]);
+    for code in ["xx", "translate", "EN", ""] {
+        assert!(prompts.language(code).is_err(), "{code:?}");
+    }
+
+    let tokenizer = std::fs::read(fixture("whisper/tokenizer.json")).expect("there");
+    let files: &[(&str, &[u8])] =
+        &[("tokenizer.json", &tokenizer), ("generation_config.json", br#"{"is_multilingual": false}"#)];
+    let english = with_files(files, |folder| WhisperPrompts::read(folder, "").expect("prompts"));
+    let prompt = english.prompt(Some(312), Task::Transcribe, Timestamps::Omitted).expect("a prompt");
+    assert_eq!(prompt, [319], "a model of one language is told none");
+    assert!(english.language("fr").is_err() && english.language("en").is_ok());
+    assert!(english.prompt(None, Task::Translate, Timestamps::Written).is_err());
+}

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tabpool_models::{Bucket, Choice, MAX_CANDIDATES, Plan, RequestError, Stage};
 use tabpool_pipelines::{Sampling, TokenRule};
-use tabpool_pool::{Answer, ModelHandle, Pending, PoolError, Session, WorkerId};
+use tabpool_pool::{Answer, ModelHandle, Pending, PoolError, Session, Timing, WorkerId};
 use tabpool_protocol::ApiKind;
-use tabpool_tensor::Tensor;
+use tabpool_tensor::{Precision, Tensor};
 
 use super::GenerateOptions;
 use crate::error::Error;
@@ -55,6 +55,10 @@ pub struct GenerationFigures {
     pub moved: u32,
     /// The bytes of what is kept between tokens.
     pub state_bytes: u64,
+    /// Where the time of all runs together went.
+    pub timing: Timing,
+    /// The least exact arithmetic that was used.
+    pub precision: Precision,
     /// Who computes, once somebody does.
     pub place: Option<(WorkerId, ApiKind)>,
 }
@@ -397,6 +401,13 @@ impl TokenGeneration {
         self.figures.first_token = first - self.begun;
         self.figures.stepping = now - first;
         self.figures.steps += 1;
+        self.figures.precision = answer.precision;
+        let (sum, one) = (&mut self.figures.timing, &answer.timing);
+        sum.queue_wait += one.queue_wait;
+        sum.transfer += one.transfer;
+        sum.compute += one.compute;
+        sum.readback += one.readback;
+        sum.total = now - self.begun;
         let said = ids.iter().zip(&self.ended).take(self.texts);
         let tokens = Tokens { ids: said.map(|(id, ended)| (!ended).then_some(*id)).collect() };
         for (ended, id) in self.ended.iter_mut().zip(&ids) {

@@ -192,7 +192,7 @@ pub(super) async fn together(
         for run in answer.runs() {
             let worker = worker_view(accelerator, run.worker);
             let name = worker.as_ref().map_or_else(|| run.worker.to_string(), worker_name);
-            *shares.entry(format!("{name} {}", run.api)).or_default() += run.texts.len();
+            *shares.entry(format!("{name} {}", run.api)).or_default() += run.items.len();
         }
         embeddings = answer.iter().take(texts.len()).map(<[f32]>::to_vec).collect();
     }
