@@ -1,6 +1,7 @@
 //! `tabpool transcribe`: what is said in sounds, as text, subtitles or JSON.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -12,6 +13,7 @@ use crate::context::Context;
 use crate::failure::{Hinted, Verdict};
 use crate::media::ONE_SOUND;
 use crate::placing::{Placing, takes_sounds};
+use crate::quantity::duration;
 
 /// Arguments of `transcribe`.
 #[derive(Debug, Args)]
@@ -91,6 +93,8 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         let transcribe = |sounds: Vec<Sound>| async move {
             let mut all = Vec::new();
             for sound in &sounds {
+                let length = duration(Duration::from_secs_f64(sound.seconds()));
+                let _bar = context.bars.spinner(format!("listening to {length} of sound"));
                 all.push(model.transcribe(sound, options).await?);
             }
             Ok(all)
