@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 /// How tokens are chosen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// What logits are divided by; 0 takes the likeliest token always.
     pub temperature: f32,
@@ -213,13 +213,13 @@ mod tests {
     fn every_restriction_leaves_out_what_it_should() {
         let warm = Sampling { temperature: 1.0, ..Sampling::default() };
         let kept = |sampling: Sampling| counts(&sampling).map(|count| count > 0);
-        assert_eq!(kept(Sampling { top_k: 2, ..warm.clone() }), [false, true, true, false, false]);
-        assert_eq!(kept(Sampling { top_k: 1, ..warm.clone() }), [false, true, false, false, false]);
+        assert_eq!(kept(Sampling { top_k: 2, ..warm }), [false, true, true, false, false]);
+        assert_eq!(kept(Sampling { top_k: 1, ..warm }), [false, true, false, false, false]);
         // Shares of the whole: 0.614, 0.226, 0.083, 0.050, 0.011.
-        assert_eq!(kept(Sampling { top_p: 0.7, ..warm.clone() }), [false, true, true, false, false]);
-        assert_eq!(kept(Sampling { top_p: 1e-6, ..warm.clone() }), [false, true, false, false, false]);
+        assert_eq!(kept(Sampling { top_p: 0.7, ..warm }), [false, true, true, false, false]);
+        assert_eq!(kept(Sampling { top_p: 1e-6, ..warm }), [false, true, false, false, false]);
         // Shares of the likeliest one's: 1, 0.37, 0.135, 0.082, 0.018.
-        assert_eq!(kept(Sampling { min_p: 0.1, ..warm.clone() }), [true, true, true, false, false]);
+        assert_eq!(kept(Sampling { min_p: 0.1, ..warm }), [true, true, true, false, false]);
         assert_eq!(kept(Sampling { temperature: 0.01, ..warm }), [false, true, false, false, false]);
     }
 
@@ -244,12 +244,12 @@ mod tests {
     fn candidates_are_enough_and_settings_have_ranges() {
         let top = Sampling { temperature: 1.0, top_k: 40, ..Sampling::default() };
         assert_eq!((top.candidates(0), top.candidates(8)), (Some(40), Some(48)));
-        assert_eq!(Sampling { top_k: 0, ..top.clone() }.candidates(0), None);
-        assert_eq!(Sampling { repetition_penalty: 1.1, ..top.clone() }.candidates(0), None);
+        assert_eq!(Sampling { top_k: 0, ..top }.candidates(0), None);
+        assert_eq!(Sampling { repetition_penalty: 1.1, ..top }.candidates(0), None);
         assert_eq!(Sampling::default().candidates(3), Some(4));
         assert!(top.check().is_ok());
         let said = |sampling: Sampling| sampling.check().expect_err("out of range").to_string();
-        assert_eq!(said(Sampling { top_p: 0.0, ..top.clone() }), "top_p is 0; it is above 0 and at most 1");
+        assert_eq!(said(Sampling { top_p: 0.0, ..top }), "top_p is 0; it is above 0 and at most 1");
         assert_eq!(said(Sampling { temperature: f32::NAN, ..top }), "temperature is NaN; it is a number from 0 on");
     }
 }

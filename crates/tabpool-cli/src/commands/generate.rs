@@ -163,20 +163,20 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
     let Some(prompt) = &arguments.prompt else {
         let ids = vec![arguments.prompt_ids.clone()];
         return write(&arguments.model, &arguments.how, context, |model, options| {
-            Ok(Writing::Ids(model.generate_tokens(model.token_prompt(ids.clone())?, options)?))
+            Ok(Writing::Ids(Box::new(model.generate_tokens(model.token_prompt(ids.clone())?, options)?)))
         })
         .await;
     };
     let prompt = text(prompt)?;
     write(&arguments.model, &arguments.how, context, |model, options| {
         if arguments.raw {
-            return Ok(Writing::Text(model.generate(&prompt, options)?));
+            return Ok(Writing::Text(Box::new(model.generate(&prompt, options)?)));
         }
         match model.chat(&conversation(arguments.system.as_deref(), &prompt)?, options) {
             Err(tabpool::Error::Chat(ChatError::NoTemplate { .. })) if arguments.system.is_none() => {
-                Ok(Writing::Text(model.generate(&prompt, options)?))
+                Ok(Writing::Text(Box::new(model.generate(&prompt, options)?)))
             }
-            started => Ok(Writing::Text(started?)),
+            started => Ok(Writing::Text(Box::new(started?))),
         }
     })
     .await
@@ -187,7 +187,8 @@ pub(crate) async fn translate(arguments: &Translate, context: &Context) -> Resul
     let source = text(&arguments.text)?;
     let task = format!("Translate the following text from {from} to {to}. Answer with the translation alone.");
     write(&arguments.model, &arguments.how, context, |model, options| {
-        text_to_text(model, options, &format!("translate {from} to {to}: "), &task, &source).map(Writing::Text)
+        text_to_text(model, options, &format!("translate {from} to {to}: "), &task, &source)
+            .map(|started| Writing::Text(Box::new(started)))
     })
     .await
 }
@@ -196,7 +197,7 @@ pub(crate) async fn summarize(arguments: &Summarize, context: &Context) -> Resul
     let source = text(&arguments.text)?;
     let task = "Summarize the following text in a few sentences. Answer with the summary alone.";
     write(&arguments.model, &arguments.how, context, |model, options| {
-        text_to_text(model, options, "summarize: ", task, &source).map(Writing::Text)
+        text_to_text(model, options, "summarize: ", task, &source).map(|started| Writing::Text(Box::new(started)))
     })
     .await
 }
@@ -310,8 +311,8 @@ fn shown(text: &str, person: bool) -> String {
 
 /// What is being written: text, or ids for those who have no tokenizer.
 enum Writing {
-    Text(TextGeneration),
-    Ids(TokenGeneration),
+    Text(Box<TextGeneration>),
+    Ids(Box<TokenGeneration>),
 }
 
 impl Writing {

@@ -166,7 +166,7 @@ impl TokenGeneration {
         let plan = Plan { batch: bucket.batch, capacity, chunk, source: bucket.sequence, choice };
         let ends = if options.ignore_ends { Vec::new() } else { generation.ends() };
         Ok(Self {
-            sampling: options.sampling.clone(),
+            sampling: options.sampling,
             suppressed,
             suppressed_first,
             rules: options.rules.clone(),
