@@ -13,7 +13,7 @@ use tabpool_tests::{Fault, Outcome, browsers, places, require};
 
 use golden::{GENERATING, Golden, fixture};
 
-#[path = "../../crates/tabpool/tests/golden/mod.rs"]
+#[path = "../../crates/tabpool/tests/generation/golden.rs"]
 mod golden;
 
 const CASE: &str = "generation";
