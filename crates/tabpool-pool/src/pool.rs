@@ -214,6 +214,9 @@ impl ResourcePool {
             !views.is_empty() && views.iter().all(|v| v.id.is_some() || v.state == WorkerState::SetAside)
         };
         let waited = tokio::time::timeout(timeout, views.wait_for(ready)).await;
+        // What was found is a lock held for reading: the actor could not publish while it is, and `workers` would wait for
+        // the actor.
+        let waited = waited.map(|found| found.map(drop));
         let missing: Vec<String> = self.workers().iter().filter(|v| v.id.is_none()).map(describe_missing).collect();
         match waited {
             Ok(Err(_)) => Err(PoolError::Closed),
