@@ -38,12 +38,15 @@ const JOIN_TOKEN: Duration = Duration::from_secs(24 * 3600);
 /// How long closing may take before what is left is dropped.
 const CLOSING: Duration = Duration::from_secs(15);
 
+/// A folder, and the height and width of pictures where they are not those that its model was made for.
+type ModelKey = (Cid, Option<[usize; 2]>);
+
 /// What handles and actor share.
 pub(crate) struct Shared {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) store: Arc<dyn BlockStore>,
     refs: RefStore,
-    models: Mutex<HashMap<(Cid, Option<[usize; 2]>), Arc<ModelEntry>>>,
+    models: Mutex<HashMap<ModelKey, Arc<ModelEntry>>>,
     events: broadcast::Sender<PoolEvent>,
     views: watch::Receiver<Vec<WorkerView>>,
     counters: Arc<Mutex<Counters>>,
