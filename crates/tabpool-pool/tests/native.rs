@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use safetensors::SafeTensors;
@@ -166,15 +167,28 @@ fn waiting_for_workers_while_much_happens_comes_to_an_end() {
             }
             Ok::<(), PoolError>(())
         });
-        while !running.is_finished() {
-            pool.wait_ready(Duration::from_secs(60)).await?;
-            tokio::task::yield_now().await;
-        }
+        // Several at once, so that the actor finds somebody looking whenever it comes.
+        let pool = Arc::new(pool);
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let (pool, running) = (Arc::clone(&pool), running.abort_handle());
+                tokio::spawn(async move {
+                    while !running.is_finished() {
+                        pool.wait_ready(Duration::from_secs(60)).await?;
+                        tokio::task::yield_now().await;
+                    }
+                    Ok::<(), PoolError>(())
+                })
+            })
+            .collect();
         running.await??;
-        Ok::<(), Box<dyn Error>>(pool.close().await?)
+        for waiting in waiting {
+            waiting.await??;
+        }
+        Ok::<(), Box<dyn Error>>(())
     };
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build();
         let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(work));
         done.send(outcome.map_err(|error| error.to_string()))
     });
