@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tabpool_protocol::{FaultKind, Frame, Limits, Message};
+use tabpool_protocol::{FaultKind, Frame, Limits, Message, StatesLoss};
 
 /// Names kept at most; the host numbers its programs upwards, so the oldest goes.
 const MOST_NAMES: usize = 256;
 
 /// The wire's numbers of what is looked at. Everything else passes undecoded.
 const LOAD: u8 = 3;
-const TOLD: [u8; 5] = [65, 66, 67, 69, 71];
+const TOLD: [u8; 7] = [65, 66, 67, 69, 71, 74, 75];
 
 /// A load under way.
 #[derive(Clone, Debug)]
@@ -68,6 +68,9 @@ impl Activity {
                 self.wrong(reason);
             }
             Message::Failed { fault, reason, .. } if fault != FaultKind::Cancelled => self.wrong(reason),
+            Message::StatesFailed { reason, .. } => self.wrong(reason),
+            // A lease that is over is no failure: the host has forgotten them.
+            Message::StatesLost { cause: StatesLoss::Failed, reason, .. } => self.wrong(reason),
             Message::DeviceLost { api, reason } => self.wrong(format!("{api} lost its device: {reason}")),
             _ => {}
         }

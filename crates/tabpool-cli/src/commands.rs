@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod embed;
+mod generate;
 mod models;
 mod report;
 mod run;
@@ -23,6 +24,12 @@ pub(crate) enum Command {
     Models(models::Command),
     /// Embed texts, one vector each
     Embed(embed::Arguments),
+    /// Write text that goes on from a prompt, or answers it
+    Generate(generate::Arguments),
+    /// Translate a text
+    Translate(generate::Translate),
+    /// Summarize a text
+    Summarize(generate::Summarize),
     /// Run a model on tensors from a file
     Run(run::Arguments),
     /// Show what was measured
@@ -37,6 +44,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Verdict> 
         Command::Doctor(arguments) => doctor::run(&arguments, context).await,
         Command::Models(command) => models::run(command, context).await,
         Command::Embed(arguments) => embed::run(&arguments, context).await,
+        Command::Generate(arguments) => generate::run(&arguments, context).await,
+        Command::Translate(arguments) => generate::translate(&arguments, context).await,
+        Command::Summarize(arguments) => generate::summarize(&arguments, context).await,
         Command::Run(arguments) => run::run(&arguments, context).await,
         Command::Report(arguments) => report::run(&arguments, context).await,
         Command::Demo(arguments) => demo::run(&arguments, context).await,

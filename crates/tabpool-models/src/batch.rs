@@ -34,14 +34,22 @@ impl Entry {
     pub(crate) fn prepare(&self, inputs: &[(String, Tensor)], outputs: &[String]) -> Result<Prepared, RequestError> {
         let signature = &self.signature;
         let outputs = outputs_of(signature, outputs)?;
-        let rows = Rows::check(signature, inputs)?;
-        let bucket = self.ladder.smallest(rows.sizes.batch.max(rows.sizes.media), rows.longest())?;
+        let (rows, bucket) = self.check(inputs)?;
+        let sizes = rows.sizes;
         let tensors = rows.pad(signature, bucket)?;
-        Ok(Prepared {
-            bucket,
-            tensors,
-            crop: Crop { bucket, sizes: rows.sizes, signature: signature.clone(), outputs },
-        })
+        Ok(Prepared { bucket, tensors, crop: Crop { bucket, sizes, signature: signature.clone(), outputs } })
+    }
+
+    /// Only the inputs: the smallest bucket that holds them, and they padded to it.
+    pub(crate) fn prepare_inputs(&self, inputs: &[(String, Tensor)]) -> Result<(Bucket, Vec<Tensor>), RequestError> {
+        let (rows, bucket) = self.check(inputs)?;
+        Ok((bucket, rows.pad(&self.signature, bucket)?))
+    }
+
+    fn check(&self, inputs: &[(String, Tensor)]) -> Result<(Rows, Bucket), RequestError> {
+        let rows = Rows::check(&self.signature, inputs)?;
+        let bucket = self.ladder.smallest(rows.sizes.batch.max(rows.sizes.media), rows.longest())?;
+        Ok((rows, bucket))
     }
 }
 

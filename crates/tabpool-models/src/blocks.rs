@@ -8,6 +8,7 @@ mod layer;
 mod picture;
 mod positions;
 mod rotary;
+mod sentence;
 mod sound;
 
 pub(crate) use attention::Heads;
@@ -17,4 +18,5 @@ pub(crate) use layer::{Layer, Names, Order};
 pub(crate) use picture::Patches;
 pub(crate) use positions::{Ends, distance_bias, resampled, stretched};
 pub(crate) use rotary::Rotary;
+pub(crate) use sentence::Embedder;
 pub(crate) use sound::{convolve, convolve_with};

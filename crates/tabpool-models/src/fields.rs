@@ -8,6 +8,8 @@ use tabpool_graph::Unary;
 
 use crate::ModelError;
 
+/// The most ids of tokens in one option.
+const MAX_IDS: usize = 1024;
 /// The largest JSON file read here. Configurations with ten thousand label names stay well below.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 /// How many files of a folder an error lists.
@@ -113,10 +115,10 @@ impl Fields {
         let id = |v: &Value| v.as_i64().and_then(|v| i32::try_from(v).ok()).filter(|v| *v >= 0);
         let ids = match self.get(key) {
             None => Some(Vec::new()),
-            Some(Value::Array(list)) if list.len() <= 64 => list.iter().map(id).collect(),
+            Some(Value::Array(list)) if list.len() <= MAX_IDS => list.iter().map(id).collect(),
             Some(value) => id(value).map(|id| vec![id]),
         };
-        ids.ok_or_else(|| self.refuse(key, "neither the id of a token nor a list of up to 64"))
+        ids.ok_or_else(|| self.refuse(key, &format!("neither the id of a token nor a list of up to {MAX_IDS}")))
     }
 
     pub(crate) fn size_or(

@@ -14,12 +14,12 @@
 //! `count` says how many of its tokens are real.
 
 use tabpool_graph::{Binary, Op, Program, ValueId};
-use tabpool_tensor::{DType, Shape};
+use tabpool_tensor::{DType, Shape, Tensor};
 
 use crate::blocks::{Build, Built, Context, Cross, counted};
 use crate::bucket::Ladder;
 use crate::family::{Decoder, DecoderSizes};
-use crate::model::{MAX_BATCH, Model};
+use crate::model::{Entry, MAX_BATCH, Model};
 use crate::signature::{INPUT_IDS, LOGITS, Signature, Sizes};
 use crate::{Bucket, ModelError, RequestError};
 
@@ -135,7 +135,8 @@ impl<'a> Generation<'a> {
     /// The ids that end a text, as the model's configuration names them; it may name none.
     #[must_use]
     pub fn ends(&self) -> Vec<i32> {
-        self.decoder.sizes().ends
+        let said = &self.model.generation_defaults().ends;
+        if said.is_empty() { self.decoder.sizes().ends } else { said.clone() }
     }
 
     /// The id that begins a text where the model has an encoder; it is read without being in a prompt.
@@ -175,6 +176,20 @@ impl<'a> Generation<'a> {
     pub fn source(&self) -> Option<(Signature, Vec<usize>)> {
         let (signature, ladder) = self.decoder.encoder()?.inputs();
         Some((signature, ladder.sequences()))
+    }
+
+    /// Checks what the encoder is to read, narrows and pads it to the smallest length and number of texts that hold it: that of
+    /// the plan, and the inputs of [`Stage::Encode`]. Inputs are named as in [`source`](Self::source).
+    ///
+    /// # Errors
+    /// [`RequestError`] with the input's name; [`RequestError::UnknownInput`] where the model has no encoder.
+    pub fn prepare_source(&self, inputs: &[(String, Tensor)]) -> Result<(Bucket, Vec<Tensor>), RequestError> {
+        let Some(encoder) = self.decoder.encoder() else {
+            let name = inputs.first().map(|(name, _)| name.clone()).unwrap_or_default();
+            return Err(RequestError::UnknownInput { name, available: "no source: it has no encoder".to_owned() });
+        };
+        let (signature, ladder) = encoder.inputs();
+        Entry { name: "source", signature, ladder }.prepare_inputs(inputs)
     }
 
     /// What every program of a plan keeps between runs, in order.

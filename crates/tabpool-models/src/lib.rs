@@ -37,6 +37,7 @@
 mod batch;
 mod blocks;
 mod bucket;
+mod defaults;
 mod error;
 mod families;
 mod family;
@@ -51,6 +52,7 @@ mod weights;
 
 pub use batch::{Crop, Prepared};
 pub use bucket::Bucket;
+pub use defaults::GenerationDefaults;
 pub use error::{ModelError, RequestError};
 pub use generation::{Choice, Generation, MAX_CANDIDATES, Plan, Slot, Stage};
 pub use model::{EntryPoint, Model};

@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::sentence::{Sentence, Step};
 use crate::signature::{PIXEL_VALUES, Sizes};
 use crate::weights::Weights;
-use crate::{Bucket, Dim, Generation, ModelError, Prepared, RequestError, Signature};
+use crate::{Bucket, Dim, Generation, GenerationDefaults, ModelError, Prepared, RequestError, Signature};
 
 /// The most sequences a program is built for, whatever the buckets say: an experiment may go beyond them.
 pub(crate) const MAX_BATCH: usize = 1024;
@@ -22,6 +22,7 @@ pub struct Model {
     name: String,
     base: String,
     pools_prompt: bool,
+    defaults: GenerationDefaults,
     family: Box<dyn Family>,
     entries: Vec<Entry>,
     pub(crate) weights: Weights,
@@ -70,13 +71,20 @@ impl Model {
         }
         let source = Source { folder, config: &config, weights: &weights, sentence: &sentence, task: task.as_deref() };
         let family = (known.read)(&source)?;
-        Self::of(name, &sentence, family, weights)
+        let defaults = GenerationDefaults::read(folder, &sentence.base)?;
+        Self::of(name, &sentence, family, weights, defaults)
     }
 
-    fn of(name: String, sentence: &Sentence, family: Box<dyn Family>, weights: Weights) -> Result<Self, ModelError> {
+    fn of(
+        name: String,
+        sentence: &Sentence,
+        family: Box<dyn Family>,
+        weights: Weights,
+        defaults: GenerationDefaults,
+    ) -> Result<Self, ModelError> {
         let entries = family.entries();
         let (base, pools_prompt) = (sentence.base.clone(), sentence.pools_prompt);
-        let model = Self { name, base, pools_prompt, family, entries, weights };
+        let model = Self { name, base, pools_prompt, defaults, family, entries, weights };
         model.check()?;
         Ok(model)
     }
@@ -157,6 +165,12 @@ impl Model {
     #[must_use]
     pub fn first(&self) -> EntryPoint<'_> {
         EntryPoint { model: self, entry: &self.entries[0] }
+    }
+
+    /// What the model's authors say of generating with it.
+    #[must_use]
+    pub fn generation_defaults(&self) -> &GenerationDefaults {
+        &self.defaults
     }
 
     /// What the model generates with, one token after another; `None` where it does not.

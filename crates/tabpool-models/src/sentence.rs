@@ -18,10 +18,14 @@ const MAX_MODULES: usize = 16;
 pub(crate) enum Pooling {
     /// The first token's vector.
     First,
+    /// The last real token's.
+    Last,
     /// The mean over real tokens.
     Mean,
     /// The sum over real tokens, divided by the square root of their number.
     MeanSqrt,
+    /// The mean over real tokens, each weighted with its place, counted from 1.
+    WeightedMean,
     /// The largest value over real tokens, for each element.
     Max,
 }
@@ -51,6 +55,8 @@ pub(crate) struct Dense {
 pub(crate) struct Sentence {
     /// The folder of the encoder's own files: empty, or with a `/` at its end.
     pub(crate) base: String,
+    /// Whether the folder describes it.
+    pub(crate) described: bool,
     pub(crate) pooling: Pooling,
     pub(crate) steps: Vec<Step>,
     /// Whether a prompt's tokens are pooled with the text's.
@@ -63,12 +69,13 @@ impl Sentence {
     pub(crate) fn read(folder: &Directory<'_>) -> Result<Self, ModelError> {
         let mut sentence = Self {
             base: String::new(),
+            described: folder.contains(MODULES),
             pooling: Pooling::Mean,
             steps: Vec::new(),
             pools_prompt: true,
             stated_width: None,
         };
-        if !folder.contains(MODULES) {
+        if !sentence.described {
             return Ok(sentence);
         }
         let json = read_json(folder, MODULES)?;
@@ -151,31 +158,31 @@ impl Sentence {
 
 /// Reads either spelling: a flag for each mode, or the modes by name.
 fn pooling(config: &Fields) -> Result<Pooling, ModelError> {
-    const MODES: [(&str, &str, Option<Pooling>); 6] = [
-        ("pooling_mode_cls_token", "cls", Some(Pooling::First)),
-        ("pooling_mode_mean_tokens", "mean", Some(Pooling::Mean)),
-        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Some(Pooling::MeanSqrt)),
-        ("pooling_mode_max_tokens", "max", Some(Pooling::Max)),
-        ("pooling_mode_weightedmean_tokens", "weightedmean", None),
-        ("pooling_mode_lasttoken", "lasttoken", None),
+    const MODES: [(&str, &str, Pooling); 6] = [
+        ("pooling_mode_cls_token", "cls", Pooling::First),
+        ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
+        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrt),
+        ("pooling_mode_max_tokens", "max", Pooling::Max),
+        ("pooling_mode_weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
+        ("pooling_mode_lasttoken", "lasttoken", Pooling::Last),
     ];
-    let supported = "supported are cls, mean, max and mean_sqrt_len_tokens, one at a time";
+    let supported = "supported are cls, mean, max, mean_sqrt_len_tokens, weightedmean and lasttoken, one at a time";
     if config.get("pooling_mode").is_some() {
         let mode = match config.get("pooling_mode") {
             Some(Value::Array(list)) if list.len() == 1 => list[0].as_str(),
             Some(value) => value.as_str(),
             None => None,
         };
-        let known = mode.and_then(|mode| MODES.iter().find(|(_, name, _)| *name == mode)?.2);
-        return known.ok_or_else(|| config.refuse("pooling_mode", supported));
+        let known = mode.and_then(|mode| MODES.iter().find(|(_, name, _)| *name == mode));
+        return known.map(|known| known.2).ok_or_else(|| config.refuse("pooling_mode", supported));
     }
     let mut chosen = None;
     for (key, _, pooling) in MODES {
         if config.flag(key)? {
-            if chosen.is_some() || pooling.is_none() {
+            if chosen.is_some() {
                 return Err(config.refuse(key, supported));
             }
-            chosen = pooling;
+            chosen = Some(pooling);
         }
     }
     chosen.ok_or_else(|| ModelError::MissingOption { file: config.file().to_owned(), key: "pooling_mode".to_owned() })

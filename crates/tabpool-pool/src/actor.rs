@@ -8,6 +8,7 @@ mod links;
 mod requests;
 mod sampling;
 mod slots;
+mod states;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,17 +23,20 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
+use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{PoolError, PoolEvent, Profile, TuningPolicy, WorkerSpec, WorkerView};
 use links::Worker;
 use requests::Request;
 pub(crate) use requests::{Job, RawAnswer};
 use slots::Slot;
+use states::Sessions;
 
 /// What the actor is asked, or told by its own tasks.
 pub(crate) enum Command {
     Submit(Box<Job>),
     Cancel(RequestId),
+    EndSession(SessionId),
     /// A launch has come to something, good or bad.
     Launched {
         slot: SlotId,
@@ -87,6 +91,7 @@ pub(crate) struct Actor {
     workers: HashMap<tabpool_scheduler::WorkerId, Worker>,
     programs: HashMap<ProgramId, Arc<ProgramEntry>>,
     requests: HashMap<RequestId, Request>,
+    sessions: Sessions,
     /// Events that carrying out an action brought about, handled next.
     follow_ups: VecDeque<Event>,
     memory: (u64, u64),
@@ -107,6 +112,7 @@ impl Actor {
             workers: HashMap::new(),
             programs: HashMap::new(),
             requests: HashMap::new(),
+            sessions: Sessions::default(),
             follow_ups: VecDeque::new(),
             memory: (0, 0),
             failed_total: 0,
@@ -157,6 +163,7 @@ impl Actor {
         match command {
             Command::Submit(job) => self.submit(*job),
             Command::Cancel(request) => self.handle(Event::Cancel { request }),
+            Command::EndSession(session) => self.end_session(session),
             Command::Launched { slot, start, outcome } => self.launched(slot, start, outcome),
             Command::Exited { slot, start, reason } => self.exited(slot, start, &reason),
             Command::Memory { host, browsers } => self.memory = (host, browsers),

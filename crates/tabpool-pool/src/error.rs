@@ -97,6 +97,18 @@ pub enum PoolError {
     /// A worker found the request itself wrong.
     #[error("the request was refused by its worker: {0}")]
     Input(String),
+    /// The model says nothing token by token.
+    #[error("the model {model:?} generates no text: it has no decoder with a language model's head")]
+    NoGeneration {
+        /// The model.
+        model: String,
+    },
+    /// What a session had computed is lost with its worker, its device or its lease; it can be begun again.
+    #[error("what the session had computed is lost: {reason}")]
+    SessionLost {
+        /// Why.
+        reason: String,
+    },
     /// The queue is full.
     #[error("the pool is busy: {reason}")]
     Busy {

@@ -37,6 +37,8 @@ pub struct WorkerView {
     pub capabilities: Capabilities,
     /// The APIs it is used with, best first.
     pub apis: Vec<ApiKind>,
+    /// Sets of states that sessions have there, and the bytes that they take on its devices.
+    pub states: (usize, u64),
     /// Its session.
     pub session: String,
     /// The process of a browser the pool started.

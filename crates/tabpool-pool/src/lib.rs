@@ -36,6 +36,7 @@ mod model;
 mod native;
 mod pool;
 mod server;
+mod session;
 mod target;
 mod tuning;
 
@@ -45,6 +46,7 @@ pub use event::{PoolEvent, WorkerState, WorkerView};
 pub use metrics::PoolMetrics;
 pub use model::{Answer, ModelHandle, ModelRequest, Timing};
 pub use pool::ResourcePool;
+pub use session::{Pending, Session};
 pub use tabpool_bridge::WorkerId;
 pub use target::{ParseTargetError, Target};
 pub use tuning::TuningPolicy;

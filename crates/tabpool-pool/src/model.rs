@@ -1,20 +1,25 @@
 //! Models of a pool: asking for one, and running it.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tabpool_bridge::WorkerId;
 use tabpool_content::Cid;
+use tabpool_graph::Program;
 use tabpool_metrics::ModelIdentity;
-use tabpool_models::{Bucket, EntryPoint, Model, Signature};
+use tabpool_models::{Bucket, EntryPoint, Model, ModelError, Plan, Signature, Stage};
 use tabpool_protocol::ApiKind;
-use tabpool_scheduler::{ModelId, Placement, ProgramId};
+use tabpool_scheduler::{ModelId, Placement, ProgramId, RequestId};
 use tabpool_tensor::{DType, Precision, Shape, Tensor};
 use tokio::sync::oneshot;
 
 use crate::actor::{Command, Job, RawAnswer};
 use crate::pool::Shared;
+use crate::session::InSession;
 use crate::target::{Target, scheduler_api};
 use crate::{ModelKind, PoolError};
 
@@ -147,6 +152,8 @@ pub(crate) struct ProgramEntry {
     pub(crate) precision: Precision,
     /// The encoding, as it travels.
     pub(crate) encoded: Tensor,
+    /// The names of what it gives, in order.
+    names: Vec<String>,
     /// What it gives, in order. An answer that is anything else is not believed.
     pub(crate) outputs: Vec<(DType, Shape)>,
 }
@@ -169,10 +176,87 @@ impl ProgramEntry {
 /// What a program of a model is built from; all of it comes from short lists.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ProgramKey {
-    pub(crate) entry: &'static str,
-    pub(crate) bucket: Bucket,
-    pub(crate) outputs: Vec<String>,
-    pub(crate) precision: Precision,
+    made: Made,
+    precision: Precision,
+}
+
+/// The part of a model that a program is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Made {
+    /// An entry point, for these outputs.
+    Entry { entry: &'static str, bucket: Bucket, outputs: Vec<String> },
+    /// A stage of its generation.
+    Stage { stage: Stage, plan: Plan },
+}
+
+impl Made {
+    fn program(&self, model: &Model) -> Result<Program, ModelError> {
+        match self {
+            Self::Entry { entry, bucket, outputs } => {
+                let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+                model.entry(entry)?.program(*bucket, &names)
+            }
+            Self::Stage { stage, plan } => {
+                let none = || ModelError::Plan { reason: "the model generates nothing".to_owned() };
+                model.generation().ok_or_else(none)?.program(*stage, plan)
+            }
+        }
+    }
+
+    /// Its size, as it is recorded.
+    fn bucket(&self) -> Bucket {
+        match self {
+            Self::Entry { bucket, .. } => *bucket,
+            Self::Stage { stage, plan } => {
+                let sequence = match stage {
+                    Stage::Encode => plan.source,
+                    Stage::Prefill => plan.chunk,
+                    _ => 1,
+                };
+                Bucket { batch: plan.batch, sequence }
+            }
+        }
+    }
+}
+
+/// A run to be submitted.
+pub(crate) struct Submission {
+    pub(crate) program: Arc<ProgramEntry>,
+    pub(crate) placement: Placement,
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) rows: usize,
+    pub(crate) tokens: usize,
+    pub(crate) session: Option<InSession>,
+}
+
+/// A run that was submitted: a future of its answer, uncut. Dropping it cancels the run.
+pub(crate) struct Pending {
+    shared: Arc<Shared>,
+    request: Option<RequestId>,
+    answer: oneshot::Receiver<Result<RawAnswer, PoolError>>,
+    program: Arc<ProgramEntry>,
+}
+
+impl Future for Pending {
+    type Output = Result<Answer, PoolError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = ready!(Pin::new(&mut self.answer).poll(context));
+        self.request = None;
+        Poll::Ready(answered.map_err(|_| PoolError::Closed).flatten().map(|raw| {
+            let RawAnswer { tensors, worker, api, precision, timing, attempts } = raw;
+            let outputs = self.program.names.iter().cloned().zip(tensors).collect();
+            Answer { outputs, worker, api, precision, timing, attempts }
+        }))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.shared.tell(Command::Cancel(request));
+        }
+    }
 }
 
 /// A model that was opened.
@@ -310,87 +394,83 @@ impl ModelHandle {
         let prepared = self.entry_point().prepare(&inputs, &names).map_err(|source| self.refused(source))?;
         let tokens = inputs.iter().map(|(_, t)| t.shape().elements()).max().unwrap_or_default();
         let rows = inputs.first().and_then(|(_, t)| t.shape().first().copied()).unwrap_or_default();
-        let program = self.program(prepared.bucket, names).await?;
+        let program = self.program(Made::Entry { entry: self.entry, bucket: prepared.bucket, outputs: names }).await?;
+        let work =
+            Submission { program, placement: self.placement, tensors: prepared.tensors, rows, tokens, session: None };
+        let mut answer = self.submit(work).await?.await?;
+        let tensors = answer.outputs.into_iter().map(|(_, tensor)| tensor).collect();
+        answer.outputs = prepared
+            .crop
+            .apply(tensors)
+            .map_err(|source| PoolError::Answer { worker: answer.worker.to_string(), reason: source.to_string() })?;
+        Ok(answer)
+    }
+
+    /// Submits a run; what comes back is not cut.
+    pub(crate) async fn submit(&self, work: Submission) -> Result<Pending, PoolError> {
+        let Submission { program, placement, tensors, rows, tokens, session } = work;
         let (reply, answer) = oneshot::channel();
         let request = self.shared.next_request();
+        let (priority, timeout) = (self.priority, self.timeout);
         let job = Job {
             request,
-            program,
-            placement: self.placement,
-            priority: self.priority,
-            timeout: self.timeout,
-            tensors: prepared.tensors,
+            program: Arc::clone(&program),
+            placement,
+            priority,
+            timeout,
+            tensors,
             rows,
             tokens,
+            session,
             reply,
         };
         self.shared.commands.send(Command::Submit(Box::new(job))).await.map_err(|_| PoolError::Closed)?;
-        let cancel = CancelOnDrop { shared: &self.shared, request: Some(request) };
-        let raw = answer.await.map_err(|_| PoolError::Closed);
-        cancel.disarm();
-        let mut raw = raw??;
-        let outputs = prepared
-            .crop
-            .apply(std::mem::take(&mut raw.tensors))
-            .map_err(|source| PoolError::Answer { worker: raw.worker.to_string(), reason: source.to_string() })?;
-        let RawAnswer { worker, api, precision, timing, attempts, .. } = raw;
-        Ok(Answer { outputs, worker, api, precision, timing, attempts })
+        Ok(Pending { shared: Arc::clone(&self.shared), request: Some(request), answer, program })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     fn refused(&self, source: tabpool_models::RequestError) -> PoolError {
         PoolError::Request { model: self.name().to_owned(), source: Box::new(source) }
     }
 
-    fn unsound(&self, source: tabpool_models::ModelError) -> PoolError {
+    pub(crate) fn unsound(&self, source: ModelError) -> PoolError {
         PoolError::Model { name: self.name().to_owned(), source: Box::new(source) }
     }
 
-    /// The program of a bucket, built at its first use.
-    async fn program(&self, bucket: Bucket, outputs: Vec<String>) -> Result<Arc<ProgramEntry>, PoolError> {
-        let key = ProgramKey { entry: self.entry, bucket, outputs, precision: self.precision };
+    /// A program of the model, built at its first use.
+    pub(crate) async fn program(&self, made: Made) -> Result<Arc<ProgramEntry>, PoolError> {
+        let key = ProgramKey { made, precision: self.precision };
         if let Some(known) = self.opened.programs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(known));
         }
-        let opened = Arc::clone(&self.opened);
-        let id = self.shared.next_program();
+        let (opened, id, precision) = (Arc::clone(&self.opened), self.shared.next_program(), self.precision);
         // Building reads nothing but what the model read when it was opened, yet takes milliseconds.
         let built = tokio::task::spawn_blocking(move || {
-            let names: Vec<&str> = key.outputs.iter().map(String::as_str).collect();
-            let program = opened.model.entry(key.entry)?.program(key.bucket, &names)?.permitting(key.precision);
+            let program = key.made.program(&opened.model)?.permitting(precision);
             let graph = program.graph();
+            let names = graph.outputs().iter().map(|output| output.name.clone()).collect();
             let values = graph.outputs().iter().map(|output| graph.value(output.value));
             let outputs = values.map(|value| (value.dtype, value.shape.clone())).collect();
-            Ok((key, program.encode(), outputs))
+            let bytes = program.encode();
+            let (model, identity, bucket) = (opened.id, Arc::clone(&opened.identity), key.made.bucket());
+            let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into());
+            Ok((
+                key,
+                encoded.map(|encoded| ProgramEntry { id, model, identity, bucket, precision, encoded, names, outputs }),
+            ))
         });
         let built = built.await.map_err(|_| PoolError::Closed)?;
-        let (key, bytes, outputs) = built.map_err(|source| self.unsound(source))?;
-        let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into())
-            .map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
-        let (model, identity) = (self.opened.id, Arc::clone(&self.opened.identity));
-        let built = ProgramEntry { id, model, identity, bucket, precision: self.precision, encoded, outputs };
+        let (key, built) = built.map_err(|source| self.unsound(source))?;
+        let built = built.map_err(|e| PoolError::Answer { worker: "this host".to_owned(), reason: e.to_string() })?;
         let mut programs = self.opened.programs.lock().unwrap_or_else(PoisonError::into_inner);
         // Two first uses may have built it at once; the first one's is the one both use.
         Ok(Arc::clone(programs.entry(key).or_insert_with(|| Arc::new(built))))
-    }
-}
-
-/// Cancels a request whose caller no longer waits.
-struct CancelOnDrop<'a> {
-    shared: &'a Shared,
-    request: Option<tabpool_scheduler::RequestId>,
-}
-
-impl CancelOnDrop<'_> {
-    fn disarm(mut self) {
-        self.request = None;
-    }
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some(request) = self.request {
-            // Where the inbox is full the answer is computed and thrown away.
-            let _ = self.shared.commands.try_send(Command::Cancel(request));
-        }
     }
 }

@@ -17,12 +17,15 @@ use tabpool_scheduler::{ModelId, ProgramId, RequestId};
 use tabpool_tensor::Tensor;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::actor::{Actor, Command, Setup};
 use crate::metrics::Counters;
 use crate::model::ModelEntry;
+use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{
     Answer, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerState, WorkerView,
@@ -52,9 +55,24 @@ pub(crate) struct Shared {
     counters: Arc<Mutex<Counters>>,
     requests: AtomicU64,
     programs: AtomicU64,
+    sessions: AtomicU64,
 }
 
 impl Shared {
+    /// Tells the actor something from where nobody can wait: a destructor. Where the inbox is full a task waits.
+    pub(crate) fn tell(&self, command: Command) {
+        if let Err(TrySendError::Full(command)) = self.commands.try_send(command)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let commands = self.commands.clone();
+            runtime.spawn(async move { commands.send(command).await });
+        }
+    }
+
+    pub(crate) fn next_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
     pub(crate) fn next_request(&self) -> RequestId {
         RequestId(self.requests.fetch_add(1, Ordering::Relaxed))
     }
@@ -180,6 +198,7 @@ impl ResourcePool {
             counters,
             requests: AtomicU64::new(1),
             programs: AtomicU64::new(1),
+            sessions: AtomicU64::new(1),
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
         Ok(Self { shared, bridge, url, data_dir, actor, server, metrics, _temporary: temporary })

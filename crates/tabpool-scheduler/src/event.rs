@@ -144,6 +144,9 @@ pub struct Submit {
     /// How heavy the program is, in ordinary requests: scales the priors and the measurements of its model's
     /// other programs until it has its own. `1.0` where nothing is known.
     pub cost: f32,
+    /// Attempts at most, where it may not be tried as often as others: once, if it changes what only its worker has. At least
+    /// one is made, and no more than [`Config::max_attempts`](crate::Config::max_attempts).
+    pub max_attempts: Option<u32>,
 }
 
 /// Who is to blame for a failed attempt, and so what follows.

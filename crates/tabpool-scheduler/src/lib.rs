@@ -46,6 +46,7 @@
 //!     priority: 0,
 //!     deadline: None,
 //!     cost: 1.0,
+//!     max_attempts: None,
 //! };
 //! scheduler.handle(ms(1), Event::Submit(submit), &mut actions);
 //! assert!(matches!(actions[..], [Action::Load { api: Api::Cpu, .. }]));

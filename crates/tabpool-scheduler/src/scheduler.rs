@@ -66,6 +66,7 @@ struct Request {
     deadline: Duration,
     /// Attempts dispatched.
     attempts: u32,
+    max_attempts: u32,
     /// Why attempts failed, one each.
     reasons: Vec<String>,
     state: RequestState,

@@ -126,6 +126,7 @@ fn request_of(request: u64) -> Submit {
         priority: 0,
         deadline: None,
         cost: 1.0,
+        max_attempts: None,
     }
 }
 
@@ -231,6 +232,18 @@ fn a_request_that_fails_everywhere_is_answered_with_every_reason() {
     };
     let all = "attempt 1 on worker 1: crashed; attempt 2 on worker 2: crashed; attempt 3 on worker 3: crashed";
     assert_eq!(reason, all);
+}
+
+#[test]
+fn a_request_that_may_be_tried_once_is_not_tried_elsewhere() {
+    let mut pool = Pool::new();
+    pool.ready(1, WorkerKind::Chromium, 4, 10);
+    pool.ready(2, WorkerKind::Chromium, 4, 10);
+    pool.submit(Submit { max_attempts: Some(1), ..request_of(1) });
+    let replies = replies(&pool.lost(1));
+    let reason = "attempt 1 on worker 1: crashed".to_owned();
+    assert_eq!(replies, [(1, Outcome::Failed { cause: FailureCause::Poison, reason, attempts: 1 })]);
+    assert_eq!(sent(&pool.submit(Submit { max_attempts: Some(0), ..request_of(2) })), [(2, 2, 1)], "once at least");
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn rate(depth: u64, events: u64) -> f64 {
                 priority: (requests % 3) as i8,
                 deadline: None,
                 cost: 1.0,
+                max_attempts: None,
             })
         } else {
             match todo.swap_remove(requests as usize % todo.len()) {

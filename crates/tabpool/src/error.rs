@@ -1,6 +1,7 @@
 //! What can go wrong while a model is accelerated and used.
 
-use tabpool_pipelines::TextError;
+use tabpool_pipelines::chat::ChatError;
+use tabpool_pipelines::{SamplingError, TextError};
 use tabpool_pool::PoolError;
 use tabpool_tensor::TensorError;
 
@@ -31,6 +32,18 @@ pub enum Error {
     NoWorkers {
         /// Why, for each slot.
         reasons: String,
+    },
+    /// A setting of how tokens are chosen is out of its range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A conversation could not be written as the model reads it.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// Nothing can be generated, or what came back is no token.
+    #[error("cannot generate: {reason}")]
+    Generation {
+        /// Why not.
+        reason: String,
     },
     /// A worker gave back something else than embeddings.
     #[error("the model {model:?} gave no embeddings: {reason}")]

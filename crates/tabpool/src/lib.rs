@@ -27,6 +27,7 @@ mod accelerator;
 mod choice;
 mod embeddings;
 mod error;
+mod generate;
 mod library;
 mod model;
 mod origin;
@@ -35,14 +36,19 @@ pub use accelerator::{Accelerate, Accelerator, AcceleratorBuilder, Platform};
 pub use choice::{ChoiceError, workers_for};
 pub use embeddings::{EmbeddingRun, Embeddings};
 pub use error::Error;
+pub use generate::{
+    Finish, GenerateOptions, GeneratedText, GenerationFigures, TextGeneration, TextPiece, TokenGeneration, TokenPrompt,
+    Tokens,
+};
 pub use library::{AddProgress, Added, Freed, InUse, Library, LibraryError, Listed, Resolved, Stage, Summary};
 pub use model::Model;
 
 pub use tabpool_browser::{BrowserKind, Discovery, GpuMode, SearchPaths, discover};
 pub use tabpool_content::Cid;
 pub use tabpool_hub::{HubClient, HubError, HubModel};
-pub use tabpool_models::{Dim, InputSpec, OutputSpec, Signature};
-pub use tabpool_pipelines::{TextEncoder, cosine_similarity, similarity_matrix};
+pub use tabpool_models::{Dim, GenerationDefaults, InputSpec, OutputSpec, Signature};
+pub use tabpool_pipelines::chat;
+pub use tabpool_pipelines::{Sampling, TextEncoder, TokenRule, cosine_similarity, similarity_matrix};
 pub use tabpool_pool::{
     Answer, ModelHandle, ModelKind, ModelRequest, ParseTargetError, PoolBuilder, PoolError, PoolEvent, PoolMetrics,
     Profile, ResourcePool, Target, Timing, TuningPolicy, WorkerId, WorkerSpec, WorkerState, WorkerView,

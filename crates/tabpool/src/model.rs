@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
-use tabpool_pipelines::TextEncoder;
+use tabpool_content::Directory;
+use tabpool_pipelines::{TextEncoder, TextError, Tokenizer};
 use tabpool_pool::{Answer, ModelHandle, PoolError, Target, WorkerId};
 use tabpool_tensor::Tensor;
 
@@ -27,13 +28,15 @@ pub struct Model {
     library: Library,
     /// Read at the first use: not every model has a tokenizer, and not every use of one needs it.
     encoder: Arc<OnceLock<TextEncoder>>,
+    /// The same for generation, which cuts no text.
+    tokenizer: Arc<OnceLock<Tokenizer>>,
     /// How many workers there were when the model was asked for; decides how texts are shared out, nothing else.
     workers: usize,
 }
 
 impl Model {
     pub(crate) fn new(handle: ModelHandle, library: Library, workers: usize) -> Self {
-        Self { handle, library, encoder: Arc::default(), workers: workers.max(1) }
+        Self { handle, library, encoder: Arc::default(), tokenizer: Arc::default(), workers: workers.max(1) }
     }
 
     /// The pool's handle of it, for its signature and for what is not here.
@@ -125,6 +128,28 @@ impl Model {
         }
         let encoder = TextEncoder::open(self.library.store(), self.handle.root(), self.handle.model())?;
         Ok(self.encoder.get_or_init(|| encoder))
+    }
+
+    /// What turns texts into ids and back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] where the model's folder has no tokenizer that can be read.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let tokenizer = self.folder(|folder| Tokenizer::read(folder, self.handle.model().files()))?;
+        Ok(self.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    /// Reads something in the model's folder.
+    pub(crate) fn folder<T, E: Into<Error>>(
+        &self,
+        read: impl FnOnce(&Directory<'_>) -> Result<T, E>,
+    ) -> Result<T, Error> {
+        let folder = Directory::open(self.library.store(), self.handle.root()).map_err(TextError::from)?;
+        read(&folder).map_err(Into::into)
     }
 
     /// Puts the rows of one run where their texts stand.

@@ -2,6 +2,7 @@
 //! the native worker. What needs a browser is in the end-to-end suites.
 
 mod embedding;
+mod generating;
 mod hub;
 mod library;
 mod program;

@@ -4,21 +4,19 @@
 //! They differ in names, in how positions are numbered, and in what is added to scores.
 
 mod config;
-mod embedding;
 mod head;
 
 use tabpool_graph::{Op, ValueId};
 
 use crate::ModelError;
-use crate::blocks::{Build, Layer, Names, Order, counted, distance_bias};
+use crate::blocks::{Build, Embedder, Layer, Names, Order, counted, distance_bias};
 use crate::bucket::Ladder;
 use crate::family::{Family, Source};
 use crate::model::Entry;
 use crate::relative;
-use crate::sentence::Sentence;
 use crate::signature::{
-    ATTENTION_MASK, Absent, Dim, INPUT_IDS, InputSpec, LAST_HIDDEN_STATE, OutputSpec, POOLER_OUTPUT,
-    SENTENCE_EMBEDDING, Signature, TOKEN_TYPE_IDS,
+    ATTENTION_MASK, Absent, Dim, INPUT_IDS, InputSpec, LAST_HIDDEN_STATE, OutputSpec, POOLER_OUTPUT, Signature,
+    TOKEN_TYPE_IDS,
 };
 
 pub(crate) use config::{Encoder, Kind};
@@ -77,8 +75,7 @@ struct Bert {
     /// What the file puts before the names of the encoder's tensors.
     prefix: String,
     pooler: bool,
-    sentence: Sentence,
-    embedding: usize,
+    embedder: Embedder,
     head: Option<Head>,
     labels: Vec<String>,
 }
@@ -105,12 +102,12 @@ pub(crate) fn read_mpnet(source: &Source<'_>) -> Result<Box<dyn Family>, ModelEr
 
 fn open(source: &Source<'_>, kind: Kind) -> Result<Box<dyn Family>, ModelError> {
     let encoder = Encoder::read(source.config, kind)?;
-    let embedding = source.sentence.width(encoder.hidden)?;
+    let embedder = Embedder::new(source, encoder.hidden)?;
     let prefix = source.prefix(&[kind.prefix(), ""], "embeddings.word_embeddings.weight").to_owned();
     let pooler = source.weights.contains(&format!("{prefix}pooler.dense.weight"));
     let head = Head::read(source, kind)?;
     let labels = if head.as_ref().is_some_and(Head::tells_apart) { source.labels()? } else { Vec::new() };
-    Ok(Box::new(Bert { encoder, prefix, pooler, sentence: source.sentence.clone(), embedding, head, labels }))
+    Ok(Box::new(Bert { encoder, prefix, pooler, embedder, head, labels }))
 }
 
 impl Family for Bert {
@@ -121,7 +118,7 @@ impl Family for Bert {
         if self.pooler {
             outputs.push(OutputSpec::new(POOLER_OUTPUT, &[Dim::Batch, hidden]));
         }
-        outputs.push(OutputSpec::new(SENTENCE_EMBEDDING, &[Dim::Batch, Dim::Fixed(self.embedding)]));
+        outputs.push(self.embedder.output());
         if let Some(head) = &self.head {
             outputs.extend(head.outputs(self.labels.len(), e.vocabulary));
         }
@@ -140,8 +137,7 @@ impl Family for Bert {
             b.offer(POOLER_OUTPUT, value);
             pooled = Some(value);
         }
-        let sentence = embedding::sentence(b, &self.sentence, hidden, mask)?;
-        b.offer(SENTENCE_EMBEDDING, sentence);
+        self.embedder.offer(b, hidden, mask)?;
         match &self.head {
             Some(head) => head.build(b, &self.encoder, &self.prefix, self.labels.len(), hidden, first, pooled),
             None => Ok(()),

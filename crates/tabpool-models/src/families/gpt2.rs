@@ -3,7 +3,7 @@
 use tabpool_graph::{Op, Unary, ValueId};
 
 use crate::ModelError;
-use crate::blocks::{Build, Built, Context, Heads};
+use crate::blocks::{Build, Built, Context, Embedder, Heads};
 use crate::bucket::Ladder;
 use crate::family::{Decoder, DecoderSizes, Family, Source};
 use crate::generation::cache_names;
@@ -30,6 +30,7 @@ struct Gpt2 {
     ends: Vec<i32>,
     /// The table of logits, where there is one.
     head: Option<String>,
+    embedder: Option<Embedder>,
 }
 
 /// Reads GPT-2.
@@ -55,6 +56,7 @@ pub(crate) fn read(source: &Source<'_>) -> Result<Box<dyn Family>, ModelError> {
         scaled: config.flag_or("scale_attn_weights", true)?,
         scaled_by_layer: config.flag("scale_attn_by_inverse_layer_idx")?,
         ends: config.ids("eos_token_id")?,
+        embedder: Embedder::described(source, hidden)?,
         head: match source.task {
             None => None,
             Some("LMHeadModel" | "CausalLM") => {
@@ -68,7 +70,13 @@ pub(crate) fn read(source: &Source<'_>) -> Result<Box<dyn Family>, ModelError> {
 }
 
 /// The entry point of a decoder that reads a whole text at once.
-pub(crate) fn whole(sizes: &DecoderSizes, hidden: usize, widest: usize, head: bool) -> Entry {
+pub(crate) fn whole(
+    sizes: &DecoderSizes,
+    hidden: usize,
+    widest: usize,
+    head: bool,
+    embedder: Option<&Embedder>,
+) -> Entry {
     let ids = [Dim::Batch, Dim::Sequence];
     let inputs = vec![
         InputSpec::ids(INPUT_IDS, Dim::Sequence, sizes.vocabulary, 0),
@@ -81,13 +89,19 @@ pub(crate) fn whole(sizes: &DecoderSizes, hidden: usize, widest: usize, head: bo
         outputs.push(vector(LOGITS, sizes.vocabulary));
     }
     outputs.push(vector(LAST_HIDDEN_STATE, hidden));
+    outputs.extend(embedder.map(Embedder::output));
     let widest = if head { widest.max(sizes.vocabulary) } else { widest };
     let ladder = Ladder::tokens(sizes.positions, sizes.heads, widest);
     Entry { name: "model", signature: Signature::new(inputs, outputs), ladder }
 }
 
 /// Builds that entry point.
-pub(crate) fn build_whole(decoder: &dyn Decoder, b: &mut Build<'_>, head: bool) -> Result<(), ModelError> {
+pub(crate) fn build_whole(
+    decoder: &dyn Decoder,
+    b: &mut Build<'_>,
+    head: bool,
+    embedder: Option<&Embedder>,
+) -> Result<(), ModelError> {
     let (ids, mask, positions) = (b.input(INPUT_IDS)?, b.input(ATTENTION_MASK)?, b.input(POSITION_IDS)?);
     let mask = b.float(ATTENTION_MASK, mask)?;
     let bias = b.mask_bias(mask)?;
@@ -95,6 +109,9 @@ pub(crate) fn build_whole(decoder: &dyn Decoder, b: &mut Build<'_>, head: bool) 
     let context = Context { positions, limit, bias: Some(bias), ..Context::whole(b, ids)? };
     let hidden = decoder.decode(b, &context)?;
     b.offer(LAST_HIDDEN_STATE, hidden);
+    if let Some(embedder) = embedder {
+        embedder.offer(b, hidden, mask)?;
+    }
     if head {
         let logits = decoder.logits(b, hidden)?;
         b.offer(LOGITS, logits);
@@ -134,11 +151,12 @@ impl Gpt2 {
 
 impl Family for Gpt2 {
     fn entries(&self) -> Vec<Entry> {
-        vec![whole(&self.sizes(), self.hidden, (3 * self.hidden).max(self.intermediate), self.head.is_some())]
+        let widest = (3 * self.hidden).max(self.intermediate);
+        vec![whole(&self.sizes(), self.hidden, widest, self.head.is_some(), self.embedder.as_ref())]
     }
 
     fn build(&self, _entry: &str, b: &mut Build<'_>) -> Result<(), ModelError> {
-        build_whole(self, b, self.head.is_some())
+        build_whole(self, b, self.head.is_some(), self.embedder.as_ref())
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {

@@ -5,7 +5,7 @@ use tabpool_graph::{Op, Unary, ValueId};
 
 use super::gpt2::{build_whole, whole};
 use crate::ModelError;
-use crate::blocks::{Build, Built, Context, Heads, Rotary};
+use crate::blocks::{Build, Built, Context, Embedder, Heads, Rotary};
 use crate::family::{Decoder, DecoderSizes, Family, Source};
 use crate::fields::Fields;
 use crate::generation::cache_names;
@@ -43,6 +43,7 @@ struct Llama {
     ends: Vec<i32>,
     /// The table of logits, where there is one.
     table: Option<String>,
+    embedder: Option<Embedder>,
 }
 
 /// Reads Llama.
@@ -121,6 +122,7 @@ fn open(source: &Source<'_>, kind: Kind) -> Result<Box<dyn Family>, ModelError> 
         biases: if kind == Kind::Qwen2 { [true, false] } else { [attention_bias, attention_bias] },
         network_biases: kind == Kind::Llama && config.flag("mlp_bias")?,
         ends: config.ids("eos_token_id")?,
+        embedder: Embedder::described(source, hidden)?,
         table: match source.task {
             None => None,
             Some("CausalLM") => {
@@ -227,11 +229,11 @@ impl Llama {
 impl Family for Llama {
     fn entries(&self) -> Vec<Entry> {
         let widest = self.hidden.max(self.intermediate).max(self.heads * self.head);
-        vec![whole(&self.sizes(), self.hidden, widest, self.table.is_some())]
+        vec![whole(&self.sizes(), self.hidden, widest, self.table.is_some(), self.embedder.as_ref())]
     }
 
     fn build(&self, _entry: &str, b: &mut Build<'_>) -> Result<(), ModelError> {
-        build_whole(self, b, self.table.is_some())
+        build_whole(self, b, self.table.is_some(), self.embedder.as_ref())
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {

@@ -81,9 +81,16 @@ fn without_modules_the_mean_of_tokens_is_the_embedding() {
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn every_supported_pooling_gives_its_definition() {
     type Definition = fn(&[Vec<f32>]) -> Vec<f32>;
-    let cases: [(&str, Definition); 4] = [
+    let cases: [(&str, Definition); 6] = [
         ("pooling_mode_cls_token", |t| t[0].clone()),
         ("pooling_mode_mean_tokens", mean),
+        ("pooling_mode_lasttoken", |t| t[t.len() - 1].clone()),
+        ("pooling_mode_weightedmean_tokens", |t| {
+            let all = (t.len() * (t.len() + 1) / 2) as f32;
+            let weighted =
+                |i: usize| t.iter().enumerate().map(move |(at, token): (usize, &Vec<f32>)| (at + 1) as f32 * token[i]);
+            (0..WIDTH).map(|i| weighted(i).sum::<f32>() / all).collect()
+        }),
         ("pooling_mode_max_tokens", |t| (0..WIDTH).map(|i| t.iter().map(|t| t[i]).fold(f32::MIN, f32::max)).collect()),
         ("pooling_mode_mean_sqrt_len_tokens", |t| mean(t).iter().map(|v| v * (t.len() as f32).sqrt()).collect()),
     ];
@@ -98,6 +105,34 @@ fn every_supported_pooling_gives_its_definition() {
         let files = [("modules.json", &*list), ("1_Pooling/config.json", config.as_bytes())];
         let got = embed(&fixture(&files).expect("a good folder"));
         assert_close(&got, &tokens().iter().map(|t| definition(t)).collect::<Vec<_>>(), mode);
+    }
+}
+
+#[test]
+fn decoders_embed_where_their_folder_says_how() {
+    for name in ["gpt2", "qwen3"] {
+        let read = |file: &str| fs::read(folder(name).join(file)).expect("a fixture's file");
+        let (config, weights) = (read("config.json"), read("model.safetensors"));
+        let (list, pooling) = (modules(&[TRANSFORMER, POOLING, NORMALIZE]), json!({"pooling_mode": "lasttoken"}));
+        let pooling = pooling.to_string();
+        let plain: [(&str, &[u8]); 2] = [("config.json", &config), ("model.safetensors", &weights)];
+        let described =
+            [&plain[..], &[("modules.json", &*list), ("1_Pooling/config.json", pooling.as_bytes())]].concat();
+        assert!(Fixture::of(&plain).expect("a folder").model.signature().output("sentence_embedding").is_none());
+        let fixture = Fixture::of(&described).expect("a good folder");
+        // The second text is shorter.
+        let ids = Tensor::from_i32([2, 4], vec![5, 6, 7, 8, 9, 10, 0, 0]).expect("fits");
+        let mask = Tensor::from_i32([2, 4], vec![1, 1, 1, 1, 1, 1, 0, 0]).expect("fits");
+        let inputs = [("input_ids".to_owned(), ids), ("attention_mask".to_owned(), mask)];
+        let names = ["sentence_embedding".to_owned(), "last_hidden_state".to_owned()];
+        let request = fixture.model.prepare(&inputs, &names).expect("a good request");
+        let program = fixture.model.program(request.bucket, &["sentence_embedding", "last_hidden_state"]);
+        let program = program.expect("a program");
+        let outputs = request.crop.apply(fixture.run(&program, &request.tensors)).expect("as the program says");
+        let (got, hidden) = (outputs[0].1.to_f32().expect("floats"), outputs[1].1.to_f32().expect("floats"));
+        let width = got.len() / 2;
+        let last = |row: usize, place: usize| normalized(&hidden[(row * 4 + place) * width..][..width]);
+        assert_close(&got, &[last(0, 3), last(1, 1)], name);
     }
 }
 
@@ -176,8 +211,8 @@ fn descriptions_that_are_not_implemented_are_refused() {
     assert!(got.contains(r#""custom.Transformer", only modules of sentence-transformers"#), "{got}");
     let got = refusal(&[POOLING, TRANSFORMER], mean());
     assert!(got.contains("supported is a Transformer, then a Pooling"), "{got}");
-    let got = refusal(&[TRANSFORMER, POOLING], json!({"pooling_mode_lasttoken": true}));
-    assert!(got.contains("1_Pooling/config.json: pooling_mode_lasttoken is true, supported are cls, mean"), "{got}");
+    let got = refusal(&[TRANSFORMER, POOLING], json!({"pooling_mode": "attention"}));
+    assert!(got.contains(r#"1_Pooling/config.json: pooling_mode is "attention", supported are cls, mean"#), "{got}");
     let both = json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true});
     let got = refusal(&[TRANSFORMER, POOLING], both);
     assert!(got.contains("one at a time"), "{got}");

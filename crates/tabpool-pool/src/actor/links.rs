@@ -131,6 +131,7 @@ impl Actor {
             worker.in_flight.iter().filter(|(r, _)| !hello.held.contains(&r.0)).map(|(r, a)| (*r, *a)).collect();
         let pending: Vec<_> = worker.loading.iter().copied().collect();
         self.worker_connection(id, ConnectionEvent::Resumed, String::new());
+        self.states_resumed(id, &hello.states);
         for (request, attempt) in missing {
             self.failed(id, request, attempt, FaultKind::Worker, "lost while the link was cut".to_owned());
         }
@@ -158,6 +159,7 @@ impl Actor {
         {
             slot.last_reason.clone_from(&reason);
         }
+        self.states_lost(id);
         self.tell(PoolEvent::Lost { worker, reason: reason.clone() });
         self.handle(Event::Lost { worker: id, reason });
     }
@@ -188,6 +190,7 @@ impl Actor {
         self.close_link(id, reason);
         self.worker_connection(id, ConnectionEvent::Closed, reason.to_owned());
         let Some(worker) = self.workers.remove(&id) else { return };
+        self.states_lost(id);
         self.tell(PoolEvent::Lost { worker: tabpool_bridge::WorkerId(id.0), reason: reason.to_owned() });
         if let Some(slot) = worker.slot.and_then(|slot| self.slots.get_mut(&slot)) {
             reason.clone_into(&mut slot.last_reason);
@@ -236,7 +239,13 @@ impl Actor {
                 }
             }
             Message::Tuned { api, found } => self.tuned(id, api, found),
-            Message::DeviceLost { api, reason } => self.device_lost(id, scheduler_api(api), &reason),
+            Message::StatesMade { states, bytes, .. } => self.states_made(id, states, bytes),
+            Message::StatesFailed { states, fault, reason, .. } => self.states_failed(id, states, fault, &reason),
+            Message::StatesLost { states, reason, .. } => self.states_gone(id, states, &reason),
+            Message::DeviceLost { api, reason } => {
+                self.states_lost_with(id, api);
+                self.device_lost(id, scheduler_api(api), &reason);
+            }
             // The session lets no other frame of a worker through.
             _ => {}
         }

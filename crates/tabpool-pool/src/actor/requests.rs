@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::Actor;
 use super::links::{fault_of, metrics_api, metrics_precision};
 use crate::model::ProgramEntry;
+use crate::session::InSession;
 use crate::target::protocol_api;
 use crate::{PoolError, Timing};
 
@@ -28,6 +29,7 @@ pub(crate) struct Job {
     pub(crate) rows: usize,
     /// Tokens given, padding of the caller's own included.
     pub(crate) tokens: usize,
+    pub(crate) session: Option<InSession>,
     pub(crate) reply: oneshot::Sender<Result<RawAnswer, PoolError>>,
 }
 
@@ -47,6 +49,7 @@ pub(super) struct Request {
     tensors: Vec<Tensor>,
     rows: usize,
     tokens: usize,
+    session: Option<InSession>,
     pub(super) reply: oneshot::Sender<Result<RawAnswer, PoolError>>,
     submitted: Instant,
     sent: Option<Sent>,
@@ -73,7 +76,7 @@ struct Ran<'a> {
 
 impl Actor {
     pub(super) fn submit(&mut self, job: Job) {
-        let Job { request, program, placement, priority, timeout, tensors, rows, tokens, reply } = job;
+        let Job { request, program, placement, priority, timeout, tensors, rows, tokens, session, reply } = job;
         let now = self.epoch.elapsed();
         let bucket = program.bucket;
         self.programs.entry(program.id).or_insert_with(|| Arc::clone(&program));
@@ -85,24 +88,34 @@ impl Actor {
             priority,
             deadline: timeout.map(|t| now + t),
             cost: cost(bucket.batch * bucket.sequence),
+            // What a later run finds is on its worker alone, and it changes it: twice would be once too often.
+            max_attempts: session.as_ref().filter(|session| !session.begins).map(|_| 1),
         };
         let submitted = Instant::now();
-        let waiting = Request { program, tensors, rows, tokens, reply, submitted, sent: None, answer: None };
+        let waiting = Request { program, tensors, rows, tokens, session, reply, submitted, sent: None, answer: None };
         self.requests.insert(request, waiting);
         self.handle(Event::Submit(submit));
     }
 
     pub(super) fn dispatch(&mut self, id: WorkerId, request: RequestId, attempt: u32, program: ProgramId, api: Api) {
+        let fault = tabpool_scheduler::Fault::Worker;
+        let session = self.requests.get(&request).and_then(|waiting| waiting.session.clone());
+        let states = match session.map(|session| self.arrange_states(&session, id, api)).transpose() {
+            Ok(states) => states,
+            Err(reason) => {
+                self.follow_ups.push_back(Event::Failed { worker: id, request, attempt, fault, reason });
+                return;
+            }
+        };
         let (Some(worker), Some(waiting)) = (self.workers.get_mut(&id), self.requests.get_mut(&request)) else {
             let reason = "the worker is gone".to_owned();
-            let fault = tabpool_scheduler::Fault::Worker;
             self.follow_ups.push_back(Event::Failed { worker: id, request, attempt, fault, reason });
             return;
         };
-        let message = Message::Run { program: program.0, api: protocol_api(api), attempt, states: None };
+        let message = Message::Run { program: program.0, api: protocol_api(api), attempt, states };
         let sent = worker.link.send(Frame { id: request.0, message, tensors: waiting.tensors.clone() });
         if sent == Err(LinkError::Full) {
-            let (fault, reason) = (tabpool_scheduler::Fault::Worker, LinkError::Full.to_string());
+            let reason = LinkError::Full.to_string();
             self.follow_ups.push_back(Event::Failed { worker: id, request, attempt, fault, reason });
             return;
         }
@@ -161,6 +174,7 @@ impl Actor {
     pub(super) fn reply(&mut self, request: RequestId, outcome: Outcome) {
         let Some(mut waiting) = self.requests.remove(&request) else { return };
         let attempts = waiting.sent.map_or(0, |s| s.attempt);
+        let goes_on = waiting.session.as_ref().is_some_and(|session| !session.begins);
         let answer = match outcome {
             Outcome::Finished { worker, attempt } => match waiting.answer.take() {
                 Some((given, stats, tensors, at)) if given == attempt => Ok((worker, attempt, stats, tensors, at)),
@@ -170,6 +184,9 @@ impl Actor {
             Outcome::TimedOut { reason } => Err(PoolError::TimedOut(reason)),
             Outcome::Cancelled => Err(PoolError::Cancelled),
             Outcome::Failed { cause: FailureCause::Input, reason, .. } => Err(PoolError::Input(reason)),
+            Outcome::Failed { reason, .. } | Outcome::NoWorker { reason } if goes_on => {
+                Err(PoolError::SessionLost { reason })
+            }
             Outcome::Failed { reason, attempts, .. } => Err(PoolError::Failed { attempts, reason }),
             Outcome::NoWorker { reason } => Err(PoolError::NoWorker(reason)),
         };

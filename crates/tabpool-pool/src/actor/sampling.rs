@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tabpool_metrics::{PoolSample, Timestamp};
-use tabpool_scheduler::SlotId;
+use tabpool_scheduler::{SlotId, WorkerId};
 
 use super::links::Worker;
 use super::slots::Slot;
@@ -16,7 +16,8 @@ impl Actor {
     pub(super) fn publish(&self) {
         let mut views: Vec<WorkerView> = self.slots.iter().map(|(id, slot)| self.slot_view(*id, slot)).collect();
         views.sort_unstable_by_key(|v| v.slot);
-        let mut guests: Vec<_> = self.workers.values().filter(|w| w.slot.is_none()).map(|w| view(None, w)).collect();
+        let mut guests: Vec<_> =
+            self.workers.values().filter(|w| w.slot.is_none()).map(|w| view(None, w, self.states_on(w))).collect();
         guests.sort_unstable_by_key(|v| v.id);
         views.extend(guests);
         self.setup.views.send_if_modified(|published| {
@@ -25,6 +26,7 @@ impl Actor {
                     a.id == b.id
                         && a.state == b.state
                         && a.starts == b.starts
+                        && a.states == b.states
                         && a.pid == b.pid
                         && a.last_reason == b.last_reason
                 });
@@ -37,7 +39,7 @@ impl Actor {
 
     fn slot_view(&self, id: SlotId, slot: &Slot) -> WorkerView {
         if let Some(worker) = self.workers.values().find(|w| w.slot == Some(id)) {
-            return view(Some((id, slot)), worker);
+            return view(Some((id, slot)), worker, self.states_on(worker));
         }
         WorkerView {
             id: None,
@@ -46,12 +48,17 @@ impl Actor {
             state: if slot.set_aside { WorkerState::SetAside } else { WorkerState::Starting },
             capabilities: tabpool_protocol::Capabilities::default(),
             apis: Vec::new(),
+            states: (0, 0),
             session: String::new(),
             pid: slot.running.as_ref().and_then(Running::pid),
             start_up: None,
             starts: slot.starts,
             last_reason: slot.last_reason.clone(),
         }
+    }
+
+    fn states_on(&self, worker: &Worker) -> (usize, u64) {
+        self.sessions.on(WorkerId(worker.link.id().0))
     }
 
     /// Records a sample of the pool, and has memory measured for the next.
@@ -98,7 +105,7 @@ impl Actor {
     }
 }
 
-fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker) -> WorkerView {
+fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, states: (usize, u64)) -> WorkerView {
     let state = match (worker.detached, worker.in_flight.is_empty()) {
         (true, _) => WorkerState::Detached,
         (false, true) => WorkerState::Idle,
@@ -111,6 +118,7 @@ fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker) -> WorkerView {
         state,
         capabilities: worker.capabilities.clone(),
         apis: worker.apis.clone(),
+        states,
         session: worker.session.clone(),
         pid: slot.and_then(|(_, s)| s.running.as_ref()).and_then(Running::pid),
         start_up: worker.start_up,

@@ -37,6 +37,8 @@ impl Scheduler {
         let cost = f64::from(submit.cost);
         let cost = if cost.is_finite() { cost.clamp(COST_RANGE.0, COST_RANGE.1) } else { 1.0 };
         let rank = self.queue.rank(self.now, submit.priority, self.config.ageing);
+        let most = self.config.max_attempts;
+        let max_attempts = submit.max_attempts.map_or(most, |wanted| wanted.clamp(1, most));
         let request = Request {
             model: submit.model,
             program: submit.program,
@@ -46,6 +48,7 @@ impl Scheduler {
             submitted_at: self.now,
             deadline,
             attempts: 0,
+            max_attempts,
             reasons: Vec::new(),
             state: RequestState::Queued { lane },
         };
@@ -108,7 +111,7 @@ impl Scheduler {
         let FailedAttempt { worker, reason, elsewhere } = failed;
         let attempt = known.attempts;
         known.reasons.push(format!("attempt {attempt} on {worker}: {reason}"));
-        if attempt >= self.config.max_attempts {
+        if attempt >= known.max_attempts {
             let reason = known.reasons.join("; ");
             let outcome = Outcome::Failed { cause: FailureCause::Poison, reason, attempts: attempt };
             self.answer(request, outcome, actions);

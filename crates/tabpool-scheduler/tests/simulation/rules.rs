@@ -73,6 +73,10 @@ fn holds(promise: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if promise { Ok(()) } else { Err(otherwise()) }
 }
 
+fn most_attempts(config: &Config, submit: &Submit) -> u32 {
+    submit.max_attempts.unwrap_or(u32::MAX).min(config.max_attempts)
+}
+
 impl Rules {
     pub(crate) fn new(config: Config) -> Self {
         Self {
@@ -299,7 +303,7 @@ impl Rules {
         open.attempts += 1;
         open.on = Some(worker);
         holds(attempt == open.attempts, || format!("is attempt {}", open.attempts))?;
-        holds(attempt <= self.config.max_attempts, || "is one attempt too many".to_owned())?;
+        holds(attempt <= most_attempts(&self.config, &open.submit), || "is one attempt too many".to_owned())?;
         holds(program == open.submit.program, || "runs another program".to_owned())?;
         holds(seen.resident.contains_key(&(program, api)), || "runs what is not loaded".to_owned())?;
         holds(!seen.draining, || "gives work to a draining worker".to_owned())?;
@@ -332,7 +336,7 @@ impl Rules {
                 holds(self.input_fault == Some(request), || "has no input fault".to_owned())
             }
             Outcome::Failed { cause: FailureCause::Poison, attempts, .. } => {
-                let spent = *attempts == self.config.max_attempts && *attempts == open.attempts;
+                let spent = *attempts == most_attempts(&self.config, &open.submit) && *attempts == open.attempts;
                 holds(spent, || "gives up too early".to_owned())
             }
             Outcome::NoWorker { .. } => {

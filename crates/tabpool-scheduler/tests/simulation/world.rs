@@ -404,6 +404,7 @@ impl World {
             priority: self.chance.below(7) as i8 - 3,
             deadline,
             cost: (1 << program) as f32,
+            max_attempts: (rough && self.chance.permille(150)).then_some(1),
         };
         if rough && self.chance.permille(40) {
             let when = self.now + self.chance.micros(0, 2_000_000);
