@@ -1,14 +1,16 @@
 //! The harness of the end-to-end suites: real browsers, real models, real faults.
 //!
 //! Each suite under `suites/` is a test program. What they share is here: the folders of fixtures and models ([`places`]),
-//! the browsers of this machine and how to say that one is missing ([`browsers`]), reference outputs ([`golden`]), pools
-//! that are watched ([`scene`]), what the database says afterwards ([`records`]), processes seen from outside
-//! ([`processes`]), a host to be killed ([`host`]), and a worker that does what no worker should ([`intruder`]).
+//! the browsers of this machine and how to say that one is missing ([`browsers`]), reference outputs ([`golden`]) and the table
+//! that is kept of how far answers are from them ([`error_table`]), pools that are watched ([`scene`]), what the database says
+//! afterwards ([`records`]), processes seen from outside ([`processes`]), a host to be killed ([`host`]), and a worker that
+//! does what no worker should ([`intruder`]).
 //!
 //! A case that this machine cannot run is left out with a line that says what was missing; nothing here is ignored. No
 //! case sleeps and hopes: each waits for an event or polls with a deadline.
 
 pub mod browsers;
+pub mod error_table;
 pub mod golden;
 pub mod host;
 pub mod intruder;

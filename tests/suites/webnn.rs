@@ -78,11 +78,11 @@ async fn a_worker_without_a_gpu_prefers_webnn() -> Outcome {
     let model = pool.model(ModelRequest::new(places::fixture_name("bert"))).await?;
     let golden = Golden::read("bert")?;
     let answer = model.run(golden.inputs.clone()).await?;
+    let worst = golden.error_of(&answer, model.signature())?;
     pool.close().await?;
     require(shell.kind == BrowserKind::WebNnShell, || format!("a {} is no shell", shell.kind))?;
     require(order == [ApiKind::WebNn, ApiKind::Cpu, ApiKind::WebGpu], || format!("it prefers {order:?}"))?;
     require(answer.api == ApiKind::WebNn, || format!("it ran on {}", answer.api))?;
-    let worst = golden.error_of(&answer)?;
     require(worst <= 1.0, || format!("off by {worst} times the tolerance"))
 }
 

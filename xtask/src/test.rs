@@ -20,6 +20,8 @@ use outcome::Outcome;
 
 /// The package of end-to-end suites.
 const END_TO_END: &str = "tabpool-tests";
+/// Tells the suite of goldens where the table of its errors is kept, which it writes only where it has something new to say.
+const GOLDENS_TABLE: &str = "TABPOOL_GOLDENS_TABLE";
 
 /// What was asked for on the command line.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -100,6 +102,10 @@ fn run_suite(workspace: &Workspace, name: String, packages: &[String], filters: 
     command.args(["--", "--show-output"]).args(filters);
     command.env("TABPOOL_TEST_MODEL", workspace.test_model());
     command.env("TABPOOL_PROGRAM", program(workspace)?);
+    // Where nobody commits what a run writes, nothing is to be written.
+    if std::env::var_os("CI").is_none() {
+        command.env(GOLDENS_TABLE, workspace.root.join("tests/GOLDENS.md"));
+    }
     let (passed, outcome) = follow(&mut command, |line| println!("{line}"))?;
     Ok(Finished { name, passed, outcome, took: start.elapsed() })
 }

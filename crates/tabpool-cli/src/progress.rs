@@ -36,6 +36,11 @@ impl Bars {
         Bar(bar)
     }
 
+    /// Takes all bars away for good: text is about to be written that ends in no line.
+    pub(crate) fn end(&self) {
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
     /// Runs what prints, with the bars out of the way.
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bars.suspend(print)

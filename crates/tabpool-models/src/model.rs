@@ -9,9 +9,9 @@ use crate::bucket::Ladder;
 use crate::family::{self, Family, Source};
 use crate::fields::Fields;
 use crate::sentence::{Sentence, Step};
-use crate::signature::Sizes;
+use crate::signature::{PIXEL_VALUES, Sizes};
 use crate::weights::Weights;
-use crate::{Bucket, Comparison, Generation, GenerationDefaults, ModelError, Prepared, RequestError, Signature};
+use crate::{Bucket, Comparison, Dim, Generation, GenerationDefaults, ModelError, Prepared, RequestError, Signature};
 
 /// The most sequences a program is built for, whatever the buckets say: an experiment may go beyond them.
 pub(crate) const MAX_BATCH: usize = 1024;
@@ -273,6 +273,32 @@ impl<'a> EntryPoint<'a> {
     #[must_use]
     pub fn signature(&self) -> &'a Signature {
         &self.entry.signature
+    }
+
+    /// Whether a request with inputs of just these names is one for this entry point: it takes each, and none is missing that
+    /// must be given.
+    #[must_use]
+    pub fn takes(&self, names: &[&str]) -> bool {
+        let signature = self.signature();
+        let given = |name: &str| names.contains(&name);
+        names.iter().all(|name| signature.input(name).is_some())
+            && signature.inputs.iter().all(|input| input.default.is_some() || given(input.name))
+    }
+
+    /// Height and width of a request's pictures, where they are not those that this model was made for: what
+    /// [`Model::for_pictures`] is then to be told.
+    #[must_use]
+    pub fn other_pictures(&self, inputs: &[(String, Tensor)]) -> Option<[usize; 2]> {
+        let (_, pictures) = inputs.iter().find(|(name, _)| name == PIXEL_VALUES)?;
+        let spec = self.signature().input(PIXEL_VALUES)?;
+        match (pictures.shape().dims(), &spec.dims[..]) {
+            (&[_, _, height, width], &[_, _, Dim::Fixed(own_height), Dim::Fixed(own_width)])
+                if [height, width] != [own_height, own_width] =>
+            {
+                Some([height, width])
+            }
+            _ => None,
+        }
     }
 
     /// The longest sequence, in tokens or samples; 1 where it has none.

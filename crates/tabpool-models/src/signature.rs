@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tabpool_tensor::DType;
+use tabpool_tensor::{DType, Tensor, TensorError};
 
 /// The size of a dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +123,27 @@ impl Signature {
         })
     }
 
+    /// Which positions of an output are real, as 1 and 0 `[batch, positions]`, where a request's `attention_mask`
+    /// `[batch, sequence]` is this; `None` where the output has no such positions. At positions that are not real an output
+    /// holds whatever the network makes of padding. Frames are real that real samples alone make, which lie in front.
+    ///
+    /// # Errors
+    /// [`TensorError`] where the mask holds no integers.
+    pub fn real_positions(&self, output: &OutputSpec, mask: &Tensor) -> Result<Option<Tensor>, TensorError> {
+        match (output.dims.get(1), mask.shape().dims()) {
+            (Some(Dim::Sequence), _) => Ok(Some(mask.clone())),
+            (Some(Dim::Frames), &[rows, sequence]) => {
+                let (mask, frames) = (mask.to_i32()?, self.frames(sequence));
+                let real = mask.chunks(sequence.max(1)).flat_map(|row| {
+                    let samples = row.iter().filter(|&&one| one != 0).count();
+                    (0..frames).map(move |frame| i32::from(frame < self.frames(samples)))
+                });
+                Ok(Some(Tensor::from_i32([rows, frames], real.collect::<Vec<_>>())?))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Whether any input has this dimension.
     pub(crate) fn takes(&self, dim: Dim) -> bool {
         self.inputs.iter().any(|i| i.dims.contains(&dim))
@@ -201,5 +222,25 @@ impl InputSpec {
 impl OutputSpec {
     pub(crate) fn new(name: &'static str, dims: &[Dim]) -> Self {
         Self { name, dims: dims.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tabpool_tensor::Tensor;
+
+    use super::{Dim, InputSpec, OutputSpec, Signature};
+
+    #[test]
+    fn positions_are_real_where_the_mask_and_the_convolutions_say_so() {
+        let mut signature = Signature::new(vec![InputSpec::mask()], Vec::new());
+        signature.convolutions = vec![[3, 2]];
+        let mask = Tensor::from_i64([2, 7], vec![1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]).expect("fits");
+        let real = |dims: &[Dim]| signature.real_positions(&OutputSpec::new("x", dims), &mask).expect("integers");
+        assert_eq!(real(&[Dim::Batch, Dim::Sequence]), Some(mask.clone()));
+        let frames = Tensor::from_i32([2, 3], vec![1, 1, 1, 1, 0, 0]).expect("fits");
+        assert_eq!(real(&[Dim::Batch, Dim::Frames, Dim::Fixed(4)]), Some(frames));
+        assert_eq!(real(&[Dim::Batch, Dim::Fixed(4)]), None);
+        assert_eq!(real(&[Dim::Batch, Dim::Target, Dim::Fixed(4)]), None);
     }
 }

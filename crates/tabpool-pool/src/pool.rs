@@ -41,15 +41,15 @@ const JOIN_TOKEN: Duration = Duration::from_secs(24 * 3600);
 /// How long closing may take before what is left is dropped.
 const CLOSING: Duration = Duration::from_secs(15);
 
-/// A model's folder, and the height and width of its pictures where they are not those it was made for.
-type OpenedAs = (Cid, Option<[usize; 2]>);
+/// A folder, and the height and width of pictures where they are not those that its model was made for.
+type ModelKey = (Cid, Option<[usize; 2]>);
 
 /// What handles and actor share.
 pub(crate) struct Shared {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) store: Arc<dyn BlockStore>,
     refs: RefStore,
-    models: Mutex<HashMap<OpenedAs, Arc<ModelEntry>>>,
+    models: Mutex<HashMap<ModelKey, Arc<ModelEntry>>>,
     events: broadcast::Sender<PoolEvent>,
     views: watch::Receiver<Vec<WorkerView>>,
     counters: Arc<Mutex<Counters>>,
@@ -236,6 +236,9 @@ impl ResourcePool {
             !views.is_empty() && views.iter().all(|v| v.id.is_some() || v.state == WorkerState::SetAside)
         };
         let waited = tokio::time::timeout(timeout, views.wait_for(ready)).await;
+        // What was found is a lock held for reading: the actor could not publish while it is, and `workers` would wait for
+        // the actor.
+        let waited = waited.map(|found| found.map(drop));
         let missing: Vec<String> = self.workers().iter().filter(|v| v.id.is_none()).map(describe_missing).collect();
         match waited {
             Ok(Err(_)) => Err(PoolError::Closed),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use safetensors::SafeTensors;
@@ -147,4 +148,50 @@ async fn a_closed_pool_answers_what_waits() -> Outcome {
     let late = model.run(inputs).await;
     assert!(matches!(late, Err(PoolError::Closed)));
     Ok(())
+}
+
+/// Whoever saw that all workers were there once looked at them again with what it had seen still locked, and neither it nor
+/// the actor, which publishes whatever happens, went on.
+#[test]
+fn waiting_for_workers_while_much_happens_comes_to_an_end() {
+    let (done, ended) = std::sync::mpsc::channel();
+    // On a thread of its own: a deadlock stops every thread of a runtime.
+    let work = async move {
+        let data = tempfile::tempdir()?;
+        let pool = pool(data.path()).await?;
+        let model = pool.model(ModelRequest::new(fixture("bert_odd").display().to_string())).await?;
+        let inputs = inputs_of("bert_odd")?;
+        let running = tokio::spawn(async move {
+            for _ in 0..200 {
+                model.run(inputs.clone()).await?;
+            }
+            Ok::<(), PoolError>(())
+        });
+        // Several at once, so that the actor finds somebody looking whenever it comes.
+        let pool = Arc::new(pool);
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let (pool, running) = (Arc::clone(&pool), running.abort_handle());
+                tokio::spawn(async move {
+                    while !running.is_finished() {
+                        pool.wait_ready(Duration::from_secs(60)).await?;
+                        tokio::task::yield_now().await;
+                    }
+                    Ok::<(), PoolError>(())
+                })
+            })
+            .collect();
+        running.await??;
+        for waiting in waiting {
+            waiting.await??;
+        }
+        Ok::<(), Box<dyn Error>>(())
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build();
+        let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(work));
+        done.send(outcome.map_err(|error| error.to_string()))
+    });
+    let outcome = ended.recv_timeout(Duration::from_secs(60)).expect("it ends");
+    assert_eq!(outcome, Ok(()));
 }

@@ -279,7 +279,8 @@ async fn write(
             let mut written = Written::default();
             while let Some(piece) = writing.next().await? {
                 if !how.json {
-                    context.bars.aside(|| context.terminal.print(&shown(&piece.text, context.terminal.output)))?;
+                    context.bars.end();
+                    context.terminal.print(&shown(&piece.text, context.terminal.output))?;
                 }
                 written.text.push_str(&piece.text);
                 written.finish = piece.finish.or(written.finish);

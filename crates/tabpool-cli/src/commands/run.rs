@@ -5,20 +5,22 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
-use tabpool::{ApiKind, Dim, Precision, Signature, Target, Tensor, Timing, WorkerView};
+use tabpool::{ApiKind, Precision, Signature, Target, Tensor, Timing, WorkerView};
 
 use self::compare::{Comparison, compare};
+use self::request::{Asked, Request};
 use crate::context::Context;
-use crate::failure::{Hinted, Verdict};
+use crate::failure::Verdict;
 use crate::quantity::{duration, milliseconds};
 use crate::session::{Measuring, builder, with_accelerator, worker_name, worker_view};
 use crate::tensors::{TensorFile, write};
 use crate::terminal::Terminal;
 
 mod compare;
+mod request;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -37,7 +39,14 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_name = "FILE", required_unless_present = "compare")]
     output: Option<PathBuf>,
 
-    /// Which of the model's outputs, separated by commas [default: all but the pooled embedding]
+    /// Which of the model's entry points to run, as in text, vision or encoder [default: the one whose inputs are given]
+    ///
+    /// Without it the model as a whole is run, or the one part of it that takes just these inputs. With it, inputs that only
+    /// other entry points take are left alone, so a reference file for all of them serves as it is.
+    #[arg(long, value_name = "NAME")]
+    entry: Option<String>,
+
+    /// Which of the outputs, separated by commas [default: all but the pooled embedding]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     outputs: Vec<String>,
 
@@ -86,12 +95,14 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
     let _in_use = library.in_use()?;
     let resolved = context.resolve(&library, &arguments.model).await?;
     let model = library.open_model(&resolved.root)?;
-    let outputs = wanted(&arguments.outputs, model.signature());
-    if let Some(reference) = &reference {
-        check_reference(reference, &outputs, model.signature(), !arguments.outputs.is_empty())?;
-    }
-    let refused = || format!("{} does not fit {}", arguments.input.display(), resolved.name);
-    model.prepare(&inputs, &outputs).with_context(refused)?;
+    let asked = Asked {
+        entry: arguments.entry.as_deref(),
+        outputs: &arguments.outputs,
+        input: arguments.input.display().to_string(),
+        model: &resolved.name,
+    };
+    let Request { entry, pictures, signature, inputs, outputs } =
+        Request::of(&asked, model, inputs, reference.as_ref())?;
 
     let targets: Vec<Target> = arguments.on.into_iter().collect();
     let (name, root) = (resolved.name.clone(), resolved.root);
@@ -104,7 +115,11 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         async |accelerator| {
             let model = accelerator.accelerate_model(&name).root(root).on(arguments.on.unwrap_or_default());
             let model = model.precision(arguments.precision).await?;
-            let answer = model.handle().run_for(inputs, &names).await?;
+            let mut handle = model.handle().entry(entry)?;
+            if let Some([height, width]) = pictures {
+                handle = handle.for_pictures(height, width).await?;
+            }
+            let answer = handle.run_for(inputs, &names).await?;
             let worker = worker_view(accelerator, answer.worker);
             Ok((answer, worker))
         },
@@ -115,10 +130,10 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         write(path, &answer.outputs)?;
     }
     let compared = reference
-        .map(|reference| compared(&answer.outputs, &reference, mask.as_ref(), model.signature(), arguments.tolerance));
+        .map(|reference| compared(&answer.outputs, &reference, mask.as_ref(), &signature, arguments.tolerance));
     let compared = compared.transpose()?.unwrap_or_default();
     let verdict = if compared.iter().all(|(_, one)| one.beyond == 0) { Verdict::Fine } else { Verdict::Bad };
-    let said = Said { model: &resolved.name, root: root.to_string(), worker: worker.as_ref(), api: answer.api };
+    let said = Said { model: &resolved.name, root: root.to_string(), entry, worker: worker.as_ref(), api: answer.api };
     if arguments.json {
         context.terminal.print_json(&said.json(&answer, &compared, verdict))?;
     } else {
@@ -129,34 +144,6 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
         context.terminal.print(&text)?;
     }
     Ok(verdict)
-}
-
-/// The outputs asked for, or else all that the network gives; the pooled embedding comes after the network.
-fn wanted(asked: &[String], signature: &Signature) -> Vec<String> {
-    if !asked.is_empty() {
-        return asked.iter().map(|name| name.trim().to_owned()).collect();
-    }
-    let all = signature.outputs.iter().map(|output| output.name.to_owned());
-    all.filter(|name| name != "sentence_embedding").collect()
-}
-
-/// A reference is of use only where it has something to compare with, and one for another model is a mistake.
-fn check_reference(
-    reference: &BTreeMap<String, Tensor>,
-    outputs: &[String],
-    signature: &Signature,
-    chosen: bool,
-) -> Result<()> {
-    let known = || signature.outputs.iter().map(|output| output.name).collect::<Vec<_>>().join(", ");
-    if !chosen && let Some(name) = reference.keys().find(|name| signature.output(name).is_none()) {
-        let message = format!("the reference holds {name:?}, which is no output of this model; it has {}", known());
-        return Err(Hinted::new(message, "name those to compare with --outputs").into());
-    }
-    if !outputs.iter().any(|output| reference.contains_key(output)) {
-        let held = reference.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        bail!("the reference holds none of the outputs {}; it has {held}", outputs.join(", "));
-    }
-    Ok(())
 }
 
 /// Each output that the reference has, held against it.
@@ -170,9 +157,12 @@ fn compared(
     let mut all = Vec::new();
     for (name, got) in outputs {
         let Some(want) = reference.get(name) else { continue };
-        let by_token = signature.output(name).is_some_and(|output| output.dims.contains(&Dim::Sequence));
-        let mask = if by_token { mask } else { None };
-        all.push((name.clone(), compare(got, want, mask, tolerance).with_context(|| format!("output {name:?}"))?));
+        let real = match (signature.output(name), mask) {
+            (Some(output), Some(mask)) => signature.real_positions(output, mask)?,
+            _ => None,
+        };
+        let one = compare(got, want, real.as_ref(), tolerance).with_context(|| format!("output {name:?}"))?;
+        all.push((name.clone(), one));
     }
     Ok(all)
 }
@@ -181,6 +171,7 @@ fn compared(
 struct Said<'a> {
     model: &'a str,
     root: String,
+    entry: &'static str,
     worker: Option<&'a WorkerView>,
     api: ApiKind,
 }
@@ -191,7 +182,9 @@ impl Said<'_> {
         let adapter = self.worker.and_then(|worker| worker.adapter(self.api)).filter(|adapter| !adapter.is_empty());
         let adapter = adapter.map_or_else(String::new, |adapter| format!(" ({adapter})"));
         let (model, precision) = (terminal.bold(self.model), answer.precision);
-        let mut text = format!("{model} on {worker} {} in {precision}{adapter}\n", self.api);
+        // The entry point that stands for a model goes without saying.
+        let entry = if self.entry == "model" { String::new() } else { format!(" ({})", self.entry) };
+        let mut text = format!("{model}{entry} on {worker} {} in {precision}{adapter}\n", self.api);
         let width = answer.outputs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, tensor) in &answer.outputs {
             text.push_str(&format!("  {name:width$}  {} {}", tensor.dtype(), tensor.shape()));
@@ -223,6 +216,7 @@ impl Said<'_> {
         RunJson {
             model: self.model,
             root: &self.root,
+            entry: self.entry,
             worker: WorkerJson {
                 id: answer.worker.0,
                 kind: self.worker.map(|worker| worker.kind.to_string()),
@@ -260,6 +254,7 @@ impl Said<'_> {
 struct RunJson<'a> {
     model: &'a str,
     root: &'a str,
+    entry: &'a str,
     worker: WorkerJson<'a>,
     api: &'a str,
     precision: &'a str,

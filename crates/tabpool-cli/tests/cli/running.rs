@@ -1,6 +1,8 @@
 //! `tabpool run` on the native worker, against what PyTorch computed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -49,15 +51,101 @@ fn a_models_outputs_are_those_of_the_reference_and_are_written_under_its_names()
     assert!(said.output.contains("pooler_output") && !said.output.contains("last_hidden_state"), "{}", said.output);
 }
 
-#[test]
-fn every_family_of_the_fixtures_agrees_with_its_reference() {
-    let program = Program::new();
-    for family in ["bert_odd", "distilbert", "roberta", "mpnet"] {
-        let golden = fixture(&format!("{family}/golden.safetensors"));
-        let arguments = ["run", &fixture(family), "-i", &golden, "--compare", &golden, "--on", "native:cpu", "--json"];
-        let json = program.run(&arguments).ended_with(0).json();
-        assert_eq!(json["within_tolerance"], true, "{family}: {json}");
+/// The folders of the fixtures that hold a model, those in folders of their kind too.
+fn models() -> Vec<String> {
+    let root = fixture("");
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(&root)];
+    while let Some(folder) = folders.pop() {
+        if folder.join("config.json").is_file() {
+            found.push(folder.strip_prefix(&root).expect("below it").to_string_lossy().into_owned());
+        } else {
+            let entries = fs::read_dir(&folder).expect("lists").map(|entry| entry.expect("an entry").path());
+            folders.extend(entries.filter(|path| path.is_dir()));
+        }
     }
+    found.sort();
+    found
+}
+
+/// The cases of a reference file, `None` for one without a name, and all that comes out.
+fn cases(golden: &str) -> BTreeMap<Option<String>, BTreeSet<String>> {
+    let bytes = fs::read(golden).expect("a fixture");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let mut cases: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for name in file.names() {
+        if let Some((case, output)) = name.split_once("output.") {
+            let case = (!case.is_empty()).then(|| case.trim_end_matches('.').to_owned());
+            cases.entry(case).or_default().insert(output.to_owned());
+        }
+    }
+    cases
+}
+
+#[test]
+fn every_entry_point_of_every_fixture_agrees_with_its_reference() {
+    let program = Program::new();
+    let library = tabpool::Library::open(program.data()).expect("opens");
+    let names = models();
+    assert!(names.len() >= 37, "{names:?}");
+    for name in names {
+        let (model, golden) = (fixture(&name), fixture(&format!("{name}/golden.safetensors")));
+        let root = library.resolve(&model, &mut |_| {}).expect("a model").root;
+        let opened = library.open_model(&root).expect("opens");
+        for (case, mut left) in cases(&golden) {
+            for (position, entry) in opened.entries().enumerate() {
+                let mut arguments =
+                    vec!["run", &model, "-i", &golden, "--compare", &golden, "--on", "native:cpu", "--json"];
+                if let Some(case) = &case {
+                    arguments.extend(["--case", case]);
+                }
+                if position > 0 {
+                    arguments.extend(["--entry", entry.name()]);
+                }
+                let json = program.run(&arguments).ended_with(0).json();
+                let what = (&json["within_tolerance"], &json["entry"]);
+                assert_eq!(what, (&true.into(), &entry.name().into()), "{arguments:?}: {json}");
+                for output in json["outputs"].as_array().expect("a list") {
+                    if output["comparison"]["values"].as_u64() > Some(0) {
+                        left.remove(output["name"].as_str().expect("a name"));
+                    }
+                }
+            }
+            assert!(left.is_empty(), "{name}: nothing was compared with {left:?}");
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_model_are_run_where_the_inputs_are_theirs_alone_or_by_name() {
+    let program = Program::new();
+    let clip = fixture("clip");
+    let out = program.path("out.safetensors").to_string_lossy().into_owned();
+    let run = |input: &str, more: &[&str]| {
+        let arguments = [&["run", &clip, "-i", input, "-o", &out, "--on", "native:cpu", "--json"], more].concat();
+        program.run(&arguments)
+    };
+    let ids = tensors(&program, "ids", "input_ids", Dtype::I64, &[2, 5]);
+    let json = run(&ids, &[]).ended_with(0).json();
+    assert_eq!((&json["entry"], &json["outputs"][0]["name"]), (&"text".into(), &"text_embeds".into()));
+    // Three patches by five where the model was made for sixteen.
+    let picture = tensors(&program, "picture", "pixel_values", Dtype::F32, &[1, 3, 24, 40]);
+    let json = run(&picture, &[]).ended_with(0).json();
+    let hidden = json["outputs"].as_array().expect("a list").iter().find(|o| o["name"] == "vision_last_hidden_state");
+    assert_eq!(json["entry"], "vision");
+    assert_eq!(hidden.expect("an output")["shape"][1], 16);
+    let said = program.run(&["run", &clip, "-i", &ids, "-o", &out, "--on", "native:cpu"]).ended_with(0);
+    assert!(said.output.starts_with("clip (text) on native"), "{}", said.output);
+
+    let golden = fixture("clip/golden.safetensors");
+    run(&golden, &["--entry", "tail"]).refused_with("no entry point \"tail\"; it has model, text, vision", "");
+    run(&picture, &["--entry", "text"]).refused_with("input \"input_ids\" is missing", "");
+    run(&golden, &["--entry", "text", "--outputs", "image_embeds"]).refused_with("no output \"image_embeds\"", "");
+    let unknown = tensors(&program, "unknown", "sound", Dtype::F32, &[1, 4]);
+    run(&unknown, &[]).refused_with("the model has no input \"sound\"", "text, vision; choose one with --entry");
+    run(&unknown, &["--entry", "text"]).refused_with("the model has no input \"sound\"; it takes input_ids", "");
+    let small = tensors(&program, "small", "pixel_values", Dtype::F32, &[1, 3, 4, 40]);
+    run(&small, &[]).refused_with("small does not fit clip: pictures of [4, 40] were asked for", "");
 }
 
 #[test]

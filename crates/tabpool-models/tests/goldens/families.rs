@@ -267,3 +267,27 @@ fn two_towers_are_compared_by_the_numbers_they_learned() {
     let opened = Directory::open(&fixture.store, &root).expect("opens");
     assert_eq!(fixture.model.comparison(&opened).expect("nothing to read"), None);
 }
+
+#[test]
+fn entry_points_know_which_requests_are_theirs() {
+    let taking = |fixture: &str, names: &[&str]| {
+        let model = Fixture::open(&folder(fixture)).model;
+        model.entries().filter(|entry| entry.takes(names)).map(|entry| entry.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(taking("clip", &["pixel_values"]), ["vision"]);
+    assert_eq!(taking("clip", &["attention_mask", "input_ids"]), ["text"]);
+    assert_eq!(taking("clip", &["input_ids", "pixel_values"]), ["model"]);
+    assert_eq!(taking("t5", &["input_ids"]), ["encoder"]);
+    assert_eq!(taking("t5", &["input_ids", "decoder_input_ids", "attention_mask"]), ["model"]);
+    for names in [&["attention_mask"][..], &["input_ids", "input_features"], &[]] {
+        assert_eq!(taking("clip", names), [""; 0], "{names:?}");
+    }
+    let model = Fixture::open(&folder("vit")).model;
+    let pictures = |dims: &[usize]| {
+        let pixels = Tensor::from_f32(dims, vec![0.0; dims.iter().product()]).expect("fits");
+        model.first().other_pictures(&[("pixel_values".to_owned(), pixels)])
+    };
+    assert_eq!((pictures(&[2, 3, 32, 32]), pictures(&[3, 32, 32])), (None, None));
+    assert_eq!((pictures(&[1, 3, 40, 24]), pictures(&[1, 3, 32, 31])), (Some([40, 24]), Some([32, 31])));
+    assert_eq!(model.first().other_pictures(&[]), None);
+}
