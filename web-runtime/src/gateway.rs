@@ -21,7 +21,7 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestCache, RequestInit, Response};
 use web_time::{Duration, Instant};
 
-use crate::navigator::{property, scope, thrown};
+use crate::navigator::{is_firefox, property, scope, thrown};
 use crate::outside::Outside;
 use crate::retry::wait_ms;
 use crate::timers::{Interval, sleep};
@@ -96,8 +96,7 @@ struct Answer {
 
 impl Gateway {
     pub(crate) fn new(address: String, kept: bool, outside: Rc<Outside>) -> Self {
-        let firefox = scope().navigator().user_agent().contains("Firefox/");
-        let reading = if firefox { Reading::Whole } else { Reading::Stream };
+        let reading = if is_firefox() { Reading::Whole } else { Reading::Stream };
         let (fetched, pending) = Default::default();
         let source = Source { address, kept, reading, fetched, outside, pending };
         Self { source: Rc::new(source), coming: RefCell::default() }

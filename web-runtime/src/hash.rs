@@ -5,7 +5,7 @@ use tabpool_content::sha256 as by_this_module;
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
 use wasm_bindgen_futures::JsFuture;
 
-use crate::navigator::scope;
+use crate::navigator::is_firefox;
 
 /// Bytes from which on it pays to ask: the way there and back takes as long as this module takes for so many.
 const LEAST: usize = 32 << 10;
@@ -58,7 +58,7 @@ async fn by_browser(bytes: &[u8]) -> Option<[u8; 32]> {
 
 /// Whether this browser hashes on the thread that asks.
 fn hashes_here() -> bool {
-    !scope().navigator().user_agent().contains("Firefox/")
+    !is_firefox()
 }
 
 async fn digest_of(promise: Promise) -> Option<[u8; 32]> {

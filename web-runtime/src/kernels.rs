@@ -17,7 +17,7 @@ use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
-use crate::navigator::{scope, thrown};
+use crate::navigator::{is_firefox, thrown};
 
 /// How long the kernels are exercised when they are opened: enough for Chromium to find that they deserve to be compiled well,
 /// which it then does beside the load.
@@ -177,7 +177,7 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
         broken: RefCell::default(),
     }));
     // Firefox compiles a module of this size well before it gives it out.
-    if !scope().navigator().user_agent().contains("Firefox/") {
+    if !is_firefox() {
         backend.warm_up(WARM_UP).await?;
     }
     Ok(backend)

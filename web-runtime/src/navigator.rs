@@ -76,6 +76,11 @@ pub(crate) fn scope() -> Scope {
     js_sys::global().unchecked_into()
 }
 
+/// Whether this is Firefox, for what no feature test tells: what costs how much. What it can do is asked for by feature.
+pub(crate) fn is_firefox() -> bool {
+    scope().navigator().user_agent().contains("Firefox/")
+}
+
 /// What a thrown value says: its name and message where it is an error.
 pub(crate) fn thrown(value: &JsValue) -> String {
     let part = |key: &str| text(value, key).filter(|t| !t.is_empty());
