@@ -4,6 +4,7 @@
 
 pub mod onnx;
 pub mod peers;
+mod rig;
 
 use std::time::{Duration, Instant};
 
