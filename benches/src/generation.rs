@@ -23,13 +23,13 @@ use tabpool_browser::{GpuMode, Installed};
 pub use options::Options;
 
 use crate::Fault;
-use crate::onnx::Gpt2Form;
+use crate::onnx::{Gpt2Form, Gpt2Sizes};
 use crate::rig::host::Host;
 use crate::rig::machine::{Machine, has_webnn};
 use crate::rig::page::Starter;
 use crate::rig::percentile;
 use crate::rig::server::{PeerServer, Root};
-use measure::interleaved;
+use measure::{Expected, Outcome, interleaved, same, warm_up};
 use report::{Entry, Report, Tried};
 use sides::{Ours, Peer, Setup};
 use subject::{FORMS, Subject};
@@ -98,9 +98,10 @@ pub async fn run(options: &Options, folders: &Folders) -> Result<(), Fault> {
         host: Host::start(&scratch.path().join("data"), &options.threads).await?,
         threads: options.threads.clone(),
     };
+    let mut expected = Expected::new();
     for setting in settings(options, &browsers) {
         let mut entry = Entry::new(&setting);
-        if let Err(e) = measure(&here, &setting, &subject, options, &mut entry).await {
+        if let Err(e) = measure(&here, &setting, &subject, options, (&mut entry, &mut expected)).await {
             entry.failed = Some(e.to_string());
         }
         report.entry(entry, folders)?;
@@ -147,48 +148,53 @@ async fn measure(
     setting: &Setting,
     subject: &Subject,
     options: &Options,
-    entry: &mut Entry,
+    (entry, expected): (&mut Entry, &mut Expected),
 ) -> Result<(), Fault> {
-    let prompts = options.prompts();
+    let prompts: Vec<_> = options.prompts().into_iter().map(|tokens| subject.prompt(tokens)).collect();
+    let ours = Ours::start(here, setting, subject).await?;
+    entry.devices[0].clone_from(&ours.device);
+    let warm = warm_up(&ours, &prompts, options.steps, expected).await;
     let mut peer = None;
-    if let Some(on) = &setting.on {
-        let prompt = subject.prompt(prompts.first().copied().unwrap_or(1));
-        let fastest = choose(here, (on, setting), subject, &prompt, options, entry).await?;
-        if let Some(setup) = fastest {
-            entry.devices[1] = setup.name();
-            entry.stand_in = setup.stands_in(setting.api);
-            let started = Peer::start(here, on, setup, subject.sizes).await?;
-            entry.devices[1] = format!("onnxruntime-web {}, {}", started.version, setup.name());
-            peer = Some(started);
+    if let (Some(on), Some(prompt)) = (&setting.on, prompts.first()) {
+        let said = expected.get(&prompt.len()).map_or(&[][..], |ids| ids);
+        let (prompt, sizes) = ((&**prompt, said), subject.sizes);
+        match choose(here, (on, setting), sizes, prompt, options, entry).await {
+            Some(setup) => {
+                entry.stand_in = setup.stands_in(setting.api);
+                match Peer::start(here, on, setup, sizes).await {
+                    Ok(started) => {
+                        entry.devices[1] = format!("onnxruntime-web {}, {}", started.version, setup.name());
+                        peer = Some(started);
+                    }
+                    Err(e) => entry.devices[1] = e.to_string(),
+                }
+            }
+            None => "none that answers rightly".clone_into(&mut entry.devices[1]),
         }
     }
-    let ours = Ours::start(here, setting, subject).await;
-    let result = match ours {
-        Ok(ours) => {
-            entry.devices[0].clone_from(&ours.device);
-            let size = (options.steps, options.rounds());
-            entry.cases = interleaved(&ours, peer.as_mut(), subject, &prompts, size).await;
-            ours.close().await;
-            Ok(())
-        }
-        Err(e) => Err(e),
-    };
+    let size = (options.steps, options.rounds());
+    entry.cases = interleaved((&ours, warm), peer.as_mut(), &prompts, size, expected).await;
+    ours.close().await;
+    if peer.is_none() && setting.on.is_some() {
+        entry.cases.iter_mut().for_each(|case| case.peer = Outcome::Failed(entry.devices[1].clone()));
+    }
     if let Some(peer) = peer {
         peer.close(here).await;
     }
-    result
+    Ok(())
 }
 
 /// The peer's setup that is fastest here, by one reading of a prompt and some steps after it: of several builds and forms it
-/// differs by browser and adapter which one that is, and a peer that is not at its best proves nothing.
+/// differs by browser and adapter which one that is, and a peer that is not at its best proves nothing. One that says other
+/// tokens than ours is none of them.
 async fn choose(
     here: &Surroundings,
     (on, setting): (&Installed, &Setting),
-    subject: &Subject,
-    prompt: &[i32],
+    sizes: Gpt2Sizes,
+    prompt: (&[i32], &[i32]),
     options: &Options,
     entry: &mut Entry,
-) -> Result<Option<Setup>, Fault> {
+) -> Option<Setup> {
     let provider = if setting.api == ApiKind::WebGpu { "webgpu" } else { "wasm" };
     let builds: &[&'static str] = match provider {
         "webgpu" if options.quick => &["webgpu"],
@@ -203,7 +209,7 @@ async fn choose(
         let setup = |form: Gpt2Form| Setup { build, form, provider, threads };
         let mut open: Option<Peer> = None;
         for setup in FORMS.map(setup) {
-            let ms = try_once(here, on, setup, subject, prompt, &mut open).await;
+            let ms = try_once(here, on, (setup, sizes), prompt, &mut open).await;
             if let Ok([prefill, step]) = ms {
                 let all = prefill + STEPS_A_PROMPT * step;
                 if best.is_none_or(|(fastest, _)| all < fastest) {
@@ -220,33 +226,34 @@ async fn choose(
             peer.close(here).await;
         }
     }
-    Ok(best.map(|(_, setup)| setup))
+    best.map(|(_, setup)| setup)
 }
 
 /// A setup's times for a prompt and a step, in the page that is open for its build, or in a new one.
 async fn try_once(
     here: &Surroundings,
     on: &Installed,
-    setup: Setup,
-    subject: &Subject,
-    prompt: &[i32],
+    (setup, sizes): (Setup, Gpt2Sizes),
+    (prompt, expected): (&[i32], &[i32]),
     open: &mut Option<Peer>,
 ) -> Result<[f64; 2], Fault> {
     let mut peer = match open.take() {
         Some(mut peer) => {
-            if let Err(e) = peer.open(setup, subject.sizes).await {
+            if let Err(e) = peer.open(setup, sizes).await {
                 peer.close(here).await;
                 return Err(e);
             }
             peer
         }
-        None => Peer::start(here, on, setup, subject.sizes).await?,
+        None => Peer::start(here, on, setup, sizes).await?,
     };
     let tried = async {
         let first = peer.read(prompt, true).await?.ids[0];
         let read = peer.read(prompt, false).await?.prefill_ms.unwrap_or(f64::INFINITY);
-        peer.step(prompt.len(), first, CHOOSING_STEPS).await?;
-        let steps = peer.step(prompt.len(), first, CHOOSING_STEPS).await?.steps_ms;
+        let expected = &expected[..expected.len().min(CHOOSING_STEPS + 1)];
+        let count = expected.len().saturating_sub(1);
+        same(peer.step(prompt.len(), first, count).await, expected)?;
+        let steps = peer.step(prompt.len(), first, count).await?.steps_ms;
         Ok::<_, Fault>([read, percentile(&steps, 50)])
     };
     match tried.await {

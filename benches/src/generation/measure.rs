@@ -1,11 +1,11 @@
 //! Rounds that take turns, and what comes of them.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::sides::{Ours, Peer, Said};
-use super::subject::Subject;
 use crate::Fault;
 use crate::rig::percentile;
 
@@ -57,13 +57,15 @@ impl Measured {
 pub(super) enum Outcome {
     Measured(Measured),
     Failed(String),
+    /// Nobody was to be measured.
+    Absent,
 }
 
 impl Outcome {
     pub(super) fn measured(&self) -> Option<&Measured> {
         match self {
             Self::Measured(measured) => Some(measured),
-            Self::Failed(_) => None,
+            Self::Failed(_) | Self::Absent => None,
         }
     }
 
@@ -71,7 +73,7 @@ impl Outcome {
         match (&mut *self, said) {
             (Self::Measured(measured), Ok(said)) => measured.add(said),
             (Self::Measured(_), Err(e)) => *self = Self::Failed(e.to_string()),
-            (Self::Failed(_), _) => {}
+            (Self::Failed(_) | Self::Absent, _) => {}
         }
     }
 }
@@ -84,36 +86,52 @@ pub(super) struct Case {
     pub(super) peer: Outcome,
 }
 
-/// Warms both up, sees that they say the same, and has them take turns. One that fails is out; the other goes on, so that its
-/// figures are had all the same. Of the peer each prompt is read once and its steps go on from there in every round; only the
-/// first prompt's reading is measured.
-pub(super) async fn interleaved(
-    ours: &Ours,
-    mut peer: Option<&mut Peer>,
-    subject: &Subject,
-    prompts: &[usize],
-    (steps, rounds): (usize, usize),
-) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for &prompt in prompts {
-        let ids = subject.prompt(prompt);
+/// What was first said after each prompt, wherever that was: everybody else is held against it.
+pub(super) type Expected = HashMap<usize, Vec<i32>>;
+
+/// Warms ours up after each prompt, and sees that it says what was said elsewhere.
+pub(super) async fn warm_up(ours: &Ours, prompts: &[Vec<i32>], steps: usize, expected: &mut Expected) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for ids in prompts {
         // The first makes what the second finds; and where programs are compiled in two stages, they are by then.
-        let expected = match ours.say(ids.clone(), steps).await {
+        let said = match ours.say(ids.clone(), steps).await {
             Ok(_) => ours.say(ids.clone(), steps).await,
             failed => failed,
         };
-        let (expected, own) = match expected {
-            Ok(said) => (said.ids, Outcome::Measured(Measured::default())),
-            Err(e) => (Vec::new(), Outcome::Failed(e.to_string())),
-        };
-        let its = match &mut peer {
-            Some(peer) => match peer_warm_up(peer, &ids, steps, &expected).await {
+        if let (Ok(said), false) = (&said, expected.contains_key(&ids.len())) {
+            expected.insert(ids.len(), said.ids.clone());
+        }
+        let expected = expected.get(&ids.len()).map_or(&[][..], |ids| ids);
+        outcomes.push(match same(said, expected) {
+            Ok(_) => Outcome::Measured(Measured::default()),
+            Err(e) => Outcome::Failed(e.to_string()),
+        });
+    }
+    outcomes
+}
+
+/// Warms the peer up, sees that it says the same, and has both take turns. One that fails is out; the other goes on, so that its
+/// figures are had all the same. Of the peer each prompt is read once and its steps go on from there in every round; only the
+/// first prompt's reading is measured.
+pub(super) async fn interleaved(
+    (ours, warm): (&Ours, Vec<Outcome>),
+    mut peer: Option<&mut Peer>,
+    prompts: &[Vec<i32>],
+    (steps, rounds): (usize, usize),
+    expected: &Expected,
+) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (ids, ours) in prompts.iter().zip(warm) {
+        let prompt = ids.len();
+        let expected = expected.get(&prompt).map_or(&[][..], |ids| ids);
+        let peer = match &mut peer {
+            Some(peer) => match peer_warm_up(peer, ids, steps, expected).await {
                 Ok(()) => Outcome::Measured(Measured::default()),
                 Err(e) => Outcome::Failed(e.to_string()),
             },
-            None => Outcome::Failed("not measured".to_owned()),
+            None => Outcome::Absent,
         };
-        cases.push((Case { prompt, ours: own, peer: its }, ids, expected));
+        cases.push((Case { prompt, ours, peer }, ids, expected));
     }
     let begin = Instant::now();
     for round in 0..rounds {
@@ -150,7 +168,7 @@ async fn peer_warm_up(peer: &mut Peer, ids: &[i32], steps: usize, expected: &[i3
 }
 
 /// What was said, if it is what is expected.
-fn same(said: Result<Said, Fault>, expected: &[i32]) -> Result<Said, Fault> {
+pub(super) fn same(said: Result<Said, Fault>, expected: &[i32]) -> Result<Said, Fault> {
     let said = said?;
     if said.ids == expected {
         return Ok(said);

@@ -172,6 +172,7 @@ impl Entry {
         let shown = |outcome: &Outcome| match outcome {
             Outcome::Measured(m) => spread(&of(m)),
             Outcome::Failed(reason) => format!("failed: {}", plain(reason)),
+            Outcome::Absent => "–".to_owned(),
         };
         let to_caller = case.ours.measured().map_or_else(|| "–".to_owned(), |m| figure(percentile(caller(m), 50)));
         let ratio = match (case.ours.measured(), case.peer.measured()) {
@@ -195,7 +196,7 @@ impl Entry {
             };
             let all = self.tried.iter().map(one).collect::<Vec<_>>().join("; ");
             notes.push(format!(
-                "{}: the peer is {}; a prompt and a step took, in ms: {all}.",
+                "{}: the peer is {}; the first prompt and a step after it took, in ms: {all}.",
                 self.what, self.devices[1]
             ));
         }

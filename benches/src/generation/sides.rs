@@ -102,7 +102,7 @@ pub(super) struct Setup {
 impl Setup {
     /// What it is, for the record.
     pub(super) fn name(&self) -> String {
-        format!("{}, {}, attention {}", self.build, self.provider, self.form.name())
+        format!("{} with attention {}", self.build, self.form.name())
     }
 
     /// Whether it computes with another API than ours does.

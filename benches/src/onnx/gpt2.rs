@@ -151,12 +151,12 @@ impl Export<'_> {
             Seen::Lengths([last, total]) => self.fused(layer, &all, [last, total]),
         };
         let out = self.linear(&format!("{path}.attn.c_proj"), &mixed, [hidden, hidden]);
-        let x = self.graph.node(&format!("{path}.attn.Add"), "Add", &[&out, x], &[]);
+        let x = self.graph.node(&format!("{path}.attn.residual"), "Add", &[&out, x], &[]);
         let normed = self.norm(&format!("{path}.ln_2"), &x);
         let up = self.linear(&format!("{path}.mlp.c_fc"), &normed, [hidden, 4 * hidden]);
         let up = self.gelu(&format!("{path}.mlp.act"), &up);
         let down = self.linear(&format!("{path}.mlp.c_proj"), &up, [4 * hidden, hidden]);
-        self.graph.node(&format!("{path}.mlp.Add"), "Add", &[&x, &down], &[])
+        self.graph.node(&format!("{path}.mlp.residual"), "Add", &[&x, &down], &[])
     }
 
     fn fused(&mut self, layer: usize, all: &str, [last, total]: [&str; 2]) -> Name {
