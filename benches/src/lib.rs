@@ -2,8 +2,10 @@
 //! `src/bin`. `cargo xtask bench` lists them. Here is what they share: rounds that interleave the contenders, so that a
 //! noisy machine is unfair to all alike, and quartiles instead of single figures.
 
+pub mod generation;
 pub mod onnx;
 pub mod peers;
+mod rig;
 
 use std::time::{Duration, Instant};
 

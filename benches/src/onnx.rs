@@ -1,10 +1,11 @@
-//! BERT folders as ONNX files, for the peers that read nothing else.
+//! BERT folders as ONNX files, for the peers that read nothing else; GPT-2s stand in a file of their own.
 //!
 //! The nodes are those that PyTorch's exporter gives for `BertModel` with primitive attention (opset 17, free batch and
 //! sequence, output `last_hidden_state`): the patterns that onnxruntime's fusions look for. Where exporters of different
 //! years differ, the form is taken that onnxruntime fuses into more: the mask is added as `(1 - mask) * lowest`, and shapes of
 //! reshapes are constants. Linear weights are stored `[in, out]`, as the exporter folds them. A weak peer proves nothing.
 
+mod gpt2;
 mod graph;
 mod wire;
 
@@ -15,6 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::Fault;
+pub use gpt2::{EPSILON, Gpt2Form, Gpt2Sizes, gpt2_model};
 use graph::{Attribute, Dim, Element, Graph, Name};
 
 const OPSET: i64 = 17;

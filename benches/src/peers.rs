@@ -12,16 +12,13 @@
 mod case;
 mod contender;
 mod goals;
-mod machine;
 mod measure;
 mod onnxruntime;
 mod options;
 mod ours;
-mod page;
 mod peaks;
 mod pipeline;
 mod report;
-mod server;
 mod start;
 mod wasm;
 
@@ -36,16 +33,16 @@ pub use options::{Options, Part};
 
 use crate::Fault;
 use crate::onnx::export_bert;
+use crate::rig::host::Host;
+use crate::rig::machine::{self, Machine};
+use crate::rig::page::Starter;
+use crate::rig::server::{PeerServer, Root};
 use case::{Case, Reference, Subject};
 use contender::{Entrant, Place, Surroundings};
-use machine::Machine;
 use measure::{Measured, interleaved, two_at_once};
 use onnxruntime::WebSetup;
-use ours::Host;
-use page::Starter;
 use pipeline::{Pipeline, Texts};
 use report::{PipelineRow, Report, Row, StartRow};
-use server::{PeerServer, Root};
 use start::Start;
 
 /// Tokens of the case by which openings are measured.

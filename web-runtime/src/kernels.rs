@@ -12,6 +12,7 @@ use futures::future::LocalBoxFuture;
 use futures::lock::Mutex;
 use js_sys::{Array, ArrayBuffer, Promise, Uint8Array};
 use tabpool_engine::EngineError;
+use tabpool_engine::cpu::tabpool_kernels::weights::Rows;
 use tabpool_engine::cpu::tabpool_kernels::{Step, TileSize};
 use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
@@ -87,6 +88,7 @@ extern "C" {
         len: usize,
         first: usize,
         row: usize,
+        turned: u32,
         address: usize,
         words: usize,
     ) -> Result<u32, JsValue>;
@@ -333,9 +335,14 @@ unsafe impl Processor for Kernels {
         self.whole()?;
         let staged = self.stage(bytes)?;
         self.view(staged, bytes.len()).copy_from(bytes);
-        let Placement { stored, first, packed_rows_of, address, len } = placement;
-        let row = packed_rows_of.unwrap_or(0);
-        self.check("placing weights", self.exports.place(stored as u32, staged, bytes.len(), first, row, address, len))
+        let Placement { stored, first, packed, address, len } = placement;
+        let (row, turned) = match packed {
+            None => (0, 0),
+            Some(Rows::Of(row)) => (row, 0),
+            Some(Rows::Turned(row)) => (row, 1),
+        };
+        let (stored, count) = (stored as u32, bytes.len());
+        self.check("placing weights", self.exports.place(stored, staged, count, first, row, turned, address, len))
     }
 
     unsafe fn execute(&self, address: usize, count: usize) -> Result<(), EngineError> {

@@ -14,8 +14,8 @@ use crate::workspace::Workspace;
 const PACKAGE: &str = "tabpool-benches";
 /// The benchmark that drives the runtime with the kernels' rates inside.
 const IN_BROWSERS: &str = "kernels";
-/// The benchmark that needs programs of others.
-const WITH_PEERS: &str = "peers";
+/// The benchmarks that need programs of others.
+const WITH_PEERS: [&str; 2] = ["peers", "generation"];
 
 /// The verb. Arguments after the name go to the benchmark.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -37,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         build_web::build_conformance(workspace)?;
     }
     build_web::build(workspace)?;
-    if name == WITH_PEERS {
+    if WITH_PEERS.contains(&name.as_str()) {
         setup::ensure_peers(workspace)?;
     }
     let mut bench = workspace.cargo("run");

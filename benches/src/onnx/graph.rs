@@ -3,6 +3,9 @@
 
 use super::wire::Message;
 
+/// The domain of onnxruntime's own operators.
+const CONTRIBUTED: &str = "com.microsoft";
+
 /// A value's name.
 pub(super) type Name = String;
 
@@ -10,6 +13,7 @@ pub(super) type Name = String;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Element {
     F32 = 1,
+    I32 = 6,
     I64 = 7,
 }
 
@@ -34,6 +38,8 @@ pub(super) struct Graph {
     initializers: Vec<Message>,
     inputs: Vec<Message>,
     outputs: Vec<Message>,
+    /// Whether there are operators of onnxruntime's own.
+    contributed: bool,
 }
 
 impl Graph {
@@ -53,9 +59,32 @@ impl Graph {
         inputs: &[&str],
         attributes: &[Attribute<'_>],
     ) {
-        let message = inputs.iter().fold(Message::default(), |message, input| message.bytes(1, input));
-        let message = message.bytes(2, output).bytes(3, name).bytes(4, op);
-        self.nodes.push(message.messages(5, &attributes.iter().map(attribute).collect::<Vec<_>>()));
+        self.nodes.push(node(&[output], name, op, inputs, attributes));
+    }
+
+    /// A node with several outputs that have names of their own.
+    pub(super) fn node_to_all(
+        &mut self,
+        outputs: &[&str],
+        name: &str,
+        op: &str,
+        inputs: &[&str],
+        attributes: &[Attribute<'_>],
+    ) {
+        self.nodes.push(node(outputs, name, op, inputs, attributes));
+    }
+
+    /// The same with an operator of onnxruntime's own. An input that is left out has no name.
+    pub(super) fn contributed(
+        &mut self,
+        outputs: &[&str],
+        name: &str,
+        op: &str,
+        inputs: &[&str],
+        attributes: &[Attribute<'_>],
+    ) {
+        self.contributed = true;
+        self.nodes.push(node(outputs, name, op, inputs, attributes).bytes(7, CONTRIBUTED));
     }
 
     /// A tensor of floats that is part of the file.
@@ -95,13 +124,25 @@ impl Graph {
             .messages(5, &self.initializers)
             .messages(11, &self.inputs)
             .messages(12, &self.outputs);
+        let operators = |domain, version| Message::default().bytes(1, domain).integer(2, version);
+        let mut imports = vec![operators("", opset)];
+        if self.contributed {
+            imports.push(operators(CONTRIBUTED, 1));
+        }
         Message::default()
             .integer(1, IR_VERSION)
             .bytes(2, "tabpool-benches")
             .message(7, &graph)
-            .message(8, &Message::default().bytes(1, "").integer(2, opset))
+            .messages(8, &imports)
             .finish()
     }
+}
+
+fn node(outputs: &[&str], name: &str, op: &str, inputs: &[&str], attributes: &[Attribute<'_>]) -> Message {
+    let message = inputs.iter().fold(Message::default(), |message, input| message.bytes(1, input));
+    let message = outputs.iter().fold(message, |message, output| message.bytes(2, output));
+    let message = message.bytes(3, name).bytes(4, op);
+    message.messages(5, &attributes.iter().map(attribute).collect::<Vec<_>>())
 }
 
 fn attribute(attribute: &Attribute<'_>) -> Message {

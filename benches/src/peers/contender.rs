@@ -9,10 +9,11 @@ use tabpool_browser::Installed;
 
 use super::case::{Case, OUTPUT};
 use super::onnxruntime::{Native, Web, WebSetup};
-use super::ours::{Host, Worker};
-use super::page::{Page, Starter};
-use super::server::PeerServer;
+use super::ours;
 use crate::Fault;
+use crate::rig::host::{Host, Worker};
+use crate::rig::page::{Page, Starter};
+use crate::rig::server::PeerServer;
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -121,7 +122,7 @@ impl<'a> Place<'a> {
         self.fill().await?;
         let result = match self.contender.as_mut().ok_or("nobody computes")? {
             Contender::Ours(worker) => {
-                match tokio::time::timeout(RUN_LIMIT, self.here.host.run(case, worker, keep)).await {
+                match tokio::time::timeout(RUN_LIMIT, ours::run(&self.here.host, case, worker, keep)).await {
                     Ok(run) => run,
                     Err(_) => Err(format!("no answer within {} s", RUN_LIMIT.as_secs()).into()),
                 }
@@ -145,7 +146,7 @@ impl<'a> Place<'a> {
         let begin = Instant::now();
         let mut answers = 0_u32;
         if let Some(Contender::Ours(worker)) = &mut self.contender {
-            let model = self.here.host.model(&case.subject, worker).await?;
+            let model = ours::model(&self.here.host, &case.subject, worker).await?;
             let inputs = case.inputs()?;
             let runs = (0..at_once).map(async |_| {
                 let mut answers = 0_u32;

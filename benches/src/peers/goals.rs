@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::measure::percentile;
 use super::peaks::{Peak, WEBNN};
-use super::report::{Report, Row, StartRow, TwoContexts, figure};
+use super::report::{Report, Row, StartRow, TwoContexts};
+use crate::rig::{figure, percentile};
 
 /// The goals are for one case: this model, so many tokens.
 const MODEL: &str = "minilm";

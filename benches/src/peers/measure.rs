@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::case::{Case, Reference};
 use super::contender::Place;
 use super::report::TwoContexts;
+use crate::rig::percentile;
 
 /// Runs of each before the first that counts.
 const WARM_UP: usize = 2;
@@ -54,13 +55,6 @@ impl Measured {
     pub(super) fn median(&self) -> f64 {
         percentile(&self.runs_ms, 50)
     }
-}
-
-/// The value below which a share of the values lies, in per cent; not a number where there are none.
-pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) * percent.min(100) / 100).copied().unwrap_or(f64::NAN)
 }
 
 /// Warms all up and runs them in turn, each in every round. One that fails is out; the others go on, so that their figures
@@ -144,16 +138,4 @@ async fn warm_up(place: &mut Place<'_>, case: &Case, reference: &Reference) -> O
         }
     }
     Outcome::Measured(measured)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::percentile;
-
-    #[test]
-    fn quartiles_are_values_that_were_measured() {
-        let values = [4.0, 1.0, 3.0, 2.0, 5.0];
-        assert_eq!([25, 50, 75].map(|p| percentile(&values, p)), [2.0, 3.0, 4.0]);
-        assert!(percentile(&[], 50).is_nan());
-    }
 }

@@ -11,8 +11,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::case::Case;
 use super::contender::{RUN_LIMIT, Run};
-use super::page::Page;
 use crate::Fault;
+use crate::rig::library;
+use crate::rig::page::Page;
 
 /// Making a session: reading 90 MB, optimising, compiling.
 pub(super) const OPENING: Duration = Duration::from_secs(120);
@@ -40,16 +41,9 @@ impl WebSetup {
 
     /// Another build of the library than the one that is best for the API, for showing that it is; empty for that one.
     pub(super) fn build(mut self, name: &str) -> Result<Self, Fault> {
-        self.library = match name {
-            "" => self.library,
-            "wasm" => "ort.wasm.bundle.min.mjs",
-            "webgpu" => "ort.webgpu.bundle.min.mjs",
-            "jspi" => "ort.jspi.bundle.min.mjs",
-            "all" => "ort.all.bundle.min.mjs",
-            other => {
-                return Err(format!("onnxruntime-web has no build {other:?}, but wasm, webgpu, jspi and all").into());
-            }
-        };
+        if !name.is_empty() {
+            self.library = library(name)?;
+        }
         Ok(self)
     }
 

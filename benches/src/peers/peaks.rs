@@ -8,10 +8,10 @@ use serde_json::json;
 use tabpool_browser::Installed;
 
 use super::contender::{SETTLING, Surroundings};
-use super::machine::has_webnn;
-use super::page::Page;
 use super::wasm::{Arithmetic, BYTES, OPERATIONS, module};
 use crate::Fault;
+use crate::rig::machine::has_webnn;
+use crate::rig::page::Page;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long one try goes on.

@@ -14,9 +14,10 @@ use super::case::Subject;
 use super::contender::{RUN_LIMIT, SETTLING, Surroundings};
 use super::measure::{Measured, Outcome};
 use super::onnxruntime::OPENING;
-use super::ours::{Worker, milliseconds};
-use super::page::Page;
 use crate::Fault;
+use crate::rig::host::Worker;
+use crate::rig::milliseconds;
+use crate::rig::page::Page;
 
 /// Texts with the embeddings that sentence-transformers gives them.
 #[derive(Clone, Debug)]

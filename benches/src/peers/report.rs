@@ -10,14 +10,15 @@ use tabpool::ApiKind;
 
 use super::case::Case;
 use super::goals;
-use super::machine::Machine;
-use super::measure::{Measured, Outcome, percentile};
+use super::measure::{Measured, Outcome};
 use super::onnxruntime::WebSetup;
 use super::peaks::Peak;
 use super::pipeline::Embedded;
 use super::start::{Opening, Openings};
 use super::{Folders, Heading, Options};
 use crate::Fault;
+use crate::rig::machine::Machine;
+use crate::rig::{figure, percentile};
 
 const BEGIN: &str = "<!-- peers: begin -->";
 const END: &str = "<!-- peers: end -->";
@@ -80,16 +81,6 @@ impl Row {
             error(&self.ours),
             error(&self.peer),
         )
-    }
-}
-
-/// Milliseconds with three digits that say something.
-pub(super) fn figure(ms: f64) -> String {
-    match ms {
-        ms if ms.is_nan() => "–".to_owned(),
-        ms if ms >= 100.0 => format!("{ms:.0}"),
-        ms if ms >= 10.0 => format!("{ms:.1}"),
-        ms => format!("{ms:.2}"),
     }
 }
 

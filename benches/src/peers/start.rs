@@ -14,9 +14,10 @@ use tabpool_browser::Installed;
 use super::case::{Case, OUTPUT, Reference};
 use super::contender::Surroundings;
 use super::onnxruntime::{OPENING, WebSetup, running};
-use super::ours::{joined, milliseconds};
-use super::page::Page;
 use crate::Fault;
+use crate::rig::host::joined;
+use crate::rig::milliseconds;
+use crate::rig::page::Page;
 
 /// From the start of a browser to the first result at most.
 const LIMIT: Duration = Duration::from_secs(180);

@@ -16,11 +16,12 @@ mod warm;
 mod weights;
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use tabpool_graph::{Graph, Program};
+use tabpool_graph::{Graph, Program, ValueId};
 use tabpool_kernels::{Isa, Scratch, Span, Step};
 use tabpool_tensor::{DType, Tensor};
 use web_time::Instant;
@@ -127,25 +128,38 @@ impl CpuBackend {
     ) -> Result<(CpuExecutable, LoadReport), EngineError> {
         let graph = program.graph();
         let begin = Instant::now();
-        let plan = memory::plan(graph);
+        let turned = memory::turned_weights(graph);
+        let mut plan = memory::plan(graph);
+        plan.leave_out(graph, turned.keys());
         let mut compile = begin.elapsed();
         let begin = Instant::now();
-        let loaded = self.weights.load(&self.processor, graph, weights).await?;
+        let loaded = self.weights.load(&self.processor, graph, weights, &turned).await?;
         let upload = begin.elapsed();
         let begin = Instant::now();
         if assembly == Assembly::Awaited {
             self.processor.assembled().await?;
         }
         let mut memory = loaded.memory;
-        let executable = self.compile(graph, &plan, loaded)?;
+        let executable = self.compile(graph, &plan, loaded, &turned)?;
         compile += begin.elapsed();
         memory.scratch = executable.regions.iter().map(Region::bytes).sum();
         Ok((executable, LoadReport { compile, upload, memory, ..LoadReport::default() }))
     }
 
-    fn compile(&self, graph: &Graph, plan: &MemoryPlan, weights: LoadedWeights) -> Result<CpuExecutable, EngineError> {
+    fn compile(
+        &self,
+        graph: &Graph,
+        plan: &MemoryPlan,
+        weights: LoadedWeights,
+        turned: &HashMap<ValueId, ValueId>,
+    ) -> Result<CpuExecutable, EngineError> {
         let mut addresses = Addresses::default();
         let activations = self.lay_out(graph, plan, &weights, &mut addresses)?;
+        for (&value, &of) in turned {
+            let at = graph.weights().iter().position(|weight| weight.value == of);
+            let region = at.and_then(|at| weights.turned[at].as_ref());
+            addresses.packed.extend(region.map(|region| (value, region.address())));
+        }
         let (in_set, _) = states::lay_out(&StateSpec::of(graph))?;
         addresses.states = graph.states().iter().map(|s| s.value).zip(in_set).collect();
         let inputs = graph.inputs().iter().map(|id| addresses.leaves[id]).collect();

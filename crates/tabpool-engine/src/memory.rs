@@ -9,6 +9,8 @@
 //! in memory that outlives the run; rows written into one in place have no slot either, the result is another name for the
 //! state.
 
+use std::collections::{HashMap, HashSet};
+
 use tabpool_graph::{Graph, Node, Op, Value, ValueId};
 
 /// Where a value lies.
@@ -58,6 +60,16 @@ impl MemoryPlan {
         match self.places[self.root(id).index()] {
             Place::Slot(slot) => Some(slot),
             Place::Alias(_) | Place::Leaf => None,
+        }
+    }
+
+    /// Forgets values that are never computed, though a load would: their nodes go, and their slots have no bytes.
+    pub fn leave_out<'a>(&mut self, graph: &Graph, values: impl IntoIterator<Item = &'a ValueId>) {
+        for &value in values {
+            self.load_nodes.retain(|&node| graph.nodes()[node].output != value);
+            if let Some(slot) = self.slot(value) {
+                self.slots[slot] = 0;
+            }
         }
     }
 
@@ -182,6 +194,30 @@ fn release_after(
             free.push(slot);
         }
     }
+}
+
+/// What is nothing but a weight turned, and read as the weight of linear nodes only: by the value, the weight's. Backends that
+/// pack weights may pack these from the other side as they are loaded. Then nobody computes the values, programs share
+/// what is packed, and it is not packed in every run.
+#[must_use]
+pub fn turned_weights(graph: &Graph) -> HashMap<ValueId, ValueId> {
+    let weights: HashSet<_> = graph.weights().iter().map(|w| w.value).collect();
+    let turns = |node: &&Node| {
+        matches!(&node.op, Op::Transpose { permutation } if **permutation == [1, 0])
+            && weights.contains(&node.inputs[0])
+    };
+    let mut turned: HashMap<_, _> = graph.nodes().iter().filter(turns).map(|n| (n.output, n.inputs[0])).collect();
+    for node in graph.nodes() {
+        for (position, id) in node.inputs.iter().enumerate() {
+            if position != 1 || !matches!(node.op, Op::Linear { .. }) {
+                turned.remove(id);
+            }
+        }
+    }
+    for id in graph.outputs().iter().map(|o| o.value).chain(graph.states().iter().map(|s| s.next)) {
+        turned.remove(&id);
+    }
+    turned
 }
 
 /// The bytes a value takes in memory.

@@ -5,7 +5,7 @@ use core::slice;
 use core::sync::atomic::AtomicU32;
 
 use tabpool_kernels::team::{Park, Team};
-use tabpool_kernels::weights::{self, Stored};
+use tabpool_kernels::weights::{self, Rows, Stored};
 use tabpool_kernels::{Isa, Step};
 
 /// The one team of this module's memory. All instances that share the memory share it.
@@ -79,8 +79,8 @@ extern "C" fn step_bytes() -> usize {
     size_of::<Step>()
 }
 
-/// Widens bytes of a weight into place; `row` is how long its rows are where it is packed, 0 where it is not. Gives 0, or
-/// 1 where `stored` is no way to store weights.
+/// Widens bytes of a weight into place; `row` is how long its rows are where it is packed, 0 where it is not, and `turned` is not
+/// 0 where it is stored the other way round. Gives 0, or 1 where `stored` is no way to store weights.
 ///
 /// # Safety
 /// The addresses are those of as many bytes and words, and the part lies inside the weight.
@@ -91,6 +91,7 @@ unsafe extern "C" fn place(
     bytes_len: usize,
     first: usize,
     row: usize,
+    turned: u32,
     address: usize,
     len: usize,
 ) -> u32 {
@@ -103,7 +104,8 @@ unsafe extern "C" fn place(
         )
     };
     if row > 0 {
-        weights::pack(Isa::detect().tile(), stored, bytes, first, row, out);
+        let rows = if turned == 0 { Rows::Of(row) } else { Rows::Turned(row) };
+        weights::pack(Isa::detect().tile(), stored, bytes, first, rows, out);
     } else {
         weights::widen(stored, bytes, &mut out[first..][..bytes_len / stored.size()]);
     }

@@ -30,6 +30,9 @@ const BLOCK_STEPS: usize = if cfg!(target_arch = "wasm32") { 384 } else { 768 };
 /// The smallest task worth another thread: some ten microseconds.
 const SMALLEST_TASK: usize = 1 << 19;
 
+/// Rows whose product takes no longer than one row's: with fewer, what takes the time is to fetch the right operand.
+const FETCHED_ROWS: usize = 8;
+
 /// The elements of a packed right operand of `k` rows and `n` columns.
 #[must_use]
 pub fn packed_right_len(tile: TileSize, k: usize, n: usize) -> usize {
@@ -88,7 +91,7 @@ impl Product {
         let panels = size.n.div_ceil(tile.columns);
         let mut whole = Self { size, matrices, right, function, task_rows: size.m, task_panels: panels, panels };
         let count = matrices.elements();
-        let work = size.m.saturating_mul(size.k).saturating_mul(size.n).saturating_mul(count);
+        let work = size.m.max(FETCHED_ROWS).saturating_mul(size.k).saturating_mul(size.n).saturating_mul(count);
         // Four tasks a thread even out threads of unequal speed.
         let tasks = (work / SMALLEST_TASK).min(4 * threads);
         if threads == 1 || tasks < 2 {

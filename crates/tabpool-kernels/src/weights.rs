@@ -29,6 +29,15 @@ impl Stored {
     }
 }
 
+/// How a weight that becomes a right operand lies as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// `[n, k]`, row-major: rows of so many elements.
+    Of(usize),
+    /// `[k, n]`, row-major, the other way round: rows of so many elements.
+    Turned(usize),
+}
+
 /// Little-endian bytes as stored to `f32`; as many elements as `out` has.
 pub fn widen(stored: Stored, bytes: &[u8], out: &mut [f32]) {
     match stored {
@@ -67,9 +76,38 @@ fn packed_position(columns: usize, k: usize, row: usize, column: usize) -> usize
     row / columns * columns * k + column * columns + row % columns
 }
 
-/// Bytes as stored, which begin at element `first` of a linear weight with rows of `k`, to their places in its packed
-/// form.
-pub fn pack(tile: TileSize, stored: Stored, bytes: &[u8], first: usize, k: usize, out: &mut [f32]) {
+/// Bytes as stored, which begin at element `first` of a linear weight, to their places in its packed form, all of which is
+/// `out`.
+pub fn pack(tile: TileSize, stored: Stored, bytes: &[u8], first: usize, rows: Rows, out: &mut [f32]) {
+    match rows {
+        Rows::Of(k) => pack_rows(tile, stored, bytes, first, k, out),
+        Rows::Turned(n) => pack_turned(tile, stored, bytes, first, n, out),
+    }
+}
+
+/// The same for rows of `n`, each of which is one step of every panel.
+fn pack_turned(tile: TileSize, stored: Stored, bytes: &[u8], first: usize, n: usize, out: &mut [f32]) {
+    let mut buffer = [0.0f32; 256];
+    let (size, columns) = (stored.size(), tile.columns);
+    let panel = out.len() / n.div_ceil(columns);
+    let mut at = first;
+    for chunk in bytes.chunks(buffer.len() * size) {
+        let values = &mut buffer[..chunk.len() / size];
+        widen(stored, chunk, values);
+        let mut values = &*values;
+        while !values.is_empty() {
+            let (step, column) = (at / n, at % n);
+            // Up to the end of the panel or of the row, whichever comes first.
+            let run;
+            (run, values) = values.split_at(values.len().min(columns - column % columns).min(n - column));
+            let start = column / columns * panel + step * columns + column % columns;
+            out[start..][..run.len()].copy_from_slice(run);
+            at += run.len();
+        }
+    }
+}
+
+fn pack_rows(tile: TileSize, stored: Stored, bytes: &[u8], first: usize, k: usize, out: &mut [f32]) {
     let mut buffer = [0.0f32; 256];
     let size = stored.size();
     let mut at = first;
@@ -92,7 +130,33 @@ pub fn pack(tile: TileSize, stored: Stored, bytes: &[u8], first: usize, k: usize
 
 #[cfg(test)]
 mod tests {
-    use super::widen_half;
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::{Rows, Stored, pack, widen_half};
+    use crate::gemm::{TileSize, packed_right_len};
+
+    #[test]
+    fn a_turned_weight_is_packed_as_the_other_one_is_wherever_it_is_cut() {
+        let (n, k) = (21, 5);
+        let tile = TileSize { rows: 4, columns: 8, packs_left: false };
+        let bytes = |of: &dyn Fn(usize) -> usize| -> Vec<u8> {
+            (0..n * k).flat_map(|at| (of(at) as f32).to_le_bytes()).collect()
+        };
+        // Element (row, column) of `[n, k]` is the number of its place there.
+        let (plain, turned) = (bytes(&|at| at), bytes(&|at| at % n * k + at / n));
+        let len = packed_right_len(tile, k, n);
+        let mut want = vec![0.0; len];
+        pack(tile, Stored::F32, &plain, 0, Rows::Of(k), &mut want);
+        for cut in [0, 1, 8, 20, 21, 50, n * k] {
+            let mut got = vec![0.0; len];
+            pack(tile, Stored::F32, &turned[..cut * 4], 0, Rows::Turned(n), &mut got);
+            pack(tile, Stored::F32, &turned[cut * 4..], cut, Rows::Turned(n), &mut got);
+            assert_eq!(got, want, "cut at {cut}");
+        }
+    }
 
     #[test]
     fn every_half_is_widened_exactly() {

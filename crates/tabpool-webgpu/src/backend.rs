@@ -19,7 +19,7 @@ use crate::kernels::Variant;
 use crate::kernels::attention::{self, AttentionVariant};
 use crate::kernels::gemm::{self, GemmVariant};
 use crate::kernels::row::RowVariant;
-use crate::lower::{Forced, Lowered, Permission, lower};
+use crate::lower::{Forced, Lowered, Permission, lower, turned};
 use crate::options::Options;
 use crate::report::AdapterReport;
 use crate::states::States;
@@ -106,7 +106,8 @@ impl WebGpuBackend {
         let gpu = &self.gpu;
         gpu.health.alive()?;
         let graph = program.graph();
-        let plan = memory::plan(graph);
+        let mut plan = memory::plan(graph);
+        plan.leave_out(graph, turned(graph, &gpu.capabilities).keys());
         let permission = Permission { precision: program.precision(), unfit };
         let first = lower(graph, &plan, gpu.capabilities, &self.tuner, permission)?;
         // Blocks are on their way while kernels are tried and compiled.

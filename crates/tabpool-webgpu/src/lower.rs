@@ -5,16 +5,16 @@ mod attention;
 mod node;
 mod product;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tabpool_engine::EngineError;
-use tabpool_engine::memory::{MemoryPlan, Place};
+use tabpool_engine::memory::{self, MemoryPlan, Place};
 use tabpool_graph::{Graph, ValueId};
 use tabpool_tensor::Precision;
 
 use crate::kernels::Variant;
 use crate::kernels::attention::{Attention, AttentionVariant};
-use crate::kernels::gemm::{GemmVariant, Has};
+use crate::kernels::gemm::{GemmVariant, Has, Panels};
 use crate::kernels::row::{RowVariant, Rows};
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
@@ -74,6 +74,8 @@ pub(crate) enum Layout {
     /// A matrix `[n, k]` transposed, in panels and padded for GEMMs, in the numbers of a precision; see
     /// [`crate::kernels::gemm::Panels`].
     Panels(Precision),
+    /// A matrix `[k, n]` in such panels in f32: the same of a weight that is stored the other way round.
+    TurnedPanels,
 }
 
 /// A weight in one layout.
@@ -164,7 +166,20 @@ pub(crate) struct Lowered {
     pub(crate) rows: BTreeMap<String, (Rows, u64)>,
 }
 
-/// Lowers a graph.
+/// The turned weights of linear nodes that are packed from the other side, by the value with the weight's position: those whose
+/// panels a binding spans. They are in f32 whatever is permitted.
+pub(crate) fn turned(graph: &Graph, device: &Capabilities) -> HashMap<ValueId, usize> {
+    let limit = device.binding.min(device.buffer);
+    let fits = |weight: ValueId| match graph.value(weight).shape.dims() {
+        &[k, n] => Panels::of(Precision::F32, n, k).bytes() as u64 <= limit,
+        _ => false,
+    };
+    let position = |of: ValueId| graph.weights().iter().position(|weight| weight.value == of);
+    let all = memory::turned_weights(graph).into_iter();
+    all.filter(|&(_, weight)| fits(weight)).filter_map(|(value, weight)| Some((value, position(weight)?))).collect()
+}
+
+/// Lowers a graph. What [`turned`] gives is left out of the plan.
 ///
 /// # Errors
 /// [`EngineError::Unsupported`] where the device's limits or these kernels do not suffice, with the numbers.
@@ -184,6 +199,7 @@ pub(crate) fn lower(
         scratch: 0,
         in_scratch: None,
         origins: origins(graph),
+        turned: turned(graph, &device),
         weights: Vec::new(),
         products: BTreeMap::new(),
         attentions: BTreeMap::new(),
@@ -234,6 +250,7 @@ struct Lowering<'a> {
     /// The value that lies in it as integers.
     in_scratch: Option<ValueId>,
     origins: Vec<Option<Leaf>>,
+    turned: HashMap<ValueId, usize>,
     weights: Vec<WeightUse>,
     products: BTreeMap<Product, (u64, GemmVariant)>,
     attentions: BTreeMap<String, (Attention, u64)>,

@@ -17,7 +17,7 @@ use tabpool_tensor::{DType, Precision, Shape};
 
 use crate::device::Gpu;
 use crate::kernels::gemm::{PANEL, Panels};
-use crate::kernels::unpack::{self, Piece};
+use crate::kernels::unpack::{self, Order, Piece};
 use crate::kernels::{Launch, Variant};
 use crate::lower::{Layout, WeightUse};
 
@@ -79,6 +79,7 @@ struct Missing {
 fn size(shape: &[usize], layout: Layout) -> u64 {
     let bytes = match (layout, shape) {
         (Layout::Panels(precision), &[n, k]) => Panels::of(precision, n, k).bytes(),
+        (Layout::TurnedPanels, &[k, n]) => Panels::of(Precision::F32, n, k).bytes(),
         _ => shape.iter().product::<usize>() * 4,
     };
     (bytes as u64).next_multiple_of(16)
@@ -86,12 +87,21 @@ fn size(shape: &[usize], layout: Layout) -> u64 {
 
 /// Whether the device converts it.
 fn on_device(layout: Layout) -> bool {
-    matches!(layout, Layout::Natural | Layout::Panels(Precision::F32))
+    matches!(layout, Layout::Natural | Layout::Panels(Precision::F32) | Layout::TurnedPanels)
+}
+
+/// In which order the device writes it.
+fn order(layout: Layout) -> Order {
+    match layout {
+        Layout::Natural => Order::Natural,
+        Layout::Panels(_) => Order::Panels,
+        Layout::TurnedPanels => Order::TurnedPanels,
+    }
 }
 
 /// The variants that loading these weights dispatches.
 pub(crate) fn variants(graph: &Graph, uses: &[WeightUse]) -> Vec<Variant> {
-    let of = |u: &WeightUse| unpack::variant(graph.weights()[u.weight].stored, u.layout != Layout::Natural);
+    let of = |u: &WeightUse| unpack::variant(graph.weights()[u.weight].stored, order(u.layout));
     uses.iter().filter(|u| on_device(u.layout)).map(of).collect()
 }
 
@@ -263,10 +273,13 @@ impl Uploader {
         let count = piece.len() / stored.size();
         let panels = match (key.layout, key.shape.dims()) {
             (Layout::Panels(precision), &[n, k]) => Some((k, Panels::of(precision, n, k).rows)),
+            (Layout::TurnedPanels, &[k, n]) => Some((n, Panels::of(Precision::F32, n, k).rows)),
             _ => None,
         };
         // A weight may be larger than a binding: only what this piece goes to is bound, from an aligned offset on.
         let (start, end, first) = match panels {
+            // Each row goes to every panel; such weights are bound whole.
+            Some(_) if key.layout == Layout::TurnedPanels => (0, usize::try_from(to.size()).unwrap_or(0), first),
             // A panel of f32 has rows by fours, so that its bytes are a multiple of every alignment.
             Some((k, rows)) => {
                 let (panel, bytes) = (first / k / PANEL, rows * PANEL * 4);
@@ -282,7 +295,8 @@ impl Uploader {
         let size = std::num::NonZeroU64::new((end - start) as u64);
         let bound = wgpu::BufferBinding { buffer: to, offset: start as u64, size };
         write_padded(gpu, &self.words, piece);
-        let Launch { variant, params, groups } = unpack::launch(Piece { stored, first, count, panels });
+        let Launch { variant, params, groups } =
+            unpack::launch(Piece { stored, first, count, order: order(key.layout), panels });
         gpu.queue.write_buffer(&self.params, 0, bytemuck::cast_slice(&params));
         let pipeline = gpu.pipelines.get(&gpu.device, &variant);
         let resources =

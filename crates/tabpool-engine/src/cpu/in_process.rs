@@ -115,12 +115,12 @@ unsafe impl Processor for InProcess {
     }
 
     unsafe fn place(&self, placement: Placement, bytes: &[u8]) -> Result<(), EngineError> {
-        let Placement { stored, first, packed_rows_of, address, len } = placement;
+        let Placement { stored, first, packed, address, len } = placement;
         let memory = std::ptr::with_exposed_provenance_mut(address);
         // SAFETY: the caller's promise.
         let out = unsafe { std::slice::from_raw_parts_mut(memory, len) };
-        match packed_rows_of {
-            Some(k) => weights::pack(self.tile(), stored, bytes, first, k, out),
+        match packed {
+            Some(rows) => weights::pack(self.tile(), stored, bytes, first, rows, out),
             None => weights::widen(stored, bytes, &mut out[first..][..bytes.len() / stored.size()]),
         }
         Ok(())

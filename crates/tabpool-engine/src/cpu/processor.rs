@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use futures::future::LocalBoxFuture;
-use tabpool_kernels::weights::Stored;
+use tabpool_kernels::weights::{Rows, Stored};
 use tabpool_kernels::{Step, TileSize};
 
 use crate::backend::EngineError;
@@ -18,8 +18,8 @@ pub struct Placement {
     pub stored: Stored,
     /// Which of the weight's elements the bytes begin with.
     pub first: usize,
-    /// Elements of a row, where the weight is packed as a right operand; `None` where it stays row-major.
-    pub packed_rows_of: Option<usize>,
+    /// How it lies as stored, where it is packed as a right operand; `None` where it stays row-major.
+    pub packed: Option<Rows>,
     /// Where the weight's memory begins.
     pub address: usize,
     /// How many words it has.

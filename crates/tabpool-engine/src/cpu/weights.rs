@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use tabpool_graph::{BlockRef, Graph, Op, Weight};
+use tabpool_graph::{BlockRef, Graph, Op, ValueId, Weight};
 use tabpool_kernels::packed_right_len;
-use tabpool_kernels::weights::Stored;
+use tabpool_kernels::weights::{Rows, Stored};
 use tabpool_tensor::DType;
 
 use super::processor::{Placement, Processor, Region};
@@ -20,7 +20,11 @@ pub(crate) enum Form {
     Plain,
     /// Packed as the right operand of a product.
     Packed,
+    /// The same of a weight that is stored the other way round.
+    Turned,
 }
+
+const FORMS: [Form; 3] = [Form::Plain, Form::Packed, Form::Turned];
 
 /// What makes two weights one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,21 +46,26 @@ pub(crate) struct WeightCache {
 pub(crate) struct LoadedWeights {
     pub(crate) plain: Vec<Option<Rc<Region>>>,
     pub(crate) packed: Vec<Option<Rc<Region>>>,
+    pub(crate) turned: Vec<Option<Rc<Region>>>,
     pub(crate) memory: MemoryUse,
 }
 
-/// Which forms of each weight a graph needs, in order: packed where it is the weight of a linear node, plain where
-/// anything else reads it, a state becomes it or a run gives it back.
-fn needs(graph: &Graph) -> Vec<[bool; 2]> {
-    let mut needs = vec![[false; 2]; graph.values().len()];
+/// Which forms of each weight a graph needs, in order: packed where it is the weight of a linear node, turned where it is that
+/// from the other side, plain where anything else reads it, a state becomes it or a run gives it back.
+fn needs(graph: &Graph, turned: &HashMap<ValueId, ValueId>) -> Vec<[bool; 3]> {
+    let mut needs = vec![[false; 3]; graph.values().len()];
     for node in graph.nodes() {
         for (position, id) in node.inputs.iter().enumerate() {
-            let packed = matches!(node.op, Op::Linear { .. }) && position == 1;
-            needs[id.index()][usize::from(packed)] = true;
+            let form = match node.op {
+                Op::Linear { .. } if position == 1 => Form::Packed,
+                _ if turned.contains_key(&node.output) => Form::Turned,
+                _ => Form::Plain,
+            };
+            needs[id.index()][form as usize] = true;
         }
     }
     for id in graph.outputs().iter().map(|o| o.value).chain(graph.states().iter().map(|s| s.next)) {
-        needs[id.index()][0] = true;
+        needs[id.index()][Form::Plain as usize] = true;
     }
     graph.weights().iter().map(|w| needs[w.value.index()]).collect()
 }
@@ -71,22 +80,23 @@ impl WeightCache {
         processor: &Rc<dyn Processor>,
         graph: &Graph,
         source: &dyn WeightSource,
+        turned: &HashMap<ValueId, ValueId>,
     ) -> Result<LoadedWeights, EngineError> {
         self.held.borrow_mut().retain(|_, words| words.strong_count() > 0);
         let mut loaded = LoadedWeights::default();
         let mut own: HashMap<Key, Rc<Region>> = HashMap::new();
-        let needs = needs(graph);
-        let missing = |(weight, forms): &(&Weight, &[bool; 2])| {
-            [Form::Plain, Form::Packed].iter().zip(*forms).any(|(&form, &need)| {
+        let needs = needs(graph, turned);
+        let missing = |(weight, forms): &(&Weight, &[bool; 3])| {
+            FORMS.iter().zip(*forms).any(|(&form, &need)| {
                 need && self.held.borrow().get(&key(graph, weight, form)).is_none_or(|w| w.strong_count() == 0)
             })
         };
         let expected = graph.weights().iter().zip(&needs).filter(missing).flat_map(|(w, _)| &w.blocks).cloned();
         source.expect(&expected.collect::<Vec<_>>());
-        for (weight, &[plain, packed]) in graph.weights().iter().zip(&needs) {
-            let mut forms = [None, None];
+        for (weight, wanted) in graph.weights().iter().zip(&needs) {
+            let mut forms = [None, None, None];
             let mut fetch = Vec::new();
-            for (form, _) in [(Form::Plain, plain), (Form::Packed, packed)].into_iter().filter(|(_, need)| *need) {
+            for form in FORMS.into_iter().filter(|form| wanted[*form as usize]) {
                 let key = key(graph, weight, form);
                 let shared = self.held.borrow().get(&key).and_then(Weak::upgrade);
                 if let Some(words) = own.get(&key) {
@@ -109,9 +119,10 @@ impl WeightCache {
                 own.insert(key(graph, weight, form), words.clone());
                 forms[form as usize] = Some(words);
             }
-            let [plain, packed] = forms;
+            let [plain, packed, turned] = forms;
             loaded.plain.push(plain);
             loaded.packed.push(packed);
+            loaded.turned.push(turned);
         }
         self.held.borrow_mut().extend(own.iter().map(|(key, words)| (key.clone(), Rc::downgrade(words))));
         Ok(loaded)
@@ -133,7 +144,7 @@ fn empty(processor: &Rc<dyn Processor>, graph: &Graph, weight: &Weight, form: Fo
 fn words(processor: &Rc<dyn Processor>, graph: &Graph, weight: &Weight, form: Form) -> usize {
     let shape = &graph.value(weight.value).shape;
     match (form, shape.dims()) {
-        (Form::Packed, &[n, k]) => packed_right_len(processor.tile(), k, n),
+        (Form::Packed, &[n, k]) | (Form::Turned, &[k, n]) => packed_right_len(processor.tile(), k, n),
         _ => shape.elements(),
     }
 }
@@ -170,10 +181,15 @@ async fn fill(
             return Err(fail(WeightError { cid: hexadecimal(&block.cid), reason }));
         }
         for (form, region) in forms {
-            let packed_rows_of = (*form == Form::Packed).then(|| value.shape.last().copied().unwrap_or(1));
+            let row = value.shape.last().copied().unwrap_or(1);
+            let packed = match form {
+                Form::Plain => None,
+                Form::Packed => Some(Rows::Of(row)),
+                Form::Turned => Some(Rows::Turned(row)),
+            };
             let (address, len) = (region.address(), words(processor, graph, weight, *form));
             // SAFETY: the region was made for this form of this weight, and the part was seen to lie inside it.
-            unsafe { processor.place(Placement { stored, first, packed_rows_of, address, len }, &bytes)? };
+            unsafe { processor.place(Placement { stored, first, packed, address, len }, &bytes)? };
         }
         first += elements;
     }

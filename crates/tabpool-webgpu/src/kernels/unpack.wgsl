@@ -16,7 +16,8 @@ struct Params {
 
 // 0 f32, 1 f16, 2 bf16.
 override STORED: u32 = 0u;
-override PANELS: bool = false;
+// 0 as it lies, 1 a matrix [n, k] in panels, 2 a matrix [k, n] in panels.
+override ORDER: u32 = 0u;
 
 fn from_f16(bits: u32) -> f32 {
     let exponent = (bits >> 10u) & 31u;
@@ -47,9 +48,12 @@ fn main(
         if (STORED == 1u) { value = from_f16(half); } else { value = bitcast<f32>(half << 16u); }
     }
     let at = p.first + i;
-    if (PANELS) {
+    if (ORDER == 1u) {
         let n = at / p.columns;
         y[(n / 16u * p.panel + at % p.columns) * 16u + n % 16u] = value;
+    } else if (ORDER == 2u) {
+        let n = at % p.columns;
+        y[(n / 16u * p.panel + at / p.columns) * 16u + n % 16u] = value;
     } else {
         y[at] = value;
     }

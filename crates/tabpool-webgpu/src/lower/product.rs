@@ -44,14 +44,18 @@ impl Lowering<'_> {
         let bias = operands.get(2).copied();
         let bias_source = bias.map_or(Source::Absent, |id| self.source(id));
         let residual = residual.first().map_or(Source::Absent, |&id| self.source(id));
-        let Some(weight) = self.weight_of(w) else {
+        let turned = self.turned.get(&w).copied();
+        let Some(weight) = self.weight_of(w).or(turned) else {
             let batch = Joined::new(&[], &[Vec::new(), Vec::new()]);
             let (bias, transpose_b) = (bias.is_some(), true);
             let of = MatMul { m, n, k, transpose_b, batch: &batch, bias, function, residual: adds };
             let reads = vec![self.bound(x), self.bound(w), bias_source.into(), residual.into()];
             return Ok(vec![Dispatch::new(matmul::launch(&of), reads)]);
         };
-        let product = self.product(weight, m, n, k);
+        let product = match turned {
+            Some(_) => Product { permitted: Precision::F32, m, n, k },
+            None => self.product(weight, m, n, k),
+        };
         let variant = self.gemm_variant(product);
         self.products.entry(product).or_insert((0, variant)).0 += 1;
         let mut rows = self.bound(x);
@@ -71,7 +75,8 @@ impl Lowering<'_> {
             let limits = format!("the device binds at most {limit} of buffers of {buffer}");
             unsupported(node, format!("needs {bytes} bytes for its weight, {limits}"))
         })?;
-        let source = self.weight(weight, Layout::Panels(variant.stored()));
+        let layout = if turned.is_some() { Layout::TurnedPanels } else { Layout::Panels(variant.stored()) };
+        let source = self.weight(weight, layout);
         for part in parts {
             let of = Gemm { bias: bias.is_some(), function, residual: adds, ..Gemm::new(m, part.columns, k) };
             let launch = gemm::launch(variant, Gemm { part: Some(part), ..of });

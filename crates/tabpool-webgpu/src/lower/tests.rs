@@ -8,7 +8,7 @@ use tabpool_engine::{EngineError, memory};
 use tabpool_graph::{Binary, Graph, GraphBuilder, GraphError, Op};
 use tabpool_tensor::{DType, Precision, Tensor};
 
-use super::{Capabilities, Forced, Layout, Lowered, Permission, Source, lower};
+use super::{Capabilities, Forced, Layout, Lowered, Permission, Source, lower, turned};
 use crate::kernels::gemm::{GemmVariant, Has};
 use crate::report::AdapterKind;
 use crate::tuner::Tuner;
@@ -33,7 +33,9 @@ fn permitting(precision: Precision, graph: &Graph, device: Capabilities) -> Resu
 
 fn tuned(precision: Precision, graph: &Graph, device: Capabilities, tuner: &Tuner) -> Result<Lowered, EngineError> {
     let permission = Permission { precision, unfit: &BTreeSet::new() };
-    lower(graph, &memory::plan(graph), device, tuner, permission)
+    let mut plan = memory::plan(graph);
+    plan.leave_out(graph, turned(graph, &device).keys());
+    lower(graph, &plan, device, tuner, permission)
 }
 
 fn kernels(of: &Lowered) -> Vec<&'static str> {

@@ -38,6 +38,9 @@ pub struct TokenPrompt {
 pub struct Tokens {
     /// The token of each text; `None` where the text has ended before. A token that ends a text is the last one it gives.
     pub ids: Vec<Option<i32>>,
+    /// What the worker took to compute them and to read them back, for all texts together. Where a prompt is read in several
+    /// parts, the last of them.
+    pub computed: Duration,
 }
 
 /// Where the time of a generation went, and where it was computed.
@@ -409,7 +412,10 @@ impl TokenGeneration {
         sum.readback += one.readback;
         sum.total = now - self.begun;
         let said = ids.iter().zip(&self.ended).take(self.texts);
-        let tokens = Tokens { ids: said.map(|(id, ended)| (!ended).then_some(*id)).collect() };
+        let tokens = Tokens {
+            ids: said.map(|(id, ended)| (!ended).then_some(*id)).collect(),
+            computed: answer.timing.compute + answer.timing.readback,
+        };
         for (ended, id) in self.ended.iter_mut().zip(&ids) {
             *ended |= self.ends.contains(id);
         }

@@ -9,7 +9,7 @@ use tabpool::BrowserKind;
 use tabpool_browser::Installed;
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     processor: String,
     cores: usize,
     memory_gib: u64,
@@ -18,7 +18,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn read(browsers: &[Installed]) -> Self {
+    pub(crate) fn read(browsers: &[Installed]) -> Self {
         let line_of = |path: &str, key: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();
             let line = text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
@@ -46,6 +46,6 @@ impl fmt::Display for Machine {
 }
 
 /// Whether a browser is one that has WebNN.
-pub(super) fn has_webnn(on: &Installed) -> bool {
+pub(crate) fn has_webnn(on: &Installed) -> bool {
     !matches!(on.kind, BrowserKind::Chromium | BrowserKind::Chrome | BrowserKind::Edge | BrowserKind::Firefox)
 }

@@ -13,21 +13,21 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// How browsers are started here: the same way for every contender, by what starts tabpool's own.
 #[derive(Clone, Debug)]
-pub(super) struct Starter {
-    pub(super) profiles: std::path::PathBuf,
-    pub(super) gpu: GpuMode,
+pub(crate) struct Starter {
+    pub(crate) profiles: std::path::PathBuf,
+    pub(crate) gpu: GpuMode,
 }
 
 impl Starter {
     /// Starts a browser on a URL. A kept profile has a name.
-    pub(super) async fn start(&self, on: &Installed, url: &str, kept: Option<&str>) -> Result<Browser, Fault> {
+    pub(crate) async fn start(&self, on: &Installed, url: &str, kept: Option<&str>) -> Result<Browser, Fault> {
         let profile = kept.map_or(ProfileKind::Ephemeral, |name| ProfileKind::Kept(name.to_owned()));
         let options = LaunchOptions::new(url, &self.profiles, self.gpu).profile(profile);
         Ok(Browser::launch(on, options).await?)
     }
 
     /// Forgets what a kept profile kept. Its browser must have ended.
-    pub(super) fn forget(&self, name: &str) -> Result<(), Fault> {
+    pub(crate) fn forget(&self, name: &str) -> Result<(), Fault> {
         match std::fs::remove_dir_all(self.profiles.join(format!("keep-{name}"))) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
@@ -37,14 +37,14 @@ impl Starter {
 
 /// A page that serves commands.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     browser: Browser,
     line: Line,
 }
 
 impl Page {
     /// Opens a page of the server in a browser.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         server: &PeerServer,
         starter: &Starter,
         on: &Installed,
@@ -56,7 +56,7 @@ impl Page {
     }
 
     /// A page that is opened by other means, with a line that was made before.
-    pub(super) fn of(browser: Browser, line: Line) -> Self {
+    pub(crate) fn of(browser: Browser, line: Line) -> Self {
         Self { browser, line }
     }
 
@@ -64,7 +64,7 @@ impl Page {
     ///
     /// # Errors
     /// What the page says went wrong, the browser's end, or that the limit is over.
-    pub(super) async fn ask(&mut self, command: &Value, limit: Duration) -> Result<PageAnswer, Fault> {
+    pub(crate) async fn ask(&mut self, command: &Value, limit: Duration) -> Result<PageAnswer, Fault> {
         self.line.tell(command).await?;
         self.answer(limit).await
     }
@@ -73,7 +73,7 @@ impl Page {
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub(super) async fn answer(&mut self, limit: Duration) -> Result<PageAnswer, Fault> {
+    pub(crate) async fn answer(&mut self, limit: Duration) -> Result<PageAnswer, Fault> {
         let answer = tokio::select! {
             answer = tokio::time::timeout(limit, self.line.answers.recv()) => answer,
             reason = self.browser.ended() => return Err(format!("{} ended: {reason}", self.browser.kind()).into()),
@@ -86,7 +86,7 @@ impl Page {
         }
     }
 
-    pub(super) async fn close(self, server: &PeerServer) {
+    pub(crate) async fn close(self, server: &PeerServer) {
         server.hang_up(self.line.id);
         self.browser.close(GRACE).await;
     }

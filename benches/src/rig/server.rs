@@ -35,34 +35,34 @@ const WAITING: usize = 4;
 
 /// What a page answered.
 #[derive(Debug)]
-pub(super) struct PageAnswer {
+pub(crate) struct PageAnswer {
     /// Its figures, or an `error`.
-    pub(super) figures: Value,
+    pub(crate) figures: Value,
     /// The output, where it was asked for.
-    pub(super) output: Vec<f32>,
+    pub(crate) output: Vec<f32>,
     /// When the whole answer had arrived.
-    pub(super) at: Instant,
+    pub(crate) at: Instant,
 }
 
 /// One page's end of the line, here.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// What the page names itself by.
-    pub(super) id: u64,
-    pub(super) commands: mpsc::Sender<String>,
-    pub(super) answers: mpsc::Receiver<PageAnswer>,
+    pub(crate) id: u64,
+    pub(crate) commands: mpsc::Sender<String>,
+    pub(crate) answers: mpsc::Receiver<PageAnswer>,
 }
 
 impl Line {
     /// Gives a command. A page that is not open yet takes it when it is.
-    pub(super) async fn tell(&self, command: &Value) -> Result<(), Fault> {
+    pub(crate) async fn tell(&self, command: &Value) -> Result<(), Fault> {
         self.commands.send(command.to_string()).await.map_err(|_| "the page's line is cut".into())
     }
 }
 
 /// The server. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct PeerServer {
+pub(crate) struct PeerServer {
     shared: Arc<Shared>,
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -70,11 +70,11 @@ pub(super) struct PeerServer {
 
 /// Files under a first path segment.
 #[derive(Clone, Debug)]
-pub(super) struct Root {
-    pub(super) segment: String,
-    pub(super) folder: PathBuf,
+pub(crate) struct Root {
+    pub(crate) segment: String,
+    pub(crate) folder: PathBuf,
     /// Whether what is served from here counts as runtime that a page downloads.
-    pub(super) runtime: bool,
+    pub(crate) runtime: bool,
 }
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ struct Ends {
 }
 
 impl PeerServer {
-    pub(super) async fn start(roots: Vec<Root>) -> Result<Self, Fault> {
+    pub(crate) async fn start(roots: Vec<Root>) -> Result<Self, Fault> {
         let shared = Arc::new(Shared {
             roots,
             lines: Mutex::default(),
@@ -120,7 +120,7 @@ impl PeerServer {
     }
 
     /// A line to a page that is about to be opened.
-    pub(super) fn line(&self) -> Line {
+    pub(crate) fn line(&self) -> Line {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (commands, waiting) = mpsc::channel(WAITING);
         let (answers, given) = mpsc::channel(WAITING);
@@ -129,37 +129,37 @@ impl PeerServer {
     }
 
     /// A page of this server by its path, as a URL.
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
     }
 
     /// A URL that notes when it is opened, under a number, and sends the browser on.
-    pub(super) fn stamped(&self, id: u64, to: &str) -> String {
+    pub(crate) fn stamped(&self, id: u64, to: &str) -> String {
         format!("http://{}/go?id={id}&to={}", self.address, escape(to))
     }
 
     /// A page that waits for so long and then goes to a URL.
-    pub(super) fn waiting(&self, wait: Duration, to: &str) -> String {
+    pub(crate) fn waiting(&self, wait: Duration, to: &str) -> String {
         self.url(&format!("waiting/wait.html#{}:{}", wait.as_millis(), escape(to)))
     }
 
     /// A number that nothing else has.
-    pub(super) fn fresh_id(&self) -> u64 {
+    pub(crate) fn fresh_id(&self) -> u64 {
         self.shared.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// When a stamped URL was opened.
-    pub(super) fn opened_at(&self, id: u64) -> Option<Instant> {
+    pub(crate) fn opened_at(&self, id: u64) -> Option<Instant> {
         locked(&self.shared.opened).get(&id).copied()
     }
 
     /// Bytes of runtimes served so far.
-    pub(super) fn runtime_bytes(&self) -> u64 {
+    pub(crate) fn runtime_bytes(&self) -> u64 {
         self.shared.runtime_bytes.load(Ordering::Relaxed)
     }
 
     /// Ends a line: its page is told to stop asking.
-    pub(super) fn hang_up(&self, id: u64) {
+    pub(crate) fn hang_up(&self, id: u64) {
         locked(&self.shared.lines).remove(&id);
     }
 }
