@@ -29,7 +29,7 @@ use crate::rig::machine::{Machine, has_webnn};
 use crate::rig::page::Starter;
 use crate::rig::percentile;
 use crate::rig::server::{PeerServer, Root};
-use measure::{Expected, Outcome, interleaved, same, warm_up};
+use measure::{Expected, Outcome, SLOW, interleaved, same, warm_up};
 use report::{Entry, Report, Tried};
 use sides::{Ours, Peer, Setup};
 use subject::{FORMS, Subject};
@@ -250,10 +250,13 @@ async fn try_once(
     let tried = async {
         let first = peer.read(prompt, true).await?.ids[0];
         let read = peer.read(prompt, false).await?.prefill_ms.unwrap_or(f64::INFINITY);
-        let expected = &expected[..expected.len().min(CHOOSING_STEPS + 1)];
-        let count = expected.len().saturating_sub(1);
-        same(peer.step(prompt.len(), first, count).await, expected)?;
-        let steps = peer.step(prompt.len(), first, count).await?.steps_ms;
+        // The second time counts; a slow one is known by the first.
+        let few = expected.get(..3).ok_or("nobody has said what follows")?;
+        let mut steps = same(peer.step(prompt.len(), first, 2).await, few)?.steps_ms;
+        if percentile(&steps, 50) < SLOW {
+            let expected = &expected[..expected.len().min(CHOOSING_STEPS + 1)];
+            steps = same(peer.step(prompt.len(), first, expected.len() - 1).await, expected)?.steps_ms;
+        }
         Ok::<_, Fault>([read, percentile(&steps, 50)])
     };
     match tried.await {

@@ -175,8 +175,9 @@ impl Entry {
             Outcome::Absent => "–".to_owned(),
         };
         let to_caller = case.ours.measured().map_or_else(|| "–".to_owned(), |m| figure(percentile(caller(m), 50)));
+        // By what the caller sees: where steps overlap, a worker's figure of one may hold a part of another.
         let ratio = match (case.ours.measured(), case.peer.measured()) {
-            (Some(ours), Some(peer)) => format!("**{:.2}**", percentile(&of(peer), 50) / percentile(&of(ours), 50)),
+            (Some(ours), Some(peer)) => format!("**{:.2}**", percentile(&of(peer), 50) / percentile(caller(ours), 50)),
             _ => "–".to_owned(),
         };
         let (ours, peer) = (shown(&case.ours), shown(&case.peer));
@@ -187,7 +188,7 @@ impl Entry {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.stand_in {
-            notes.push(format!("{}: the peer computes in wasm, for its WebNN takes no caches that grow.", self.what));
+            notes.push(format!("{}: the peer computes in wasm; its WebNN, which is set up for fixed sizes, was not tried with caches that grow.", self.what));
         }
         if self.tried.len() > 1 {
             let one = |tried: &Tried| match (tried.ms, &tried.failed) {

@@ -52,6 +52,9 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
         all.push(residual_linear(&[m], k, n, m % 2 == 0, None)?);
     }
     all.push(residual_that_is_the_operand()?);
+    for (m, stored) in [(1, DType::F32), (5, DType::F16), (50, DType::BF16)] {
+        all.push(turned_weights(m, stored)?);
+    }
     all.push(linear(&[], 33, 17, DType::F32, Some(DType::F32), None)?);
     all.push(linear(&[2, 3, 5], 7, 9, DType::F16, None, None)?);
     let batches: [(&[usize], &[usize]); 7] = [
@@ -128,6 +131,22 @@ fn matmul(a: &[usize], b: &[usize], transpose_b: bool) -> Result<Case, CaseError
     let b = s.input(b, Fill::Uniform(-1.0, 1.0))?;
     let y = s.node(Op::MatMul { transpose_b }, &[a, b])?;
     s.finish(&[y], 2e-5)
+}
+
+/// Weights that are stored the other way round, in sizes that fill neither panels nor fours: one that two layers read, and one
+/// that is read as it is stored, too.
+fn turned_weights(m: usize, stored: DType) -> Result<Case, CaseError> {
+    let mut s = Sketch::new(format!("linear of [{m}] with turned weights in {stored}"));
+    let x = s.input([m, 37], Fill::PLAIN)?;
+    let (up, down) = (s.weight(stored, [37, 53])?, s.weight(stored, [53, 37])?);
+    let turn = || Op::Transpose { permutation: vec![1, 0] };
+    let (up_turned, down_turned) = (s.node(turn(), &[up])?, s.node(turn(), &[down])?);
+    let bias = s.weight_between(DType::F32, [53], -1.0, 1.0)?;
+    let wide = s.node(Op::LINEAR, &[x, up_turned, bias])?;
+    let again = s.node(Op::LINEAR, &[wide, down_turned])?;
+    let again = s.node(Op::Linear { activation: Some(Activation::Relu), residual: false }, &[again, up_turned])?;
+    let plain = s.node(Op::MatMul { transpose_b: false }, &[x, up])?;
+    s.finish(&[wide, again, plain], 2e-5)
 }
 
 /// The weight of a linear node need not be a weight of the graph, nor its bias.

@@ -102,6 +102,20 @@ fn linear(rows: usize, k: usize, n: usize) -> Result<Graph, GraphError> {
 }
 
 #[test]
+fn a_turned_weight_is_packed_from_the_other_side_and_never_computed() {
+    let mut b = GraphBuilder::new();
+    let x = b.input("x", DType::F32, [4, 8]).expect("valid");
+    let w = b.weight("w", DType::F32, [8, 16]).expect("valid");
+    let turned = b.node("turned", Op::Transpose { permutation: [1, 0].into() }, &[w]).expect("valid");
+    let y = b.node("dense", Op::LINEAR, &[x, turned]).expect("valid");
+    b.output("y", y).expect("valid");
+    let graph = b.finish().expect("valid");
+    let all = lowered(&graph, DEVICE).expect("lowers");
+    let layouts: Vec<Layout> = all.weights.iter().map(|w| w.layout).collect();
+    assert_eq!((layouts, all.load.len()), (vec![Layout::TurnedPanels], 0));
+}
+
+#[test]
 fn a_weight_read_in_two_ways_lies_there_twice() {
     let mut b = GraphBuilder::new();
     let ids = b.input("ids", DType::I32, [4]).expect("valid");
