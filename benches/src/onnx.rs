@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::Fault;
-pub use gpt2::{EPSILON, Gpt2Form, Gpt2Sizes, gpt2_model};
+pub use gpt2::{EPSILON, Gpt2Form, Gpt2Sizes, Weights, gpt2_model};
 use graph::{Attribute, Dim, Element, Graph, Name};
 
 const OPSET: i64 = 17;

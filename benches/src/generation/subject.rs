@@ -77,6 +77,9 @@ pub(super) fn file(form: Gpt2Form) -> String {
 }
 
 /// Weights with which attention and every layer matter to what is said, the same in every run: vectors keep their length
+/// Draws a tensor of this name and shape, around a mean with a spread.
+type Draw<'a> = dyn FnMut(String, &[usize], f32, f32) + 'a;
+
 /// through linear layers, and the table of logits is one of its own, so that a model does not say what it has read.
 fn weights(sizes: Gpt2Sizes) -> HashMap<String, Drawn> {
     let Gpt2Sizes { layers, hidden, vocabulary, positions, .. } = sizes;
@@ -90,7 +93,7 @@ fn weights(sizes: Gpt2Sizes) -> HashMap<String, Drawn> {
     let even = |ins: usize| 1.0 / (ins as f32).sqrt();
     draw("transformer.wte.weight".to_owned(), &[vocabulary, hidden], 0.0, 1.0);
     draw("transformer.wpe.weight".to_owned(), &[positions, hidden], 0.0, 0.5);
-    let norm = |draw: &mut dyn FnMut(String, &[usize], f32, f32), name: String| {
+    let norm = |draw: &mut Draw<'_>, name: String| {
         draw(format!("{name}.weight"), &[hidden], 1.0, 0.1);
         draw(format!("{name}.bias"), &[hidden], 0.0, 0.1);
     };

@@ -46,8 +46,11 @@ impl Gpt2Form {
 /// The epsilon of GPT-2's norms.
 pub const EPSILON: f32 = 1e-5;
 
+/// What gives a tensor's shape and values by its name.
+pub type Weights<'a> = &'a dyn Fn(&str) -> (Vec<usize>, Vec<f32>);
+
 /// The ONNX file of a GPT-2 whose tensors `weight` gives by their names in a Hugging Face folder.
-pub fn gpt2_model(sizes: Gpt2Sizes, form: Gpt2Form, weight: &dyn Fn(&str) -> (Vec<usize>, Vec<f32>)) -> Vec<u8> {
+pub fn gpt2_model(sizes: Gpt2Sizes, form: Gpt2Form, weight: Weights<'_>) -> Vec<u8> {
     Export { graph: Graph::default(), weight, sizes, form }.model()
 }
 
@@ -58,7 +61,7 @@ fn cache(kind: &str, layer: usize) -> [String; 2] {
 
 struct Export<'a> {
     graph: Graph,
-    weight: &'a dyn Fn(&str) -> (Vec<usize>, Vec<f32>),
+    weight: Weights<'a>,
     sizes: Gpt2Sizes,
     form: Gpt2Form,
 }
