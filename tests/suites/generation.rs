@@ -116,6 +116,9 @@ async fn a_text_goes_on_elsewhere_when_its_browser_is_killed() -> Outcome {
                 let victim = accelerator.pool().workers().into_iter().find(|w| w.id == Some(place));
                 let victim = victim.ok_or("the victim is there")?;
                 send(Signal::Kill, i64::from(victim.pid.ok_or("a browser has a process")?))?;
+                // A text of a tiny model would be whole before the kill is noticed; who does not read holds it up.
+                let gone = || accelerator.pool().workers().iter().all(|w| w.id != Some(place)).then_some(());
+                scene::eventually("the victim's loss", Duration::from_secs(10), gone).await?;
                 killed = Some((victim.slot, place));
             }
         }
