@@ -6,6 +6,8 @@ pub(crate) mod machine;
 pub(crate) mod page;
 pub(crate) mod server;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Fault;
@@ -19,6 +21,16 @@ pub(crate) fn library(build: &str) -> Result<&'static str, Fault> {
         "all" => "ort.all.bundle.min.mjs",
         other => return Err(format!("onnxruntime-web has no build {other:?}, but wasm, webgpu, jspi and all").into()),
     })
+}
+
+/// Writes tables between their marks in the README of the benchmarks, in the repository at `root`; gives its path.
+pub(crate) fn keep_in_readme(root: &Path, [begin, end]: [&str; 2], tables: &str) -> Result<PathBuf, Fault> {
+    let path = root.join("benches/README.md");
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let (before, rest) = text.split_once(begin).ok_or("benches/README.md has no place for the tables")?;
+    let (_, after) = rest.split_once(end).ok_or("the place for the tables in benches/README.md has no end")?;
+    fs::write(&path, format!("{before}{begin}\n{tables}{end}{after}"))?;
+    Ok(path)
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> f64 {

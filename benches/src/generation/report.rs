@@ -10,7 +10,7 @@ use super::measure::{Case, Measured, Outcome};
 use super::{Folders, Options, Setting};
 use crate::Fault;
 use crate::rig::machine::Machine;
-use crate::rig::{figure, percentile};
+use crate::rig::{figure, keep_in_readme, percentile};
 
 const BEGIN: &str = "<!-- generation: begin -->";
 const END: &str = "<!-- generation: end -->";
@@ -97,11 +97,7 @@ impl Report {
         if !options.whole() && !options.write {
             return Ok(());
         }
-        let path = folders.root.join("benches/README.md");
-        let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let (before, rest) = text.split_once(BEGIN).ok_or("benches/README.md has no place for the tables")?;
-        let (_, after) = rest.split_once(END).ok_or("the place for the tables in benches/README.md has no end")?;
-        fs::write(&path, format!("{before}{BEGIN}\n{}{END}{after}", self.markdown()))?;
+        let path = keep_in_readme(&folders.root, [BEGIN, END], &self.markdown())?;
         println!("\nwritten to {}", path.display());
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::start::{Opening, Openings};
 use super::{Folders, Heading, Options};
 use crate::Fault;
 use crate::rig::machine::Machine;
-use crate::rig::{figure, percentile};
+use crate::rig::{figure, keep_in_readme, percentile};
 
 const BEGIN: &str = "<!-- peers: begin -->";
 const END: &str = "<!-- peers: end -->";
@@ -338,11 +338,7 @@ impl Report {
         if !options.whole() && !options.write {
             return Ok(());
         }
-        let path = folders.root.join("benches/README.md");
-        let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let (before, rest) = text.split_once(BEGIN).ok_or("benches/README.md has no place for the tables")?;
-        let (_, after) = rest.split_once(END).ok_or("the place for the tables in benches/README.md has no end")?;
-        fs::write(&path, format!("{before}{BEGIN}\n{}{END}{after}", self.markdown()))?;
+        let path = keep_in_readme(&folders.root, [BEGIN, END], &self.markdown())?;
         println!("\nwritten to {}", path.display());
         Ok(())
     }
