@@ -154,6 +154,7 @@ async fn measure(
     let ours = Ours::start(here, setting, subject).await?;
     entry.devices[0].clone_from(&ours.device);
     let warm = warm_up(&ours, &prompts, options.steps, expected).await;
+    ours.settled(here).await;
     let mut peer = None;
     if let (Some(on), Some(prompt)) = (&setting.on, prompts.first()) {
         let said = expected.get(&prompt.len()).map_or(&[][..], |ids| ids);

@@ -58,6 +58,11 @@ impl Ours {
         Ok(Self { worker, model, device })
     }
 
+    /// Waits until it is as fast as it will be.
+    pub(super) async fn settled(&self, here: &Surroundings) {
+        here.host.settled(&self.worker).await;
+    }
+
     /// A whole generation: a prompt, its first token, and so many steps.
     pub(super) async fn say(&self, prompt: Vec<i32>, steps: usize) -> Result<Said, Fault> {
         let options = GenerateOptions { max_new_tokens: steps + 1, ignore_ends: true, ..GenerateOptions::default() };

@@ -136,6 +136,13 @@ impl<'a> Place<'a> {
         result
     }
 
+    /// Waits until it is as fast as it will be: ours chooses its kernels while nobody waits.
+    pub(super) async fn settled(&self) {
+        if let Some(Contender::Ours(worker)) = &self.contender {
+            self.here.host.settled(worker).await;
+        }
+    }
+
     /// Answers a second to a case, with so many requests of ours under way at once; a peer's page and process do one thing
     /// at a time, and are asked again as soon as they have answered.
     ///

@@ -137,5 +137,6 @@ async fn warm_up(place: &mut Place<'_>, case: &Case, reference: &Reference) -> O
             break;
         }
     }
+    place.settled().await;
     Outcome::Measured(measured)
 }

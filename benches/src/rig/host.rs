@@ -16,6 +16,10 @@ use crate::Fault;
 /// No browser takes longer to join.
 const JOINING: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(3);
+/// A worker that says nothing of its kernels for so long has found them all; a variant may take seconds to compile.
+const QUIET: Duration = Duration::from_secs(8);
+/// The longest that is waited for that.
+const SETTLING: Duration = Duration::from_secs(120);
 
 /// The pool.
 #[derive(Debug)]
@@ -79,6 +83,26 @@ impl Host {
         };
         let id = joined.map_err(|_| format!("no tab joined within {} s", JOINING.as_secs()))??;
         Ok(Worker { id, api, browser: Some(browser), models: HashMap::new() })
+    }
+
+    /// Waits until a worker has found out which kernels are fastest for what it has loaded, if it does: it tells as it goes, while
+    /// nobody asks it for anything.
+    pub(crate) async fn settled(&self, worker: &Worker) {
+        if worker.api != ApiKind::WebGpu {
+            return;
+        }
+        let mut events = self.accelerator.pool().events();
+        let deadline = tokio::time::Instant::now() + SETTLING;
+        let mut quiet_at = tokio::time::Instant::now() + QUIET;
+        while let Ok(event) = tokio::time::timeout_at(quiet_at.min(deadline), events.recv()).await {
+            match event {
+                Ok(PoolEvent::Tuned { worker: id, .. }) if id == worker.id => {
+                    quiet_at = tokio::time::Instant::now() + QUIET;
+                }
+                Err(RecvError::Closed) => return,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+            }
+        }
     }
 
     /// What a worker says of the device behind its API.

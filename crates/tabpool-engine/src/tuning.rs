@@ -28,7 +28,8 @@ pub struct Winner {
 /// How a backend is to tune, and what is known of its device already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// How long one load may spend on timing variants; zero to take what is known, or the prior, as it is.
+    /// How long one load may spend on timing variants; zero to take what is known, or the prior, as it is. What a load leaves
+    /// out, a later one tries.
     pub budget: Duration,
     /// Winners of earlier sessions. Unknown classes and variants are ignored.
     pub known: Vec<Winner>,

@@ -1,10 +1,11 @@
 //! Chooses among the variants of a kernel by timing them on the device.
 //!
-//! Before a load compiles its kernels, the classes of work that nothing is known of are tried, those with the most
+//! Before a load compiles its kernels, the classes of work with variants that were not tried are tried, those with the most
 //! arithmetic first, for as long as the budget lasts; compiling counts. A variant has to give right numbers here before its
 //! time counts, variants take turns so that a busy moment meets all of them, and the shortest time of each is what is
-//! compared. Where the budget ends before a second variant was timed the class stays unknown, the load takes the
-//! prior's choice, and the next load goes on.
+//! compared. Where the budget ends before all were tried, the best so far is chosen, and the next load goes on: what is
+//! left then competes with that one. At least two variants are tried whatever the budget, so that every load comes further
+//! on a device however slow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -36,8 +37,8 @@ const MOST_CLASSES: usize = 512;
 #[derive(Default)]
 pub(crate) struct Tuner {
     budget: Cell<Duration>,
-    /// The winning variant of each class.
-    choices: RefCell<HashMap<String, String>>,
+    /// The winning variant of each class, and what was tried.
+    known: RefCell<HashMap<String, Known>>,
     /// In what numbers weights of a size lie where less exact ones are permitted; see [`format`](Self::format).
     formats: RefCell<HashMap<Sized, Precision>>,
     fresh: RefCell<Vec<Winner>>,
@@ -49,15 +50,15 @@ impl Tuner {
     /// Takes over how to tune and what is known.
     pub(crate) fn set(&self, tuning: Tuning) {
         self.budget.set(tuning.budget);
-        for winner in tuning.known {
-            self.remember(winner.class, winner.variant);
+        for Winner { class, variant, timings } in tuning.known {
+            self.remember(class, Known { variant, timings });
         }
     }
 
-    fn remember(&self, class: String, variant: String) {
-        let mut choices = self.choices.borrow_mut();
-        if choices.len() < MOST_CLASSES || choices.contains_key(&class) {
-            choices.insert(class, variant);
+    fn remember(&self, class: String, known: Known) {
+        let mut all = self.known.borrow_mut();
+        if all.len() < MOST_CLASSES || all.contains_key(&class) {
+            all.insert(class, known);
         }
     }
 
@@ -93,40 +94,64 @@ impl Tuner {
 
     /// The variant that won a class.
     pub(crate) fn choice(&self, class: &str) -> Option<String> {
-        self.choices.borrow().get(class).cloned()
+        self.known.borrow().get(class).map(|known| known.variant.clone())
     }
 
-    /// Tries the classes that nothing is known of, within the budget.
+    /// Tries what was not tried yet, within the budget.
     ///
     /// # Errors
     /// Where the device is lost. A variant that fails is passed over.
     pub(crate) async fn learn(&self, gpu: &Gpu, mut trials: Vec<Trial>) -> Result<(), EngineError> {
-        let unknown = |t: &Trial| t.candidates.len() > 1 && self.choice(&t.class).is_none();
-        trials.retain(unknown);
-        if self.budget.get().is_zero() || trials.is_empty() || self.busy.get() {
+        trials.retain(|trial| trial.candidates.len() > 1);
+        if self.budget.get().is_zero() || self.busy.get() {
             return Ok(());
         }
         self.busy.set(true);
         let _free = Free(&self.busy);
         trials.sort_by_key(|t| std::cmp::Reverse(t.operations.saturating_mul(t.nodes)));
         let deadline = Instant::now() + self.budget.get();
-        for trial in &trials {
-            if Instant::now() >= deadline || self.choices.borrow().len() >= MOST_CLASSES {
+        let mut contested = false;
+        for mut trial in trials {
+            if contested && Instant::now() >= deadline || self.known.borrow().len() >= MOST_CLASSES {
                 break;
             }
             // Sizes that differ may be of one class.
-            if self.choice(&trial.class).is_some() {
+            let mut tried = self.tried(&trial);
+            if trial.candidates.iter().all(|c| tried.iter().any(|t| t.variant == c.name)) {
                 continue;
             }
-            let timings = contest(gpu, trial, deadline).await?;
-            let timed = timings.iter().filter(|t| t.time.is_some()).count();
-            let Some(best) = timings.first().filter(|_| timed > 1) else { continue };
-            self.remember(trial.class.clone(), best.variant.clone());
-            let winner = Winner { class: trial.class.clone(), variant: best.variant.clone(), timings };
-            self.fresh.borrow_mut().push(winner);
+            let champion = tried.iter().find(|t| t.time.is_some()).map(|t| t.variant.clone());
+            let competes = |name: &str| champion.as_deref() == Some(name) || tried.iter().all(|t| t.variant != name);
+            trial.candidates.retain(|c| competes(c.name));
+            trial.candidates.sort_by_key(|c| champion.as_deref() != Some(c.name));
+            contested = true;
+            let mut timings = contest(gpu, &trial, deadline).await?;
+            let Some(best) = timings.first().filter(|t| t.time.is_some()).map(|t| t.variant.clone()) else { continue };
+            // Times of another moment are not compared with these: their variants lost to the champion then.
+            tried.retain(|old| timings.iter().all(|new| new.variant != old.variant));
+            timings.extend(tried);
+            timings.sort_by_key(|t| (t.variant != best, t.time.is_none(), t.time));
+            self.remember(trial.class.clone(), Known { variant: best.clone(), timings: timings.clone() });
+            self.fresh.borrow_mut().push(Winner { class: trial.class, variant: best, timings });
         }
         Ok(())
     }
+
+    /// What was tried of a trial's candidates, the winner first.
+    fn tried(&self, trial: &Trial) -> Vec<Timing> {
+        let known = self.known.borrow();
+        let Some(Known { variant, timings }) = known.get(&trial.class) else { return Vec::new() };
+        let candidate = |t: &&Timing| trial.candidates.iter().any(|c| c.name == t.variant);
+        let mut tried: Vec<Timing> = timings.iter().filter(candidate).cloned().collect();
+        tried.sort_by_key(|t| t.variant != *variant);
+        tried
+    }
+}
+
+/// What is known of a class.
+struct Known {
+    variant: String,
+    timings: Vec<Timing>,
 }
 
 /// The permission, the columns and the length of a product: what its weight has to do with it.
@@ -152,7 +177,7 @@ struct Entry {
     best: Duration,
 }
 
-/// Times a trial's candidates until the deadline; fastest first, those that failed last.
+/// Times a trial's candidates until the deadline, two of them whatever it is; fastest first, those that failed last.
 ///
 /// # Errors
 /// Where the device is lost or does not hold the operands.
@@ -161,7 +186,7 @@ pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, deadline: Instant) -> Resu
     let (mut entries, mut failed) = (Vec::<Entry>::new(), Vec::new());
     for candidate in &trial.candidates {
         // What compiled in time is still measured; what did not is not waited for.
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline && entries.len() + failed.len() >= 2 {
             break;
         }
         match enter(&bench, candidate).await {
@@ -207,7 +232,7 @@ fn launches_in(each: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Instant, Precision, Product, Tuner, Tuning, Winner, contest};
+    use super::{Duration, Instant, Precision, Product, Timing, Tuner, Tuning, Winner, contest};
     use crate::Options;
     use crate::device::Gpu;
     use crate::kernels::gemm::{GemmVariant, trial::trial};
@@ -265,6 +290,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_short_budget_left_out_competes_with_the_best_so_far() {
+        with_gpu("left out", async |gpu| {
+            let tuner = Tuner::default();
+            // What an earlier version found, of which one variant is no candidate any more.
+            let timing = |variant: &str, micros| Timing {
+                variant: variant.to_owned(),
+                time: Some(Duration::from_micros(micros)),
+            };
+            let timings = vec![timing("register_8x8", 1), timing("register_4x8", 2), timing("gone", 3)];
+            let known = Winner { class: "gemm m64 n48 k64".to_owned(), variant: "register_8x8".to_owned(), timings };
+            tuner.set(Tuning { budget: Duration::from_nanos(1), known: vec![known] });
+            let names = ["register_1x4", "register_4x8", "register_8x8", "register_16x8"];
+            let mut tried = Vec::new();
+            for _ in 0..3 {
+                tuner.learn(gpu, vec![trial(product(33, 48, 64), &variants(&names))]).await.expect("the device lives");
+                let found = tuner.take();
+                assert!(found.iter().all(|w| w.variant == w.timings[0].variant), "{found:?}");
+                tried.extend(found.iter().map(|w| w.timings.len()));
+            }
+            assert_eq!(tried, [3, 4], "one more each time, until all were tried");
+        });
+    }
+
+    #[test]
     fn without_a_budget_nothing_is_tried() {
         with_gpu("no budget", async |gpu| {
             let tuner = Tuner::default();
@@ -280,6 +329,6 @@ mod tests {
         let known = |class: String| Winner { class, variant: "register_8x8".to_owned(), timings: Vec::new() };
         let known = (0..super::MOST_CLASSES + 5).map(|i| known(i.to_string())).collect();
         tuner.set(Tuning { known, ..Tuning::default() });
-        assert_eq!(tuner.choices.borrow().len(), super::MOST_CLASSES);
+        assert_eq!(tuner.known.borrow().len(), super::MOST_CLASSES);
     }
 }

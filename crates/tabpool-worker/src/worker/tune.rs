@@ -47,8 +47,9 @@ impl Worker {
         }
     }
 
-    /// Where nobody waits for an answer or a load, loads one of the programs noted anew, with the budget to try what is unknown:
-    /// the first answer of a device does not wait for that.
+    /// Where nobody waits for an answer or a load, loads one of the programs noted anew, with the budget to try what is unknown,
+    /// and again as long as that finds something: the first answer of a device does not wait for that, and no later one for
+    /// more than a budget.
     pub(super) fn improve_when_idle(self: &Rc<Self>) {
         let loading = || self.programs.borrow().values().any(|held| matches!(held, Held::Loading(_)));
         if self.improving.get() || !self.requests.borrow().is_empty() || loading() {
@@ -80,6 +81,9 @@ impl Worker {
         let found = self.tell_winners(api, &*backend);
         match loaded {
             Ok(loaded) if found && held() => {
+                // The budget may have ended before all was tried; what comes meanwhile goes first.
+                let executable = Rc::downgrade(&loaded.executable);
+                self.untuned.borrow_mut().push_back(Untuned { number, api, program, executable });
                 self.programs
                     .borrow_mut()
                     .insert((number, api), Held::Ready(loaded.executable, loaded.report.precision));

@@ -3,7 +3,8 @@
 //! They are what software adapters run fastest: those execute a workgroup's invocations as the lanes of a vector, pay for
 //! every load lane by lane and for every barrier with all that lives across it. What counts there is products for each
 //! element loaded, so tiles are as large as the compiler bears: lavapipe takes 32 by 16 with accumulators in memory,
-//! SwiftShader's code has to stay within the instruction cache, which 16 by 8 with two rows of `b` at a time does.
+//! SwiftShader's code is fastest where it stays within the instruction cache, which 16 by 8 with two rows of `b` at a time
+//! does, or with fewer loads at 64 by 16: that depends on the machine below it, and the larger one compiles for a second.
 //!
 //! The text is written here because compilers there do not turn arrays of accumulators into registers. Each accumulator
 //! takes all products of a step in turn, so that it is loaded and stored once a step where it does not fit a register.

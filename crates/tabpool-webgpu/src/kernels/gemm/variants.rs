@@ -99,6 +99,8 @@ const REGISTER_16X8: GemmVariant = variant("register_16x8", TILE_16X8, Numbers::
 const REGISTER_16X8_SHORT: GemmVariant = variant("register_16x8_short", TILE_16X8_SHORT, Numbers::F32);
 const REGISTER_16X16: GemmVariant = variant("register_16x16", TILE_16X16, Numbers::F32);
 const REGISTER_32X16: GemmVariant = variant("register_32x16", TILE_32X16, Numbers::F32);
+const REGISTER_32X16_NARROW: GemmVariant = variant("register_32x16_narrow", tile(32, 16, 4, (4, 1)), Numbers::F32);
+const REGISTER_64X16_NARROW: GemmVariant = variant("register_64x16_narrow", tile(64, 16, 4, (4, 1)), Numbers::F32);
 const TILED_32X64: GemmVariant = variant("tiled_32x64", tiled(32, 64, 16, 4), Numbers::F32);
 const TILED_64X64: GemmVariant = variant("tiled_64x64", tiled(64, 64, 16, 4), Numbers::F32);
 const TILED_128X64: GemmVariant = variant("tiled_128x64", tiled(128, 64, 8, 8), Numbers::F32);
@@ -132,7 +134,7 @@ const INT8_SPLIT: GemmVariant = variant("int8_split_1x16", Form::Split, Numbers:
 
 impl GemmVariant {
     /// Every variant.
-    pub const ALL: [GemmVariant; 37] = [
+    pub const ALL: [GemmVariant; 39] = [
         REGISTER_1X4,
         REGISTER_1X16,
         REGISTER_4X8,
@@ -143,6 +145,8 @@ impl GemmVariant {
         REGISTER_16X8_SHORT,
         REGISTER_16X16,
         REGISTER_32X16,
+        REGISTER_32X16_NARROW,
+        REGISTER_64X16_NARROW,
         TILED_32X64,
         TILED_64X64,
         TILED_128X64,
@@ -244,7 +248,13 @@ impl GemmVariant {
             (AdapterKind::Hardware, _) => &[TILED_128X64, TILED_64X64, REGISTER_8X8_WIDE, SUBGROUP_8X4],
             (AdapterKind::SwiftShader, 0..=3) => &[REGISTER_1X4, REGISTER_1X16],
             (AdapterKind::SwiftShader, 4..=8) => &[REGISTER_4X8, REGISTER_8X8, REGISTER_4X16],
-            (AdapterKind::SwiftShader, _) => &[REGISTER_16X8_SHORT, REGISTER_8X8, REGISTER_16X8],
+            (AdapterKind::SwiftShader, 9..=32) => &[REGISTER_16X8_SHORT, REGISTER_8X8, REGISTER_16X8],
+            (AdapterKind::SwiftShader, 33..=64) => {
+                &[REGISTER_16X8_SHORT, REGISTER_32X16_NARROW, REGISTER_16X16, REGISTER_16X8]
+            }
+            (AdapterKind::SwiftShader, _) => {
+                &[REGISTER_16X8_SHORT, REGISTER_64X16_NARROW, REGISTER_32X16_NARROW, REGISTER_32X16, REGISTER_16X16]
+            }
             (AdapterKind::Software, 0..=3) => &[REGISTER_1X16, REGISTER_1X4],
             (AdapterKind::Software, 4..=8) => &[REGISTER_4X16, REGISTER_4X8, REGISTER_8X8],
             (AdapterKind::Software, 9..=32) => &[REGISTER_16X8, REGISTER_16X16, REGISTER_8X8],
