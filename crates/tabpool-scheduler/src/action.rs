@@ -35,6 +35,20 @@ pub enum Action {
         /// Why here and now.
         why: LoadReason,
     },
+    /// Give up what a program takes, so that something else fits. The scheduler counts it as gone at once: no answer is due,
+    /// and a worker does what it is told in order.
+    Unload {
+        /// On which worker. It holds no request for the program.
+        worker: WorkerId,
+        /// Which program.
+        program: ProgramId,
+        /// From which API.
+        api: Api,
+        /// Bytes that this frees; weights that others use stay.
+        bytes: u64,
+        /// Why, for a person.
+        reason: String,
+    },
     /// Run a request. Answered by exactly one `Finished` or `Failed` with this attempt, cancelled or not.
     Dispatch {
         /// On which worker, which holds the program.
@@ -191,6 +205,17 @@ pub enum Record {
         /// With which API.
         api: Api,
         /// Why, for a person.
+        reason: String,
+    },
+    /// A program turned out not to fit a worker even alone.
+    TooLarge {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which program.
+        program: ProgramId,
+        /// With which API.
+        api: Api,
+        /// The numbers, for a person.
         reason: String,
     },
     /// A slot's next start waits.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::id::{Api, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+use crate::memory::{Footprint, Needs};
 use crate::placement::Placement;
 
 /// Something that happened.
@@ -42,6 +43,8 @@ pub enum Event {
         apis: Vec<Api>,
         /// How many requests it is willing to hold for each run that it computes at once.
         credits: u32,
+        /// The bytes that programs and states may take there; `None` where that is not limited.
+        memory: Option<u64>,
     },
     /// A worker is gone: closed, crashed or silent for too long.
     Lost {
@@ -49,6 +52,20 @@ pub enum Event {
         worker: WorkerId,
         /// Why, for a person.
         reason: String,
+    },
+    /// What a program takes, as far as can be said before it was loaded. Said before the first request for it.
+    Program {
+        /// The program.
+        program: ProgramId,
+        /// What it takes.
+        needs: Needs,
+    },
+    /// What sessions keep on a worker has become more or less.
+    States {
+        /// Which worker.
+        worker: WorkerId,
+        /// Bytes of all of it.
+        bytes: u64,
     },
     /// A caller wants a program run.
     Submit(Submit),
@@ -70,6 +87,8 @@ pub enum Event {
         /// How many runs its device of this API computes at once; at least one, and no more than
         /// [`MOST_AT_ONCE`](crate::MOST_AT_ONCE) count.
         at_once: u32,
+        /// What it takes there.
+        footprint: Footprint,
     },
     /// A worker could not load a program.
     LoadFailed {

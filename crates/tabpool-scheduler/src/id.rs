@@ -45,6 +45,11 @@ id!(
     ProgramId,
     "program"
 );
+id!(
+    /// The elements of one weight, whichever programs use it.
+    WeightId,
+    "weight"
+);
 
 /// The API a worker runs a program with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -20,13 +20,20 @@
 //! best worker has no credit left the request waits, unless so many wait that a slower one helps. Loading a
 //! program on one more worker is decided by the same reckoning, and by what waiting has cost so far.
 //!
+//! # Memory
+//!
+//! Each worker has a ledger of what it holds, equal weights counted once, and may have a limit. A load that does not fit
+//! makes room by unloading what costs least to bring back for the longest time it was not used. A program that does not fit
+//! even alone is never loaded there, and who asks for it is told the numbers. Programs that are wanted and do not fit
+//! together take turns, long enough that loading stays the smaller part.
+//!
 //! # Example
 //!
 //! ```
 //! use std::time::Duration;
 //! use tabpool_scheduler::{
-//!     Action, Api, Config, Event, ModelId, Outcome, Placement, ProgramId, RequestId, Scheduler, Submit,
-//!     WorkerId, WorkerKind,
+//!     Action, Api, Config, Event, Footprint, ModelId, Outcome, Placement, ProgramId, RequestId, Scheduler,
+//!     Submit, WorkerId, WorkerKind,
 //! };
 //!
 //! # fn main() -> Result<(), tabpool_scheduler::ConfigError> {
@@ -36,7 +43,7 @@
 //! let (worker, program, request) = (WorkerId(1), ProgramId(7), RequestId(1));
 //!
 //! let joined =
-//!     Event::Joined { worker, slot: None, kind: WorkerKind::Native, apis: vec![Api::Cpu], credits: 2 };
+//!     Event::Joined { worker, slot: None, kind: WorkerKind::Native, apis: vec![Api::Cpu], credits: 2, memory: None };
 //! scheduler.handle(ms(0), joined, &mut actions);
 //! let submit = Submit {
 //!     request,
@@ -52,7 +59,8 @@
 //! assert!(matches!(actions[..], [Action::Load { api: Api::Cpu, .. }]));
 //!
 //! actions.clear();
-//! let loaded = Event::LoadFinished { worker, program, api: Api::Cpu, took: ms(200), at_once: 1 };
+//! let footprint = Footprint { weights: 90_000_000, scratch: 4_000_000 };
+//! let loaded = Event::LoadFinished { worker, program, api: Api::Cpu, took: ms(200), at_once: 1, footprint };
 //! scheduler.handle(ms(201), loaded, &mut actions);
 //! assert!(matches!(actions[..], [Action::Dispatch { attempt: 1, .. }]));
 //!
@@ -69,6 +77,7 @@ mod config;
 mod event;
 mod id;
 mod latency;
+mod memory;
 mod placement;
 mod queue;
 mod scheduler;
@@ -80,7 +89,8 @@ mod worker;
 pub use action::{Action, FailureCause, LoadReason, Outcome, Record, StopTarget};
 pub use config::{CircuitConfig, Config, ConfigError, Priors, RestartConfig};
 pub use event::{Event, Fault, LoadRetry, Submit};
-pub use id::{Api, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+pub use id::{Api, ModelId, ProgramId, RequestId, SlotId, WeightId, WorkerId, WorkerKind};
+pub use memory::{Footprint, Needs};
 pub use placement::{ApiOrder, KindSet, Placement};
 pub use scheduler::Scheduler;
 pub use slots::{SlotState, SlotView};

@@ -80,6 +80,8 @@ pub(crate) struct Lane {
     pub(crate) regret: f64,
     /// Since when some worker has the program ready.
     pub(crate) ready_since: Option<Duration>,
+    /// The worker on which its program waits for room.
+    pub(crate) claim: Option<WorkerId>,
 }
 
 /// A worker and API that may run a lane's requests.
@@ -161,6 +163,7 @@ impl Queue {
                 epoch: 0,
                 regret: 0.0,
                 ready_since: None,
+                claim: None,
             },
         );
         id

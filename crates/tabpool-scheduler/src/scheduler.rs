@@ -9,6 +9,7 @@ mod audit;
 mod explain;
 mod loads;
 mod membership;
+mod memory;
 mod place;
 mod requests;
 mod starts;
@@ -22,6 +23,7 @@ use crate::config::{Config, ConfigError};
 use crate::event::Event;
 use crate::id::{ModelId, ProgramId, RequestId, SlotId, WorkerId};
 use crate::latency::Latency;
+use crate::memory::Sizes;
 use crate::placement::Placement;
 use crate::queue::{LaneId, Queue, Rank};
 use crate::slots::{Chance, Slot, SlotView};
@@ -41,6 +43,7 @@ pub struct Scheduler {
     queue: Queue,
     timers: Timers,
     latency: Latency,
+    sizes: Sizes,
     chance: Chance,
     throughput: Throughput,
     stats: Stats,
@@ -107,6 +110,7 @@ impl Scheduler {
             requests: BTreeMap::new(),
             queue: Queue::default(),
             timers: Timers::default(),
+            sizes: Sizes::default(),
             chance: Chance::new(seed),
             throughput: Throughput::default(),
             stats: Stats::default(),
@@ -169,14 +173,17 @@ impl Scheduler {
             Event::SlotAdded { slot, kind } => self.slot_added(slot, kind),
             Event::SlotRemoved { slot } => self.slot_removed(slot, actions),
             Event::LaunchFailed { slot, reason } => self.launch_failed(slot, reason, actions),
-            Event::Joined { worker, slot, kind, apis, credits } => {
-                self.joined(worker, membership::Hello { slot, kind, apis, credits }, actions);
+            Event::Joined { worker, slot, kind, apis, credits, memory } => {
+                self.joined(worker, membership::Hello { slot, kind, apis, credits, memory }, actions);
             }
             Event::Lost { worker, reason } => self.lost(worker, reason, actions),
+            Event::Program { program, needs } => self.sizes.say(program, needs),
+            Event::States { worker, bytes } => self.states_changed(worker, bytes),
             Event::Submit(submit) => self.submit(&submit, actions),
             Event::Cancel { request } => self.cancel(request, actions),
-            Event::LoadFinished { worker, program, api, took, at_once } => {
-                self.load_finished(worker, program, api, took, at_once);
+            Event::LoadFinished { worker, program, api, took, at_once, footprint } => {
+                let load = loads::Load { took, at_once, footprint };
+                self.load_finished(worker, program, api, load, actions);
             }
             Event::LoadFailed { worker, program, api, reason, retry } => {
                 self.load_failed(worker, program, api, loads::LoadFailure { reason, retry }, actions);

@@ -33,6 +33,8 @@ pub struct Stats {
     pub late: u64,
     /// Loads asked for.
     pub loads: u64,
+    /// Programs unloaded to make room.
+    pub unloads: u64,
     /// Loads unanswered in time.
     pub load_timeouts: u64,
     /// Starts asked for.

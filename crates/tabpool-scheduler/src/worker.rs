@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::id::{Api, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use crate::latency::follow;
+use crate::memory::Ledger;
 use crate::placement::ApiOrder;
+use crate::queue::LaneId;
 
 /// A worker's own pace stays within this factor of its kind's, so that one wild measurement cannot banish it.
 const PACE_LIMIT: f64 = 20.0;
@@ -36,6 +38,11 @@ pub(crate) struct Worker {
     pub(crate) pace: f64,
     pub(crate) programs: BTreeMap<ProgramId, OnWorker>,
     pub(crate) loads: u32,
+    /// The bytes it may hold.
+    pub(crate) memory: Option<u64>,
+    pub(crate) ledger: Ledger,
+    /// The lane whose program waits for room here. Nobody else is served until what is in flight has ended and it is loaded.
+    pub(crate) claim: Option<LaneId>,
     /// Seconds of work that other lanes will send here first, as reckoned in the placement pass of this number.
     pledge: (u64, f64),
 }
@@ -75,6 +82,8 @@ pub(crate) struct OnWorker {
     loads: [LoadState; 3],
     /// Attempts in flight, wanted or not.
     pub(crate) in_flight: u32,
+    /// When it was loaded or given something to do for the last time.
+    pub(crate) used_at: Duration,
     pub(crate) circuit: Circuit,
 }
 
@@ -145,6 +154,7 @@ impl Worker {
         slot: Option<SlotId>,
         apis: ApiOrder,
         credits: u32,
+        memory: Option<u64>,
         joined_at: Duration,
     ) -> Self {
         Self {
@@ -161,6 +171,9 @@ impl Worker {
             pace: 1.0,
             programs: BTreeMap::new(),
             loads: 0,
+            memory,
+            ledger: Ledger::default(),
+            claim: None,
             pledge: (0, 0.0),
         }
     }
@@ -222,8 +235,10 @@ impl Worker {
     }
 
     pub(crate) fn put_in_flight(&mut self, entry: InFlight) {
-        self.programs.entry(entry.program).or_default().in_flight += 1;
         let at = entry.dispatched_at;
+        let on_worker = self.programs.entry(entry.program).or_default();
+        on_worker.in_flight += 1;
+        on_worker.used_at = at;
         self.in_flight.push(entry);
         self.begin_runs(at);
     }
@@ -326,6 +341,10 @@ pub struct WorkerView {
     pub loading: u32,
     /// Programs it holds ready, counted per API.
     pub resident: u32,
+    /// Bytes that programs and states take there, loads going on included.
+    pub memory: u64,
+    /// The most they may take.
+    pub memory_limit: Option<u64>,
     /// Whether it is being drained.
     pub draining: bool,
 }
@@ -341,6 +360,8 @@ impl Worker {
             in_flight: self.in_flight.len() as u32,
             loading: self.loads,
             resident: states.filter(|load| matches!(load, LoadState::Resident { .. })).count() as u32,
+            memory: self.ledger.used(),
+            memory_limit: self.memory,
             draining: self.draining,
         }
     }

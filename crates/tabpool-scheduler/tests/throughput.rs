@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, ModelId, Placement, ProgramId, RequestId, Scheduler, Submit, WorkerId, WorkerKind,
+    Action, Api, Config, Event, Footprint, ModelId, Placement, ProgramId, RequestId, Scheduler, Submit, WorkerId, WorkerKind,
 };
 
 const WORKERS: u64 = 8;
@@ -23,7 +23,7 @@ fn rate(depth: u64, events: u64) -> f64 {
     for worker in 0..WORKERS {
         let apis = vec![Api::WebGpu, Api::Cpu];
         let kind = WorkerKind::ALL[worker as usize % 3];
-        let joined = Event::Joined { worker: WorkerId(worker), slot: None, kind, apis, credits: 4 };
+        let joined = Event::Joined { worker: WorkerId(worker), slot: None, kind, apis, credits: 4, memory: None };
         scheduler.handle(now, joined, &mut actions);
     }
     let began = Instant::now();
@@ -46,7 +46,8 @@ fn rate(depth: u64, events: u64) -> f64 {
         } else {
             match todo.swap_remove(requests as usize % todo.len()) {
                 Action::Load { worker, program, api, .. } => {
-                    Event::LoadFinished { worker, program, api, took: Duration::from_millis(100), at_once: 1 }
+                    let (took, footprint) = (Duration::from_millis(100), Footprint::default());
+                    Event::LoadFinished { worker, program, api, took, at_once: 1, footprint }
                 }
                 Action::Dispatch { worker, request, attempt, program, .. } => {
                     let compute = Duration::from_micros(200 + 20 * program.0 + 30 * worker.0);

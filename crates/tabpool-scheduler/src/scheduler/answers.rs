@@ -139,10 +139,11 @@ impl Scheduler {
     /// What was loaded since is on the new device.
     fn device_lost(&mut self, worker: WorkerId, entry: &InFlight) {
         let Some(known) = self.workers.get_mut(&worker) else { return };
-        for program in known.programs.values_mut() {
+        for (id, program) in &mut known.programs {
             let load = program.load_mut(entry.api);
             if matches!(load, LoadState::Resident { since } if *since <= entry.dispatched_at) {
                 *load = LoadState::Absent;
+                known.ledger.remove(*id, entry.api);
             }
         }
         self.pool_changed();

@@ -59,6 +59,7 @@ impl Scheduler {
                 return Err(format!("{id} holds {} of {}", worker.in_flight.len(), worker.credits()));
             }
             worker.audit_running().map_err(|e| format!("{id}: {e}"))?;
+            self.audit_memory(*id, worker)?;
             let (loading, held) = count(worker);
             if (loading, held) != (worker.loads, worker.in_flight.len() as u32) {
                 return Err(format!("{id} counts wrong: {worker:?}"));
@@ -74,6 +75,23 @@ impl Scheduler {
         }
         if wanted != self.in_flight() {
             return Err(format!("{wanted} attempts are wanted, {} in flight", self.in_flight()));
+        }
+        Ok(())
+    }
+
+    fn audit_memory(&self, id: crate::id::WorkerId, worker: &Worker) -> Result<(), String> {
+        worker.ledger.audit().map_err(|e| format!("{id}: {e}"))?;
+        for (program, on_worker) in &worker.programs {
+            for api in Api::ALL {
+                let there = matches!(on_worker.load(api), LoadState::Loading { .. } | LoadState::Resident { .. });
+                if there != worker.ledger.holds(*program, api) {
+                    return Err(format!("{id}: {program} with {api} is {:?} and not so in its books", on_worker.load(api)));
+                }
+            }
+        }
+        let claims = |lane| self.queue.lane(lane).is_some_and(|lane| lane.claim == Some(id) && lane.len() > 0);
+        if worker.claim.is_some_and(|lane| !claims(lane)) {
+            return Err(format!("{id} is claimed by {:?}, which waits for nothing there", worker.claim));
         }
         Ok(())
     }

@@ -18,6 +18,11 @@ impl Scheduler {
         let workers = self.workers.iter().map(|(id, worker)| {
             let mut entry = format!("{id} ({}: {}", worker.kind, worker.apis);
             describe_obstacle(&mut entry, worker, program);
+            for api in placement.apis.on_offer(worker.apis) {
+                if let Some(reason) = self.explain_size(worker, program, api) {
+                    let _ = write!(entry, ", has no room for it: {reason}");
+                }
+            }
             entry + ")"
         });
         let slots = self.slots.iter().filter_map(|(id, slot)| {

@@ -6,6 +6,7 @@ use super::Scheduler;
 use crate::action::{Action, LoadReason, Record};
 use crate::event::LoadRetry;
 use crate::id::{Api, ProgramId, WorkerId};
+use crate::memory::Footprint;
 use crate::timer::Timer;
 use crate::worker::LoadState;
 
@@ -16,7 +17,16 @@ pub(super) struct LoadFailure {
     pub(super) retry: LoadRetry,
 }
 
+/// What a worker said of a load that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) took: Duration,
+    pub(super) at_once: u32,
+    pub(super) footprint: Footprint,
+}
+
 impl Scheduler {
+    /// Begins a load; there is room for it.
     pub(super) fn start_load(
         &mut self,
         worker: WorkerId,
@@ -30,6 +40,7 @@ impl Scheduler {
         *known.programs.entry(program).or_default().load_mut(api) =
             LoadState::Loading { since: self.now, due, overdue: false };
         known.loads += 1;
+        known.ledger.add(program, api, self.sizes.estimate(program, known.kind, api));
         self.timers.set(due, Timer::Load(worker, program, api));
         self.stats.loads += 1;
         self.epoch += 1;
@@ -41,18 +52,24 @@ impl Scheduler {
         worker: WorkerId,
         program: ProgramId,
         api: Api,
-        took: Duration,
-        at_once: u32,
+        load: Load,
+        actions: &mut Vec<Action>,
     ) {
         let Some(ended) = self.end_load(worker, program, api) else { return };
         let Some(known) = self.workers.get_mut(&worker) else { return };
+        let Load { took, at_once, footprint } = load;
         known.set_at_once(api, at_once, self.now);
-        *known.programs.entry(program).or_default().load_mut(api) = LoadState::Resident { since: self.now };
+        let on_worker = known.programs.entry(program).or_default();
+        *on_worker.load_mut(api) = LoadState::Resident { since: self.now };
+        on_worker.used_at = self.now;
         if !ended.overdue {
             known.timeouts_in_a_row = 0;
         }
         let took = took.min(self.now.saturating_sub(ended.since));
         self.latency.loaded(program, known.kind, api, took);
+        self.sizes.learn(program, known.kind, api, footprint);
+        known.ledger.correct(program, api, self.sizes.estimate(program, known.kind, api));
+        self.trim(worker, program, api, actions);
         self.pool_changed();
     }
 
@@ -68,6 +85,7 @@ impl Scheduler {
             return;
         }
         let Some(known) = self.workers.get_mut(&worker) else { return };
+        known.ledger.remove(program, api);
         let load = known.programs.entry(program).or_default().load_mut(api);
         let LoadFailure { reason, retry } = failure;
         match retry {
@@ -92,6 +110,7 @@ impl Scheduler {
             if let Some(on_worker) = known.programs.get_mut(&program) {
                 *on_worker.load_mut(api) = LoadState::Absent;
             }
+            known.ledger.remove(program, api);
             known.prune(program);
         }
         self.pool_changed();

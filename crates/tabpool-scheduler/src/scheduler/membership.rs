@@ -16,11 +16,12 @@ pub(super) struct Hello {
     pub(super) kind: WorkerKind,
     pub(super) apis: Vec<Api>,
     pub(super) credits: u32,
+    pub(super) memory: Option<u64>,
 }
 
 impl Scheduler {
     pub(super) fn joined(&mut self, worker: WorkerId, hello: Hello, actions: &mut Vec<Action>) {
-        let Hello { slot, kind, apis, credits } = hello;
+        let Hello { slot, kind, apis, credits, memory } = hello;
         if let Some(old) = self.take_worker(worker, "it joined anew", actions) {
             self.stats.lost += 1;
             if old.slot != slot {
@@ -48,7 +49,7 @@ impl Scheduler {
             }
         }
         let credits = credits.min(self.config.credits_per_worker);
-        self.workers.insert(worker, Worker::new(kind, slot, apis, credits, self.now));
+        self.workers.insert(worker, Worker::new(kind, slot, apis, credits, memory, self.now));
         self.pool_changed();
     }
 
@@ -101,6 +102,9 @@ impl Scheduler {
     /// Forgets a worker with all that is timed about it; what it held is tried again.
     fn take_worker(&mut self, worker: WorkerId, reason: &str, actions: &mut Vec<Action>) -> Option<Worker> {
         let mut known = self.workers.remove(&worker)?;
+        if let Some(lane) = known.claim.and_then(|lane| self.queue.lane_mut(lane)) {
+            lane.claim = None;
+        }
         for (program, on_worker) in &known.programs {
             if let CircuitState::Open(until) = on_worker.circuit.state {
                 self.timers.clear(until, Timer::Circuit(worker, *program));

@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use super::memory::Room;
 use super::{Changed, RequestState, Scheduler};
 use crate::action::{Action, LoadReason, Outcome};
 use crate::id::WorkerId;
@@ -26,6 +27,9 @@ use crate::worker::{CircuitState, InFlight, LoadState, OnWorker, Standing, Worke
 
 /// How soon a request that is held back for a better worker is looked at again, at the soonest.
 const RECHECK_AT_LEAST: Duration = Duration::from_millis(1);
+
+/// Placement passes that one event may lead to.
+const PASSES: usize = 3;
 
 /// An attempt is never allowed more than this, however slow its program.
 const LONGEST_ALLOWANCE: Duration = Duration::from_secs(24 * 3600);
@@ -39,13 +43,20 @@ pub(super) struct Seen {
     ready: bool,
     /// Seconds until a load here would be done; 0 where none is needed.
     load: f64,
-    /// A load could be started here now.
+    /// A load could be started here now, where memory permits.
     loadable: bool,
+    /// Whether it does.
+    room: Room,
 }
 
 impl Seen {
     fn is_absent(&self) -> bool {
         self.candidate.readiness == Readiness::Absent
+    }
+
+    /// Whether a load can be started here now. What somebody else waits for goes only for a lane that nobody serves.
+    fn may_load(&self, nobody_serves: bool) -> bool {
+        self.is_absent() && self.loadable && (self.room == Room::Free || nobody_serves && self.room == Room::Taken)
     }
 
     /// The offer if the program were there.
@@ -86,14 +97,17 @@ enum Outlook {
 impl Scheduler {
     /// Places what the event and the timers have made possible.
     pub(super) fn place(&mut self, actions: &mut Vec<Action>) {
-        match std::mem::take(&mut self.changed) {
-            Changed::Nothing => {}
-            Changed::Lane(lane) => {
-                self.pass += 1;
-                while self.visit(lane, Scope::Lane, actions) == Visit::Sent {}
+        // A pass itself changes something where a lane that had claimed a worker is served or dismissed.
+        for _ in 0..PASSES {
+            match std::mem::take(&mut self.changed) {
+                Changed::Nothing => return,
+                Changed::Lane(lane) => {
+                    self.pass += 1;
+                    while self.visit(lane, Scope::Lane, actions) == Visit::Sent {}
+                }
+                Changed::Worker(worker) => self.run_pass(Scope::Worker(worker), actions),
+                Changed::Anything => self.run_pass(Scope::Pool, actions),
             }
-            Changed::Worker(worker) => self.run_pass(Scope::Worker(worker), actions),
-            Changed::Anything => self.run_pass(Scope::Pool, actions),
         }
     }
 
@@ -136,6 +150,9 @@ impl Scheduler {
         actions: &mut Vec<Action>,
     ) -> Visit {
         let Some(waiting) = self.look(lane, scope, seen) else { return Visit::Done };
+        if seen.iter().any(|it| !it.is_absent()) {
+            self.release(lane);
+        }
         let by_finish = |one: &&Seen, other: &&Seen| one.offer.finish().total_cmp(&other.offer.finish());
         if let Some(best) = seen.iter().filter(|it| it.ready).min_by(by_finish).copied() {
             let others = || seen.iter().filter(|it| it.candidate != best.candidate && !it.is_absent());
@@ -151,6 +168,7 @@ impl Scheduler {
             self.hold_back((best.offer.finish() - soonest) / 2.0);
         }
         self.spread(lane, waiting, seen, actions);
+        self.ask_for_room(lane, seen);
         self.pledge_rest(waiting, seen);
         Visit::Done
     }
@@ -159,7 +177,8 @@ impl Scheduler {
     /// nothing to decide.
     fn look(&self, lane: LaneId, scope: Scope, seen: &mut Vec<Seen>) -> Option<usize> {
         seen.clear();
-        let lane = self.queue.lane(lane)?;
+        let id = lane;
+        let lane = self.queue.lane(id)?;
         let concerned = |id| lane.candidates.iter().any(|candidate| candidate.worker == id);
         if lane.len() == 0 || matches!(scope, Scope::Worker(id) if !concerned(id)) {
             return None;
@@ -175,7 +194,7 @@ impl Scheduler {
                 && !on_worker.is_some_and(OnWorker::is_loading)
         };
         // The common case under load: nobody can be sent or load anything, and no later lane depends on this one.
-        let usable = |(it, worker): (Candidate, &Worker)| is_ready(&it, worker, &lane.key) || loadable(&it, worker);
+        let usable = |(it, worker): (Candidate, &Worker)| is_ready(&it, worker, id, &lane.key) || loadable(&it, worker);
         if scope == Scope::Lane && !workers().any(usable) {
             return None;
         }
@@ -198,9 +217,13 @@ impl Scheduler {
                 candidate,
                 // Loads go on beside other work.
                 offer: Offer { start: queue.max(load), compute, at_once: f64::from(worker.at_once(api)) },
-                ready: is_ready(&candidate, worker, &lane.key),
+                ready: is_ready(&candidate, worker, id, &lane.key),
                 load,
                 loadable: loadable(&candidate, worker),
+                room: match candidate.readiness {
+                    Readiness::Absent => self.room(worker, program, api),
+                    _ => Room::Free,
+                },
             });
         }
         Some(lane.len())
@@ -235,7 +258,7 @@ impl Scheduler {
         let (rank, submitted_at) = (known.rank, known.submitted_at);
         self.timers.set(due, Timer::Attempt(worker, request, attempt));
         self.charge_wait(lane, submitted_at, to);
-        self.queue.remove(lane, rank);
+        self.unqueue(lane, rank);
         self.stats.dispatched += 1;
         actions.push(Action::Dispatch { worker, request, attempt, program, api, expected });
         Some(())
@@ -266,7 +289,8 @@ impl Scheduler {
     /// Loads the lane's program on more workers, as long as one of the two reasons holds for `waiting` requests.
     fn spread(&mut self, lane: LaneId, waiting: usize, seen: &mut [Seen], actions: &mut Vec<Action>) {
         loop {
-            let absent = seen.iter().enumerate().filter(|(_, it)| it.is_absent() && it.loadable);
+            let nobody_serves = seen.iter().all(Seen::is_absent);
+            let absent = seen.iter().enumerate().filter(|(_, it)| it.may_load(nobody_serves));
             let finish = |it: &(usize, &Seen)| it.1.offer.finish();
             let Some((index, best)) = absent.min_by(|one, other| finish(one).total_cmp(&finish(other))) else {
                 return;
@@ -278,8 +302,29 @@ impl Scheduler {
                 lane.regret = 0.0;
             }
             let program = lane.key.program;
+            self.clear_room(worker, program, api, actions);
             self.start_load(worker, program, api, why, actions);
             seen[index].candidate.readiness = Readiness::Loading { since: self.now };
+        }
+    }
+
+    /// Where nobody has a lane's program or will have it, and room is all that is missing: sees to it that there will be.
+    fn ask_for_room(&mut self, lane: LaneId, seen: &[Seen]) {
+        if !seen.iter().all(Seen::is_absent) {
+            self.release(lane);
+            return;
+        }
+        let by_finish = |one: &&Seen, other: &&Seen| one.offer.finish().total_cmp(&other.offer.finish());
+        let busy = seen.iter().filter(|it| it.loadable && it.room == Room::Busy).min_by(by_finish);
+        if let Some(best) = busy {
+            self.claim(lane, best.candidate.worker);
+        }
+        let turns = seen.iter().filter_map(|it| match it.room {
+            Room::None(again) => again,
+            _ => None,
+        });
+        if let Some(soonest) = turns.min_by(f64::total_cmp) {
+            self.hold_back(soonest);
         }
     }
 
@@ -317,7 +362,7 @@ impl Scheduler {
     }
 
     /// Arranges for another look: the worker that is waited for may turn out to be late.
-    fn hold_back(&mut self, seconds: f64) {
+    pub(super) fn hold_back(&mut self, seconds: f64) {
         let pause = Duration::try_from_secs_f64(seconds).unwrap_or_default().max(RECHECK_AT_LEAST);
         let at = self.now.saturating_add(pause);
         if self.recheck_at.is_some_and(|set| set <= at) {
@@ -341,7 +386,7 @@ impl Scheduler {
                 reason.push_str("; ");
                 reason.push_str(attempt);
             }
-            self.queue.remove(lane, rank);
+            self.unqueue(lane, rank);
             self.answer(request, Outcome::NoWorker { reason }, actions);
         }
         self.queue.forget(lane);
@@ -357,7 +402,7 @@ impl Scheduler {
         let mut candidates = Vec::with_capacity(self.workers.len());
         let mut may_recover = false;
         for (id, worker) in &self.workers {
-            match candidacy(*id, worker, &key) {
+            match self.candidacy(*id, worker, &key) {
                 Candidacy::Yes(candidate) => candidates.push(candidate),
                 Candidacy::NotNow => may_recover = true,
                 Candidacy::No => {}
@@ -381,6 +426,36 @@ impl Scheduler {
         } else {
             Outlook::Nobody
         }
+    }
+
+    fn candidacy(&self, id: WorkerId, worker: &Worker, key: &LaneKey) -> Candidacy {
+        let placement = &key.placement;
+        let allowed = placement.kinds.contains(worker.kind) && placement.worker.is_none_or(|pin| pin == id);
+        if !allowed || worker.draining || worker.credits() == 0 {
+            return Candidacy::No;
+        }
+        if worker.is_silent() {
+            return Candidacy::NotNow;
+        }
+        let on_worker = worker.programs.get(&key.program);
+        let mut apis = placement.apis.on_offer(worker.apis);
+        let usable = apis.find_map(|api| {
+            let readiness = match on_worker.map(|on_worker| on_worker.load(api)) {
+                None | Some(LoadState::Absent) if self.fits_alone(worker, key.program, api) => Readiness::Absent,
+                None | Some(LoadState::Absent) => return None,
+                Some(LoadState::Loading { since, .. }) => Readiness::Loading { since: *since },
+                Some(LoadState::Resident { .. }) => Readiness::Resident,
+                Some(LoadState::Refused { .. }) => return None,
+            };
+            Some((api, readiness))
+        });
+        let Some((api, readiness)) = usable else { return Candidacy::No };
+        let circuit = on_worker.map(|on_worker| on_worker.circuit.state).unwrap_or_default();
+        if matches!(circuit, CircuitState::Open(_)) {
+            return Candidacy::NotNow;
+        }
+        let trying = circuit == CircuitState::Trying;
+        Candidacy::Yes(Candidate { worker: id, api, readiness, trying })
     }
 
     /// Whether a slot will bring a worker that may serve the lane.
@@ -408,37 +483,11 @@ enum Candidacy {
     No,
 }
 
-fn candidacy(id: WorkerId, worker: &Worker, key: &LaneKey) -> Candidacy {
-    let placement = &key.placement;
-    let allowed = placement.kinds.contains(worker.kind) && placement.worker.is_none_or(|pin| pin == id);
-    if !allowed || worker.draining || worker.credits() == 0 {
-        return Candidacy::No;
-    }
-    if worker.is_silent() {
-        return Candidacy::NotNow;
-    }
-    let on_worker = worker.programs.get(&key.program);
-    let mut apis = placement.apis.on_offer(worker.apis);
-    let usable = apis.find_map(|api| {
-        let readiness = match on_worker.map(|on_worker| on_worker.load(api)) {
-            None | Some(LoadState::Absent) => Readiness::Absent,
-            Some(LoadState::Loading { since, .. }) => Readiness::Loading { since: *since },
-            Some(LoadState::Resident { .. }) => Readiness::Resident,
-            Some(LoadState::Refused { .. }) => return None,
-        };
-        Some((api, readiness))
-    });
-    let Some((api, readiness)) = usable else { return Candidacy::No };
-    let circuit = on_worker.map(|on_worker| on_worker.circuit.state).unwrap_or_default();
-    if matches!(circuit, CircuitState::Open(_)) {
-        return Candidacy::NotNow;
-    }
-    let trying = circuit == CircuitState::Trying;
-    Candidacy::Yes(Candidate { worker: id, api, readiness, trying })
-}
-
 /// Whether a candidate could be sent a request now.
-fn is_ready(candidate: &Candidate, worker: &Worker, key: &LaneKey) -> bool {
+fn is_ready(candidate: &Candidate, worker: &Worker, lane: LaneId, key: &LaneKey) -> bool {
+    if worker.claim.is_some_and(|claim| claim != lane) {
+        return false;
+    }
     let lets_through = || {
         let on_worker = worker.programs.get(&key.program);
         !candidate.trying || on_worker.is_none_or(|on_worker| on_worker.in_flight == 0)

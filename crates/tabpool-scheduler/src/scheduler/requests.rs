@@ -6,7 +6,7 @@ use super::{Changed, Request, RequestState, Scheduler};
 use crate::action::{Action, FailureCause, Outcome, Record};
 use crate::event::Submit;
 use crate::id::{RequestId, WorkerId};
-use crate::queue::LaneKey;
+use crate::queue::{LaneId, LaneKey, Rank};
 use crate::timer::Timer;
 use crate::worker::Standing;
 
@@ -82,7 +82,10 @@ impl Scheduler {
         let Some(known) = self.requests.get(&request) else { return };
         let attempt = known.attempts;
         match known.state {
-            RequestState::Queued { lane } => self.queue.remove(lane, known.rank),
+            RequestState::Queued { lane } => {
+                let rank = known.rank;
+                self.unqueue(lane, rank);
+            }
             RequestState::InFlight { worker } => {
                 let holder = self.workers.get_mut(&worker);
                 if let Some(entry) = holder.and_then(|holder| holder.in_flight_mut(request, attempt)) {
@@ -92,6 +95,14 @@ impl Scheduler {
             }
         }
         self.answer(request, outcome, actions);
+    }
+
+    /// Takes a request out of the queue. A lane that is empty waits for no room.
+    pub(super) fn unqueue(&mut self, lane: LaneId, rank: Rank) {
+        if self.queue.lane(lane).is_some_and(|queued| queued.len() == 1) {
+            self.release(lane);
+        }
+        self.queue.remove(lane, rank);
     }
 
     /// The one place that answers: forgets the request, so that nothing can answer it again.

@@ -1,4 +1,4 @@
-//! Drives the scheduler through hundreds of thousands of events in a made-up pool where everything goes wrong, and
+//! Drives the scheduler through over a million events in a made-up pool where everything goes wrong, and
 //! checks after every event that its promises hold.
 //!
 //! A failing run names its seed. `TABPOOL_SIMULATION_SEED=n cargo test -p tabpool-scheduler --test simulation` runs
@@ -15,8 +15,8 @@ use tabpool_scheduler::Stats;
 
 use crate::world::{Scenario, World};
 
-const SEEDS: u64 = 8;
-const EVENTS: u64 = 50_000;
+const SEEDS: u64 = 16;
+const EVENTS: u64 = 70_000;
 
 fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -64,6 +64,7 @@ fn promises_hold_while_everything_goes_wrong() {
         assert!(stats.finished > 0 && stats.replayed > 0 && stats.lost > 0, "seed {seed}: {stats:?}");
         assert!(stats.attempt_timeouts > 0 && stats.late > 0, "seed {seed}: {stats:?}");
         assert!(stats.timed_out > 0 && stats.cancelled > 0 && stats.failed > 0, "seed {seed}: {stats:?}");
+        assert!(stats.unloads > 0, "seed {seed}: {stats:?}");
         let ignored = stats.ignored;
         assert!(ignored.worker > 0 && ignored.attempt > 0 && ignored.load > 0, "seed {seed}: {stats:?}");
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, FailureCause, Fault, LoadRetry, MOST_AT_ONCE, Outcome, ProgramId, RequestId, SlotId,
-    StopTarget, Submit, WorkerId, WorkerKind,
+    Action, Api, Config, Event, FailureCause, Fault, LoadRetry, MOST_AT_ONCE, Needs, Outcome, ProgramId, RequestId,
+    SlotId, StopTarget, Submit, WorkerId, WorkerKind,
 };
 
 /// A worker as the observer knows it.
@@ -24,6 +24,7 @@ pub(crate) struct Seen {
     pub(crate) loading: BTreeSet<(ProgramId, Api)>,
     pub(crate) resident: BTreeMap<(ProgramId, Api), Duration>,
     pub(crate) refused: BTreeSet<(ProgramId, Api)>,
+    pub(crate) memory: Option<u64>,
 }
 
 /// A slot as the observer knows it.
@@ -60,6 +61,7 @@ pub(crate) struct Rules {
     pub(crate) slots: BTreeMap<SlotId, Place>,
     pub(crate) open: BTreeMap<RequestId, Open>,
     answered: BTreeSet<RequestId>,
+    needs: BTreeMap<ProgramId, Needs>,
     /// The answer that the current event gives, if the worker did hold the attempt.
     answering: Option<(WorkerId, RequestId, u32)>,
     input_fault: Option<RequestId>,
@@ -85,6 +87,7 @@ impl Rules {
             slots: BTreeMap::new(),
             open: BTreeMap::new(),
             answered: BTreeSet::new(),
+            needs: BTreeMap::new(),
             answering: None,
             input_fault: None,
             cancelling: None,
@@ -109,8 +112,8 @@ impl Rules {
                     place.state = PlaceState::Coming;
                 }
             }
-            Event::Joined { worker, slot, kind, apis, credits } => {
-                self.joined(*worker, *slot, *kind, apis, *credits);
+            Event::Joined { worker, slot, kind, apis, credits, memory } => {
+                self.joined(*worker, (*slot, *kind), apis, *credits, *memory);
             }
             Event::Lost { worker, .. } => self.gone(*worker),
             Event::Submit(submit) => {
@@ -142,7 +145,8 @@ impl Rules {
                 }
             }
             Event::LoadFinished { .. } | Event::LoadFailed { .. } | Event::Unloaded { .. } => self.load_event(event),
-            Event::Tick => {}
+            Event::Program { program, needs } => drop(self.needs.insert(*program, needs.clone())),
+            Event::States { .. } | Event::Tick => {}
         }
     }
 
@@ -195,7 +199,14 @@ impl Rules {
         }
     }
 
-    fn joined(&mut self, worker: WorkerId, slot: Option<SlotId>, kind: WorkerKind, apis: &[Api], credits: u32) {
+    fn joined(
+        &mut self,
+        worker: WorkerId,
+        (slot, kind): (Option<SlotId>, WorkerKind),
+        apis: &[Api],
+        credits: u32,
+        memory: Option<u64>,
+    ) {
         self.gone(worker);
         if let Some(slot) = slot {
             let Some(place) = self.slots.get_mut(&slot) else { return };
@@ -217,6 +228,7 @@ impl Rules {
             loading: BTreeSet::new(),
             resident: BTreeMap::new(),
             refused: BTreeSet::new(),
+            memory,
         };
         self.workers.insert(worker, seen);
     }
@@ -245,6 +257,7 @@ impl Rules {
                 Ok(())
             }
             Action::Load { worker, program, api, .. } => self.judge_load(*worker, *program, *api),
+            Action::Unload { worker, program, api, .. } => self.judge_unload(*worker, *program, *api),
             Action::Dispatch { worker, request, attempt, program, api, .. } => {
                 self.judge_dispatch(*worker, *request, *attempt, (*program, *api))
             }
@@ -283,7 +296,35 @@ impl Rules {
         holds(!seen.draining, || "loads on a draining worker".to_owned())?;
         holds(seen.apis.contains(&api), || "loads for an API the worker lacks".to_owned())?;
         seen.loading.insert((program, api));
-        holds(seen.loading.len() <= limit, || "too many loads at once".to_owned())
+        holds(seen.loading.len() <= limit, || "too many loads at once".to_owned())?;
+        let held = self.bytes_on(worker);
+        let memory = self.workers.get(&worker).and_then(|seen| seen.memory);
+        holds(memory.is_none_or(|memory| held <= memory), || format!("brings it to {held} bytes of {memory:?}"))
+    }
+
+    fn judge_unload(&mut self, worker: WorkerId, program: ProgramId, api: Api) -> Verdict {
+        let seen = self.workers.get_mut(&worker).ok_or("unloads from an unknown worker")?;
+        holds(seen.resident.remove(&(program, api)).is_some(), || "unloads what is not there".to_owned())?;
+        let at_work = seen.held.values().any(|(held, on, _)| (*held, *on) == (program, api));
+        holds(!at_work, || "unloads what is at work".to_owned())
+    }
+
+    /// What a worker holds and brings in, equal weights counted once.
+    fn bytes_on(&self, worker: WorkerId) -> u64 {
+        let Some(seen) = self.workers.get(&worker) else { return 0 };
+        let (mut weights, mut scratch) = (BTreeMap::new(), 0);
+        for (program, api) in seen.resident.keys().chain(&seen.loading) {
+            let Some(needs) = self.needs.get(program) else { continue };
+            weights.extend(needs.weights.iter().map(|(id, bytes)| ((*api, *id), *bytes)));
+            scratch += needs.scratch;
+        }
+        weights.values().sum::<u64>() + scratch
+    }
+
+    /// Whether a program would fit a worker that holds nothing else.
+    fn fits(&self, seen: &Seen, program: ProgramId) -> bool {
+        let takes = self.needs.get(&program).map_or(0, |needs| needs.weight_bytes() + needs.scratch);
+        seen.memory.is_none_or(|memory| takes <= memory)
     }
 
     fn judge_dispatch(
@@ -355,7 +396,8 @@ impl Rules {
                 (wishes.is_empty() || wishes.contains(api)) && !seen.refused.contains(&(submit.program, *api))
             };
             let allowed = placement.kinds.contains(seen.kind) && placement.worker.is_none_or(|pin| pin == **id);
-            allowed && !seen.draining && seen.credits > 0 && seen.apis.iter().any(usable)
+            let fits = self.fits(seen, submit.program);
+            allowed && fits && !seen.draining && seen.credits > 0 && seen.apis.iter().any(usable)
         });
         if let Some((id, _)) = worker {
             return Some(id.to_string());

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, Fault, LoadRetry, ModelId, Placement, ProgramId, RequestId, Scheduler, SlotId, Stats,
-    StopTarget, Submit, WorkerId, WorkerKind,
+    Action, Api, Config, Event, Fault, Footprint, LoadRetry, ModelId, Needs, Placement, ProgramId, RequestId, Scheduler,
+    SlotId, Stats, StopTarget, Submit, WeightId, WorkerId, WorkerKind,
 };
 
 use crate::chance::Chance;
@@ -15,6 +15,8 @@ use crate::rules::Rules;
 
 const SLOTS: u64 = 5;
 const PROGRAMS: u64 = 6;
+/// What a worker's memory may be limited to. The smallest holds one program at a time, and not the largest.
+const MEMORY: [Option<u64>; 6] = [None, None, Some(700), Some(400), Some(260), Some(150)];
 /// Nothing going on while requests wait must end within this: the longest cool-down, and time aside for slots.
 const STALL_LIMIT: Duration = Duration::from_secs(25);
 
@@ -115,6 +117,18 @@ fn config(scenario: Scenario) -> Config {
     config
 }
 
+/// Two programs of a model share most of their weights.
+fn needs(program: u64) -> Needs {
+    let model = program / 2;
+    Needs { weights: vec![(WeightId(model), 60 + 30 * model), (WeightId(100 + program), 20)], scratch: 5 * program }
+}
+
+/// What a program takes is what was said of it: the observer knows nothing else.
+fn footprint(program: ProgramId) -> Footprint {
+    let needs = needs(program.0);
+    Footprint { weights: needs.weight_bytes(), scratch: needs.scratch }
+}
+
 impl World {
     pub(crate) fn new(seed: u64, scenario: Scenario) -> Self {
         let config = config(scenario);
@@ -138,6 +152,10 @@ impl World {
             stalled_since: None,
             actions: Vec::new(),
         };
+        for program in 0..PROGRAMS {
+            let event = Event::Program { program: ProgramId(program), needs: needs(program) };
+            world.at(Duration::ZERO, Happening::Deliver(Box::new(event)));
+        }
         for _ in 0..SLOTS {
             world.add_slot();
         }
@@ -296,7 +314,11 @@ impl World {
                     self.say(delay, Event::Failed { worker, request, attempt, fault, reason });
                 }
             }
-            Action::Stop { .. } | Action::Reply { .. } | Action::SetAside { .. } | Action::Record(_) => {}
+            Action::Stop { .. }
+            | Action::Unload { .. }
+            | Action::Reply { .. }
+            | Action::SetAside { .. }
+            | Action::Record(_) => {}
         }
     }
 
@@ -320,7 +342,8 @@ impl World {
         };
         let credits = self.chance.below(6) as u32;
         let credits = if self.scenario == Scenario::Calm { credits.max(1) } else { credits };
-        Event::Joined { worker: WorkerId(self.next_worker), slot, kind, apis, credits }
+        let memory = if self.scenario == Scenario::Calm { None } else { self.chance.pick(&MEMORY) };
+        Event::Joined { worker: WorkerId(self.next_worker), slot, kind, apis, credits, memory }
     }
 
     fn load(&mut self, worker: WorkerId, program: ProgramId, api: Api) {
@@ -331,7 +354,8 @@ impl World {
             let retry = if self.chance.permille(300) { LoadRetry::Never } else { LoadRetry::Later };
             self.say(took, Event::LoadFailed { worker, program, api, reason: "no block".to_owned(), retry });
         } else if !self.chance.permille(self.scenario.permille(10)) {
-            self.say(took, Event::LoadFinished { worker, program, api, took, at_once });
+            let footprint = footprint(program);
+            self.say(took, Event::LoadFinished { worker, program, api, took, at_once, footprint });
         }
     }
 
@@ -461,8 +485,8 @@ impl World {
     /// A worker joins again under its own id before anybody has noticed that it was gone.
     fn join_anew(&mut self, worker: WorkerId) -> Result<(), String> {
         let Some(seen) = self.rules.workers.get(&worker) else { return Ok(()) };
-        let (slot, kind, apis) = (seen.slot, seen.kind, seen.apis.clone());
-        self.handle(Event::Joined { worker, slot, kind, apis, credits: 2 })
+        let (slot, kind, apis, memory) = (seen.slot, seen.kind, seen.apis.clone(), seen.memory);
+        self.handle(Event::Joined { worker, slot, kind, apis, credits: 2, memory })
     }
 
     /// A page in a slot joins as a new worker while the old one is thought to be there.
@@ -486,7 +510,10 @@ impl World {
         let event = match self.chance.below(7) {
             0 => Event::Finished { worker, request, attempt, compute: Duration::MAX },
             1 => Event::Failed { worker, request, attempt, fault: Fault::Device, reason },
-            2 => Event::LoadFinished { worker, program, api, took: Duration::MAX, at_once: u32::MAX },
+            2 => {
+                let (took, at_once, footprint) = (Duration::MAX, u32::MAX, footprint(program));
+                Event::LoadFinished { worker, program, api, took, at_once, footprint }
+            }
             3 => Event::LoadFailed { worker, program, api, reason, retry: LoadRetry::Later },
             4 => Event::LaunchFailed { slot: SlotId(self.chance.below(self.next_slot + 2)), reason },
             5 => Event::Cancel { request: RequestId(self.next_request + 1000) },
