@@ -204,6 +204,7 @@ impl Actor {
             Action::Stop { target: StopTarget::Worker(worker), reason } => self.stop_worker(worker, &reason),
             Action::Stop { target: StopTarget::Slot(slot), reason } => self.stop_slot(slot, &reason),
             Action::Load { worker, program, api, .. } => self.load(worker, program, api),
+            Action::Unload { worker, program, api, bytes, reason } => self.unload(worker, program, api, bytes, reason),
             Action::Dispatch { worker, request, attempt, program, api, .. } => {
                 self.dispatch(worker, request, attempt, program, api);
             }

@@ -45,19 +45,20 @@ pub struct WorkerSpec {
     pub(crate) apis: Option<Vec<ApiKind>>,
     pub(crate) gpu: Option<GpuMode>,
     pub(crate) threads: Option<NonZeroUsize>,
+    pub(crate) memory: Option<u64>,
 }
 
 impl WorkerSpec {
     /// A browser of this kind, headless.
     #[must_use]
     pub fn browser(kind: BrowserKind) -> Self {
-        Self { browser: Some(kind), profile: Profile::Fresh, apis: None, gpu: None, threads: None }
+        Self { browser: Some(kind), profile: Profile::Fresh, apis: None, gpu: None, threads: None, memory: None }
     }
 
     /// A worker within this process.
     #[must_use]
     pub fn native() -> Self {
-        Self { browser: None, profile: Profile::Fresh, apis: None, gpu: None, threads: None }
+        Self { browser: None, profile: Profile::Fresh, apis: None, gpu: None, threads: None, memory: None }
     }
 
     /// The profile of a browser.
@@ -86,6 +87,15 @@ impl WorkerSpec {
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
+        self
+    }
+
+    /// The bytes that models and sessions may take on a worker, on all of its devices together; what is not used goes to make
+    /// room, and a model that does not fit even alone is refused. Where it is not said, half of the memory that the worker tells
+    /// of, if it does.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
         self
     }
 

@@ -37,6 +37,8 @@ pub struct WorkerView {
     pub capabilities: Capabilities,
     /// The APIs it is used with, best first.
     pub apis: Vec<ApiKind>,
+    /// Bytes that models and sessions take there, loads going on included, and the most they may.
+    pub memory: (u64, Option<u64>),
     /// Sets of states that sessions have there, and the bytes that they take on its devices.
     pub states: (usize, u64),
     /// Its session.
@@ -106,6 +108,19 @@ pub enum PoolEvent {
         stats: LoadStats,
         /// Nodes that stayed more exact because their weights do not fit a format that was otherwise used.
         kept: Vec<String>,
+    },
+    /// A program was given up to make room.
+    Unloaded {
+        /// The worker.
+        worker: WorkerId,
+        /// The model.
+        model: String,
+        /// The API.
+        api: ApiKind,
+        /// Bytes that this freed; weights that others use stay.
+        bytes: u64,
+        /// Why.
+        reason: String,
     },
     /// A load found the fastest variants of its kernels.
     Tuned {

@@ -1,7 +1,8 @@
 //! Models of a pool: asking for one, and running it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use tabpool_graph::Program;
 use tabpool_metrics::ModelIdentity;
 use tabpool_models::{Bucket, EntryPoint, Model, ModelError, Plan, Signature, Stage};
 use tabpool_protocol::ApiKind;
-use tabpool_scheduler::{ModelId, Placement, ProgramId, RequestId};
+use tabpool_scheduler::{ModelId, Needs, Placement, ProgramId, RequestId, WeightId};
 use tabpool_tensor::{DType, Precision, Shape, Tensor};
 use tokio::sync::oneshot;
 
@@ -154,6 +155,8 @@ pub(crate) struct ProgramEntry {
     pub(crate) encoded: Tensor,
     /// The names of what it gives, in order.
     names: Vec<String>,
+    /// What it takes on a device, as far as its graph tells.
+    pub(crate) needs: Needs,
     /// What it gives, in order. An answer that is anything else is not believed.
     pub(crate) outputs: Vec<(DType, Shape)>,
 }
@@ -171,6 +174,23 @@ impl ProgramEntry {
         }
         Ok(())
     }
+}
+
+/// The weights of a program, by what they are made of: the same blocks are the same elements, on a device too if they are
+/// laid out for the same permission.
+fn needs(program: &Program) -> Needs {
+    let weights = program.graph().weights().iter().map(|weight| {
+        let mut hasher = DefaultHasher::new();
+        (program.precision(), weight.stored).hash(&mut hasher);
+        for block in &weight.blocks {
+            block.cid.hash(&mut hasher);
+        }
+        let bytes = weight.blocks.iter().map(|block| u64::from(block.len)).sum();
+        (WeightId(hasher.finish()), bytes)
+    });
+    // A weight that is used twice under two names is there once.
+    let weights: BTreeMap<WeightId, u64> = weights.collect();
+    Needs { weights: weights.into_iter().collect(), scratch: 0 }
 }
 
 /// What a program of a model is built from; all of it comes from short lists.
@@ -458,12 +478,13 @@ impl ModelHandle {
             let names = graph.outputs().iter().map(|output| output.name.clone()).collect();
             let values = graph.outputs().iter().map(|output| graph.value(output.value));
             let outputs = values.map(|value| (value.dtype, value.shape.clone())).collect();
+            let needs = needs(&program);
             let bytes = program.encode();
             let (model, identity, bucket) = (opened.id, Arc::clone(&opened.identity), key.made.bucket());
             let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into());
             Ok((
                 key,
-                encoded.map(|encoded| ProgramEntry { id, model, identity, bucket, precision, encoded, names, outputs }),
+                encoded.map(|encoded| ProgramEntry { id, model, identity, bucket, precision, encoded, names, needs, outputs }),
             ))
         });
         let built = built.await.map_err(|_| PoolError::Closed)?;

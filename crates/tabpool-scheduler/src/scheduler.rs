@@ -163,6 +163,12 @@ impl Scheduler {
         self.workers.iter().map(|(id, worker)| worker.view(*id))
     }
 
+    /// One worker.
+    #[must_use]
+    pub fn worker(&self, worker: WorkerId) -> Option<WorkerView> {
+        self.workers.get(&worker).map(|known| known.view(worker))
+    }
+
     /// The slots, by id.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
         self.slots.iter().map(|(id, slot)| slot.view(*id))

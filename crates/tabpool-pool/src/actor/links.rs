@@ -7,7 +7,7 @@ use std::time::Duration;
 use tabpool_bridge::{LinkError, WorkerLink};
 use tabpool_metrics::{Adapter, Connection, ConnectionEvent, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity};
 use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, TunedClass, WorkerStatus};
-use tabpool_scheduler::{Api, Event, Fault, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+use tabpool_scheduler::{Api, Event, Fault, Footprint, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use tabpool_tensor::Precision;
 
 use super::Actor;
@@ -19,6 +19,8 @@ use crate::tuning;
 const CONTENT_TRIES: u32 = 2;
 /// How many nodes that stayed more exact are told of, and how many characters of each name.
 const KEPT_NAMES: usize = 16;
+/// The most memory that browsers tell of, in MiB, whatever there is.
+const MOST_TOLD_MIB: u32 = 8192;
 const KEPT_NAME: usize = 200;
 
 /// A worker that has joined.
@@ -114,8 +116,18 @@ impl Actor {
         self.tell(PoolEvent::Joined { worker: tabpool_bridge::WorkerId(id.0), slot: slot.map(|s| s.0), kind });
         self.send_tunings(id, &apis);
         let credits = u32::from(self.setup_credits());
+        let memory = self.memory_limit(id);
         let apis = apis.into_iter().map(scheduler_api).collect();
-        self.handle(Event::Joined { worker: id, slot, kind, apis, credits });
+        self.handle(Event::Joined { worker: id, slot, kind, apis, credits, memory });
+    }
+
+    /// The bytes that a worker may hold: what its slot says, or half of what it says it has. A browser rounds that down to a few
+    /// steps; from the highest on nothing is known.
+    fn memory_limit(&self, id: WorkerId) -> Option<u64> {
+        let worker = self.workers.get(&id)?;
+        let said = worker.slot.and_then(|slot| self.slots.get(&slot)).and_then(|slot| slot.spec.memory);
+        let told = worker.capabilities.memory_mib.filter(|mib| *mib < MOST_TOLD_MIB);
+        said.or(told.map(|mib| u64::from(mib) * (1024 * 1024) / 2))
     }
 
     fn setup_credits(&self) -> u16 {
@@ -213,6 +225,20 @@ impl Actor {
         }
     }
 
+    /// Has a worker give a program up. Where its link is cut it hears of it when it is back, before anything else.
+    pub(super) fn unload(&mut self, id: WorkerId, program: ProgramId, api: Api, bytes: u64, reason: String) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.loaded.remove(&(program, api));
+        let message = Message::Unload { program: program.0, api: protocol_api(api) };
+        if worker.link.send(message.into()) == Err(LinkError::Full) {
+            tracing::warn!(worker = %worker.link.id(), %program, "a worker was not told to unload: its link is full");
+        }
+        if let Some(entry) = self.programs.get(&program) {
+            let (worker, model, api) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone(), protocol_api(api));
+            self.tell(PoolEvent::Unloaded { worker, model, api, bytes, reason });
+        }
+    }
+
     pub(super) fn frame(&mut self, worker: tabpool_bridge::WorkerId, frame: Frame) {
         let id = WorkerId(worker.0);
         if !self.workers.contains_key(&id) {
@@ -278,6 +304,7 @@ impl Actor {
             api: api_here,
             took,
             at_once: u32::from(stats.at_once),
+            footprint: Footprint { weights: stats.weights.0, scratch: stats.scratch },
         });
     }
 

@@ -79,7 +79,10 @@ impl Actor {
         let Job { request, program, placement, priority, timeout, tensors, rows, tokens, session, reply } = job;
         let now = self.epoch.elapsed();
         let bucket = program.bucket;
-        self.programs.entry(program.id).or_insert_with(|| Arc::clone(&program));
+        if !self.programs.contains_key(&program.id) {
+            self.programs.insert(program.id, Arc::clone(&program));
+            self.handle(Event::Program { program: program.id, needs: program.needs.clone() });
+        }
         let submit = Submit {
             request,
             model: program.model,

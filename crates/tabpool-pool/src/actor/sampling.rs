@@ -17,7 +17,7 @@ impl Actor {
         let mut views: Vec<WorkerView> = self.slots.iter().map(|(id, slot)| self.slot_view(*id, slot)).collect();
         views.sort_unstable_by_key(|v| v.slot);
         let mut guests: Vec<_> =
-            self.workers.values().filter(|w| w.slot.is_none()).map(|w| view(None, w, self.states_on(w))).collect();
+            self.workers.values().filter(|w| w.slot.is_none()).map(|w| view(None, w, self.held_by(w))).collect();
         guests.sort_unstable_by_key(|v| v.id);
         views.extend(guests);
         self.setup.views.send_if_modified(|published| {
@@ -27,6 +27,7 @@ impl Actor {
                         && a.state == b.state
                         && a.starts == b.starts
                         && a.states == b.states
+                        && a.memory == b.memory
                         && a.pid == b.pid
                         && a.last_reason == b.last_reason
                 });
@@ -39,7 +40,7 @@ impl Actor {
 
     fn slot_view(&self, id: SlotId, slot: &Slot) -> WorkerView {
         if let Some(worker) = self.workers.values().find(|w| w.slot == Some(id)) {
-            return view(Some((id, slot)), worker, self.states_on(worker));
+            return view(Some((id, slot)), worker, self.held_by(worker));
         }
         WorkerView {
             id: None,
@@ -48,6 +49,7 @@ impl Actor {
             state: if slot.set_aside { WorkerState::SetAside } else { WorkerState::Starting },
             capabilities: tabpool_protocol::Capabilities::default(),
             apis: Vec::new(),
+            memory: (0, slot.spec.memory),
             states: (0, 0),
             session: String::new(),
             pid: slot.running.as_ref().and_then(Running::pid),
@@ -57,8 +59,10 @@ impl Actor {
         }
     }
 
-    fn states_on(&self, worker: &Worker) -> (usize, u64) {
-        self.sessions.on(WorkerId(worker.link.id().0))
+    fn held_by(&self, worker: &Worker) -> Held {
+        let id = WorkerId(worker.link.id().0);
+        let memory = self.scheduler.worker(id).map_or((0, None), |view| (view.memory, view.memory_limit));
+        Held { states: self.sessions.on(id), memory }
     }
 
     /// Records a sample of the pool, and has memory measured for the next.
@@ -105,7 +109,13 @@ impl Actor {
     }
 }
 
-fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, states: (usize, u64)) -> WorkerView {
+/// What a worker's memory is taken by.
+struct Held {
+    states: (usize, u64),
+    memory: (u64, Option<u64>),
+}
+
+fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, held: Held) -> WorkerView {
     let state = match (worker.detached, worker.in_flight.is_empty()) {
         (true, _) => WorkerState::Detached,
         (false, true) => WorkerState::Idle,
@@ -118,7 +128,8 @@ fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, states: (usize, u64)) ->
         state,
         capabilities: worker.capabilities.clone(),
         apis: worker.apis.clone(),
-        states,
+        memory: held.memory,
+        states: held.states,
         session: worker.session.clone(),
         pid: slot.and_then(|(_, s)| s.running.as_ref()).and_then(Running::pid),
         start_up: worker.start_up,

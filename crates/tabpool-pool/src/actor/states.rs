@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tabpool_protocol::{ApiKind, FaultKind, HeldStates, Message};
-use tabpool_scheduler::{Api, WorkerId};
+use tabpool_scheduler::{Api, Event, WorkerId};
 
 use super::Actor;
 use crate::session::{InSession, SessionId};
@@ -97,6 +97,7 @@ impl Actor {
         let Arrangement { set, make, free } = arranged.ok_or("what its session had computed is lost")?;
         if let Some((worker, set)) = free {
             self.free_states(worker, set);
+            self.count_states(worker);
         }
         if make && let Some(worker) = self.workers.get(&id) {
             let lease_ms = u32::try_from(session.lease.as_millis()).unwrap_or(u32::MAX);
@@ -111,7 +112,14 @@ impl Actor {
     pub(super) fn end_session(&mut self, session: SessionId) {
         if let Some((worker, set)) = self.sessions.end(session) {
             self.free_states(worker, set);
+            self.count_states(worker);
         }
+    }
+
+    /// Has the scheduler hear, before anything else, what sessions take on a worker.
+    fn count_states(&mut self, worker: WorkerId) {
+        let (_, bytes) = self.sessions.on(worker);
+        self.follow_ups.push_back(Event::States { worker, bytes });
     }
 
     /// Where the link is cut, the set is freed when the worker is back.
@@ -123,12 +131,14 @@ impl Actor {
 
     pub(super) fn states_made(&mut self, id: WorkerId, set: u64, bytes: u64) {
         self.sessions.made(id, set, bytes);
+        self.count_states(id);
     }
 
     /// The runs that name the set fail by themselves, with what the worker says of it.
     pub(super) fn states_gone(&mut self, id: WorkerId, set: u64, reason: &str) {
         tracing::info!(worker = %id, set, reason, "states are gone");
         self.sessions.forget(id, |other, _| other == set);
+        self.count_states(id);
     }
 
     pub(super) fn states_failed(&mut self, id: WorkerId, set: u64, fault: FaultKind, reason: &str) {
@@ -142,11 +152,13 @@ impl Actor {
         for set in self.sessions.resume(id, holds) {
             self.free_states(id, set);
         }
+        self.count_states(id);
     }
 
     /// A device is gone with every set that lay on it.
     pub(super) fn states_lost_with(&mut self, id: WorkerId, api: ApiKind) {
         self.sessions.forget(id, |_, other| other == scheduler_api(api));
+        self.count_states(id);
     }
 
     /// A worker is gone.
