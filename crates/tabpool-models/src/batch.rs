@@ -23,10 +23,10 @@ pub struct Prepared {
 /// How the outputs of a run are cut back to a request's sequences and tokens.
 #[derive(Clone, Debug)]
 pub struct Crop {
-    bucket: Bucket,
-    sizes: Sizes,
-    signature: Signature,
-    outputs: Vec<OutputSpec>,
+    pub(crate) bucket: Bucket,
+    pub(crate) sizes: Sizes,
+    pub(crate) signature: Signature,
+    pub(crate) outputs: Vec<OutputSpec>,
 }
 
 impl Entry {

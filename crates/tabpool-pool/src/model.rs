@@ -484,7 +484,17 @@ impl ModelHandle {
             let encoded = Tensor::new(DType::U8, [bytes.len()], bytes.into());
             Ok((
                 key,
-                encoded.map(|encoded| ProgramEntry { id, model, identity, bucket, precision, encoded, names, needs, outputs }),
+                encoded.map(|encoded| ProgramEntry {
+                    id,
+                    model,
+                    identity,
+                    bucket,
+                    precision,
+                    encoded,
+                    names,
+                    needs,
+                    outputs,
+                }),
             ))
         });
         let built = built.await.map_err(|_| PoolError::Closed)?;

@@ -85,7 +85,10 @@ impl Scheduler {
             for api in Api::ALL {
                 let there = matches!(on_worker.load(api), LoadState::Loading { .. } | LoadState::Resident { .. });
                 if there != worker.ledger.holds(*program, api) {
-                    return Err(format!("{id}: {program} with {api} is {:?} and not so in its books", on_worker.load(api)));
+                    return Err(format!(
+                        "{id}: {program} with {api} is {:?} and not so in its books",
+                        on_worker.load(api)
+                    ));
                 }
             }
         }
