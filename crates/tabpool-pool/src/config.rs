@@ -10,7 +10,7 @@ use tabpool_browser::{BrowserKind, GpuMode, SearchPaths};
 use tabpool_protocol::ApiKind;
 use tabpool_scheduler::{Api, Config, WorkerKind};
 
-use crate::{PoolError, ResourcePool, TuningPolicy};
+use crate::{Batching, PoolError, ResourcePool, TuningPolicy};
 
 /// What a model works on: decides which browser is tried first, until measurements say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -126,6 +126,7 @@ pub struct PoolBuilder {
     pub(crate) bridge: BridgeConfig,
     pub(crate) sample_every: Duration,
     pub(crate) tuning: TuningPolicy,
+    pub(crate) batching: Batching,
     preferences: Vec<(ModelKind, BrowserKind)>,
 }
 
@@ -143,6 +144,7 @@ impl Default for PoolBuilder {
             bridge: BridgeConfig::default(),
             sample_every: Duration::from_secs(1),
             tuning: TuningPolicy::default(),
+            batching: Batching::up_to(1),
             preferences: Vec::new(),
         }
     }
@@ -201,6 +203,12 @@ impl PoolBuilder {
     /// How workers tune their kernels.
     pub fn tuning(mut self, policy: TuningPolicy) -> Self {
         self.tuning = policy;
+        self
+    }
+
+    /// Runs requests of one model together where they wait anyway; each alone by default.
+    pub fn batching(mut self, batching: Batching) -> Self {
+        self.batching = batching;
         self
     }
 

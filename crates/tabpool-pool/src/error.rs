@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tabpool_bridge::WorkerId;
 use tabpool_browser::BrowserKind;
 use tabpool_content::{ImportError, RefError, StoreError};
 use tabpool_metrics::{FlushError, OpenError, QueryError};
@@ -160,6 +161,11 @@ impl From<OpenError> for PoolError {
 }
 
 impl PoolError {
+    /// An answer of a worker whose tensors are not what the program gives.
+    pub(crate) fn unfit(worker: WorkerId, source: &RequestError) -> Self {
+        Self::Answer { worker: worker.to_string(), reason: source.to_string() }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -27,6 +27,7 @@
 
 mod actor;
 mod assets;
+mod batching;
 mod config;
 mod error;
 mod event;
@@ -40,6 +41,7 @@ mod session;
 mod target;
 mod tuning;
 
+pub use batching::Batching;
 pub use config::{ModelKind, PoolBuilder, Profile, WorkerSpec};
 pub use error::PoolError;
 pub use event::{PoolEvent, WorkerState, WorkerView};

@@ -19,6 +19,7 @@ use tabpool_tensor::{DType, Precision, Shape, Tensor};
 use tokio::sync::oneshot;
 
 use crate::actor::{Command, Job, RawAnswer};
+use crate::batching::{Batcher, Batching, GroupKey};
 use crate::pool::Shared;
 use crate::session::InSession;
 use crate::target::{Target, scheduler_api};
@@ -38,6 +39,7 @@ pub struct ModelRequest {
     priority: i8,
     timeout: Option<Duration>,
     precision: Precision,
+    batching: Option<Batching>,
 }
 
 impl ModelRequest {
@@ -51,6 +53,7 @@ impl ModelRequest {
             priority: 0,
             timeout: None,
             precision: Precision::F32,
+            batching: None,
         }
     }
 
@@ -95,6 +98,12 @@ impl ModelRequest {
     /// Only this worker.
     pub fn pinned(mut self, worker: WorkerId) -> Self {
         self.placement = self.placement.pinned(tabpool_scheduler::WorkerId(worker.0));
+        self
+    }
+
+    /// Runs requests that wait together, up to so many rows; as the pool does where it is not said.
+    pub fn batching(mut self, batching: Batching) -> Self {
+        self.batching = Some(batching);
         self
     }
 
@@ -286,12 +295,13 @@ pub(crate) struct ModelEntry {
     pub(crate) identity: Arc<ModelIdentity>,
     pub(crate) model: Model,
     programs: Mutex<HashMap<ProgramKey, Arc<ProgramEntry>>>,
+    batcher: Batcher,
 }
 
 impl ModelEntry {
     pub(crate) fn new(id: ModelId, root: Cid, name: &str, model: Model) -> Self {
         let identity = Arc::new(ModelIdentity { name: name.to_owned(), cid: root.to_string() });
-        Self { id, root, identity, model, programs: Mutex::default() }
+        Self { id, root, identity, model, programs: Mutex::default(), batcher: Batcher::default() }
     }
 }
 
@@ -306,6 +316,7 @@ pub struct ModelHandle {
     priority: i8,
     timeout: Option<Duration>,
     precision: Precision,
+    batching: Batching,
 }
 
 impl std::fmt::Debug for ModelHandle {
@@ -319,9 +330,10 @@ impl std::fmt::Debug for ModelHandle {
 
 impl ModelHandle {
     pub(crate) fn new(shared: Arc<Shared>, opened: Arc<ModelEntry>, request: &ModelRequest) -> Self {
-        let ModelRequest { placement, priority, timeout, precision, .. } = *request;
+        let ModelRequest { placement, priority, timeout, precision, batching, .. } = *request;
         let entry = opened.model.first().name();
-        Self { shared, opened, entry, placement, priority, timeout, precision }
+        let batching = batching.unwrap_or(shared.batching);
+        Self { shared, opened, entry, placement, priority, timeout, precision, batching }
     }
 
     /// What people call it.
@@ -414,15 +426,15 @@ impl ModelHandle {
         let prepared = self.entry_point().prepare(&inputs, &names).map_err(|source| self.refused(source))?;
         let tokens = inputs.iter().map(|(_, t)| t.shape().elements()).max().unwrap_or_default();
         let rows = inputs.first().and_then(|(_, t)| t.shape().first().copied()).unwrap_or_default();
+        if self.batching.most() > 1 && prepared.rows().is_some_and(|rows| rows < self.batching.most()) {
+            return self.run_batched(self.group(prepared.bucket.sequence, names), prepared, tokens).await;
+        }
         let program = self.program(Made::Entry { entry: self.entry, bucket: prepared.bucket, outputs: names }).await?;
         let work =
             Submission { program, placement: self.placement, tensors: prepared.tensors, rows, tokens, session: None };
         let mut answer = self.submit(work).await?.await?;
         let tensors = answer.outputs.into_iter().map(|(_, tensor)| tensor).collect();
-        answer.outputs = prepared
-            .crop
-            .apply(tensors)
-            .map_err(|source| PoolError::Answer { worker: answer.worker.to_string(), reason: source.to_string() })?;
+        answer.outputs = prepared.crop.apply(tensors).map_err(|source| PoolError::unfit(answer.worker, &source))?;
         Ok(answer)
     }
 
@@ -448,6 +460,22 @@ impl ModelHandle {
         Ok(Pending { shared: Arc::clone(&self.shared), request: Some(request), answer, program })
     }
 
+    /// What a request has in common with those it may share a run with.
+    fn group(&self, sequence: usize, outputs: Vec<String>) -> GroupKey {
+        let Self { entry, precision, placement, priority, timeout, batching, .. } = *self;
+        GroupKey { entry, sequence, outputs, precision, placement, priority, timeout, batching }
+    }
+
+    pub(crate) fn batcher(&self) -> &Batcher {
+        &self.opened.batcher
+    }
+
+    /// How many runs of this model may be under way before others wait for company: one at work and one on its way for each
+    /// worker.
+    pub(crate) fn room_for_runs(&self) -> usize {
+        (self.shared.joined() * 2).max(1)
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -456,7 +484,7 @@ impl ModelHandle {
         &self.placement
     }
 
-    fn refused(&self, source: tabpool_models::RequestError) -> PoolError {
+    pub(crate) fn refused(&self, source: tabpool_models::RequestError) -> PoolError {
         PoolError::Request { model: self.name().to_owned(), source: Box::new(source) }
     }
 

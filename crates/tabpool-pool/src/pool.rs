@@ -28,7 +28,8 @@ use crate::model::ModelEntry;
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{
-    Answer, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerState, WorkerView,
+    Answer, Batching, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerState,
+    WorkerView,
 };
 use crate::{assets, server};
 
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     requests: AtomicU64,
     programs: AtomicU64,
     sessions: AtomicU64,
+    pub(crate) batching: Batching,
 }
 
 impl Shared {
@@ -67,6 +69,11 @@ impl Shared {
             let commands = self.commands.clone();
             runtime.spawn(async move { commands.send(command).await });
         }
+    }
+
+    /// Workers that are here.
+    pub(crate) fn joined(&self) -> usize {
+        self.views.borrow().iter().filter(|view| view.id.is_some()).count()
     }
 
     pub(crate) fn next_session(&self) -> SessionId {
@@ -199,6 +206,7 @@ impl ResourcePool {
             requests: AtomicU64::new(1),
             programs: AtomicU64::new(1),
             sessions: AtomicU64::new(1),
+            batching: builder.batching,
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
         Ok(Self { shared, bridge, url, data_dir, actor, server, metrics, _temporary: temporary })
