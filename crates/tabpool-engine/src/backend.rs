@@ -243,6 +243,9 @@ pub trait Backend {
     /// Says how to tune at the loads to come, and what is known of this device. A backend without variants ignores it.
     fn tune(&self, _tuning: Tuning) {}
 
+    /// Somebody waits: a load that tries variants ends that at the next moment it can, and goes on with what it knows.
+    fn hurry(&self) {}
+
     /// The winners found since this was last asked.
     fn take_winners(&self) -> Vec<Winner> {
         Vec::new()

@@ -51,6 +51,7 @@ mod calendar;
 mod database;
 mod error;
 mod event;
+mod history;
 mod migrate;
 mod queue;
 mod reader;
@@ -64,6 +65,7 @@ pub use event::{
     Adapter, Api, Bucket, Connection, ConnectionEvent, Event, Inference, KernelTuning, ModelIdentity, ModelLoad,
     Outcome, PoolSample, Precision, Timestamp, WorkerIdentity,
 };
+pub use history::PastLatency;
 pub use queue::{Flush, RecorderStats};
 pub use reader::{Answer, Reader};
 pub use report::{Connections, Contender, Day, Latency, Loads, PoolPeaks, Regression, Report, ReportFilter, Totals};

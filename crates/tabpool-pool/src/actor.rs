@@ -5,8 +5,10 @@
 //! sends a command back.
 
 mod links;
+mod proofs;
 mod requests;
 mod sampling;
+mod scaling;
 mod slots;
 mod states;
 
@@ -20,15 +22,22 @@ use tabpool_metrics::{Recorder, Timestamp};
 use tabpool_scheduler::{Action, Config, Event, ProgramId, Record, RequestId, Scheduler, SlotId, StopTarget};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::history::History;
 use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
+use crate::referee::{Referee, Verdict};
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{PoolError, PoolEvent, Profile, TuningPolicy, WorkerSpec, WorkerView};
 use links::Worker;
+pub(crate) use links::metrics_precision;
+pub use proofs::Checking;
+use proofs::Proofs;
 use requests::Request;
 pub(crate) use requests::{Job, RawAnswer};
+use scaling::Scaling;
+pub(crate) use scaling::{GroupPlan, HeldBack, Recycle};
 use slots::Slot;
 use states::Sessions;
 
@@ -54,6 +63,11 @@ pub(crate) enum Command {
         host: u64,
         browsers: u64,
     },
+    /// An answer was checked.
+    Judged {
+        number: u64,
+        verdict: Verdict,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -67,6 +81,12 @@ pub(crate) struct SlotPlan {
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) slots: Vec<SlotPlan>,
+    pub(crate) groups: Vec<GroupPlan>,
+    /// Bytes of host and browsers above which no group grows.
+    pub(crate) ceiling: Option<u64>,
+    /// Workers at most.
+    pub(crate) most_workers: usize,
+    pub(crate) held_back: HeldBack,
     pub(crate) bridge: Bridge,
     pub(crate) url: String,
     pub(crate) store: Arc<dyn BlockStore>,
@@ -78,6 +98,9 @@ pub(crate) struct Setup {
     pub(crate) sample_every: Duration,
     pub(crate) tuning: TuningPolicy,
     pub(crate) tunings: Tunings,
+    pub(crate) history: History,
+    pub(crate) checking: Checking,
+    pub(crate) referee: Option<Referee>,
 }
 
 /// How long tabs whose profile is kept have to write what they keep, when the pool closes.
@@ -92,6 +115,8 @@ pub(crate) struct Actor {
     programs: HashMap<ProgramId, Arc<ProgramEntry>>,
     requests: HashMap<RequestId, Request>,
     sessions: Sessions,
+    scaling: Scaling,
+    proofs: Proofs,
     /// Events that carrying out an action brought about, handled next.
     follow_ups: VecDeque<Event>,
     memory: (u64, u64),
@@ -103,7 +128,10 @@ impl Actor {
         let scheduler = Scheduler::new(setup.config.clone(), Timestamp::now().as_micros().unsigned_abs())
             .map_err(|e| PoolError::NoWorker(e.to_string()))?;
         let plans = std::mem::take(&mut setup.slots);
+        let next_slot = plans.len() as u64 + 1;
         let slots = plans.into_iter().zip(1..).map(|(plan, id)| (SlotId(id), Slot::new(plan))).collect();
+        let groups = std::mem::take(&mut setup.groups);
+        let scaling = Scaling::new(groups, setup.ceiling, setup.most_workers, next_slot);
         Ok(Self {
             scheduler,
             epoch: Instant::now(),
@@ -113,6 +141,8 @@ impl Actor {
             programs: HashMap::new(),
             requests: HashMap::new(),
             sessions: Sessions::default(),
+            scaling,
+            proofs: Proofs::default(),
             follow_ups: VecDeque::new(),
             memory: (0, 0),
             failed_total: 0,
@@ -129,6 +159,8 @@ impl Actor {
         self.publish();
         let mut samples = tokio::time::interval(self.setup.sample_every);
         samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut scalings = tokio::time::interval(scaling::EVERY);
+        scalings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let wakeup = self.scheduler.next_wakeup().map(|at| tokio::time::Instant::from_std(self.epoch + at));
             let sleep = async {
@@ -154,6 +186,7 @@ impl Actor {
                 },
                 () = sleep => self.handle(Event::Tick),
                 _ = samples.tick() => self.sample(),
+                _ = scalings.tick(), if !self.scaling.is_idle() => self.scale(),
             }
             self.publish();
         }
@@ -167,6 +200,7 @@ impl Actor {
             Command::Launched { slot, start, outcome } => self.launched(slot, start, outcome),
             Command::Exited { slot, start, reason } => self.exited(slot, start, &reason),
             Command::Memory { host, browsers } => self.memory = (host, browsers),
+            Command::Judged { number, verdict } => self.judged(number, verdict),
             // Taken by the loop.
             Command::Close(_) => {}
         }
@@ -267,6 +301,7 @@ impl Actor {
         }
         let mut endings: Vec<_> = self.slots.values_mut().filter_map(Slot::end).collect();
         endings.extend(self.slots.values_mut().filter_map(|slot| slot.ending.take()));
+        endings.extend(self.scaling.endings());
         for ending in endings {
             let _ = ending.await;
         }

@@ -162,6 +162,7 @@ impl ModelHandle {
         let (rows, since) = (prepared.rows().unwrap_or(1), Instant::now());
         let item = Item { work: Work { prepared, rows, tokens, since }, reply };
         self.batcher().with(&key, |group| group.waiting.push_back((item, rows, since)));
+        self.shared().held_back.add(1);
         self.send_batches(&key);
         answer.await.map_err(|_| PoolError::Closed)?
     }
@@ -181,6 +182,7 @@ impl ModelHandle {
                     return;
                 }
                 Next::Run(items) => {
+                    self.shared().held_back.take(items.len());
                     let running = Running { model: self.clone(), key: key.clone() };
                     tokio::spawn(async move {
                         running.run(items).await;

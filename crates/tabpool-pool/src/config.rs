@@ -8,9 +8,11 @@ use std::time::Duration;
 use tabpool_bridge::BridgeConfig;
 use tabpool_browser::{BrowserKind, GpuMode, SearchPaths};
 use tabpool_protocol::ApiKind;
-use tabpool_scheduler::{Api, Config, WorkerKind};
+use tabpool_scheduler::{Api, Config, ScalingConfig, WorkerKind};
 
-use crate::{Batching, PoolError, ResourcePool, TuningPolicy};
+use crate::actor::Recycle;
+
+use crate::{Batching, Checking, PoolError, ResourcePool, TuningPolicy};
 
 /// What a model works on: decides which browser is tried first, until measurements say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,19 +48,39 @@ pub struct WorkerSpec {
     pub(crate) gpu: Option<GpuMode>,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) memory: Option<u64>,
+    pub(crate) scaling: Option<ScalingConfig>,
+    pub(crate) recycle: Option<Recycle>,
 }
 
 impl WorkerSpec {
     /// A browser of this kind, headless.
     #[must_use]
     pub fn browser(kind: BrowserKind) -> Self {
-        Self { browser: Some(kind), profile: Profile::Fresh, apis: None, gpu: None, threads: None, memory: None }
+        Self {
+            browser: Some(kind),
+            profile: Profile::Fresh,
+            apis: None,
+            gpu: None,
+            threads: None,
+            memory: None,
+            scaling: None,
+            recycle: None,
+        }
     }
 
     /// A worker within this process.
     #[must_use]
     pub fn native() -> Self {
-        Self { browser: None, profile: Profile::Fresh, apis: None, gpu: None, threads: None, memory: None }
+        Self {
+            browser: None,
+            profile: Profile::Fresh,
+            apis: None,
+            gpu: None,
+            threads: None,
+            memory: None,
+            scaling: None,
+            recycle: None,
+        }
     }
 
     /// The profile of a browser.
@@ -99,6 +121,27 @@ impl WorkerSpec {
         self
     }
 
+    /// As many such workers as there is work for, within limits; exactly one where it is not said.
+    #[must_use]
+    pub fn scaling(mut self, scaling: ScalingConfig) -> Self {
+        self.scaling = Some(scaling);
+        self
+    }
+
+    /// Replaced by a new one after so many requests.
+    #[must_use]
+    pub fn recycle_after(mut self, requests: u64) -> Self {
+        self.recycle.get_or_insert_default().requests = Some(requests.max(1));
+        self
+    }
+
+    /// Replaced by a new one when it says that it takes more bytes than this, in its own memory or on its devices.
+    #[must_use]
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.recycle.get_or_insert_default().memory = Some(bytes);
+        self
+    }
+
     pub(crate) fn kind(&self) -> WorkerKind {
         match self.browser {
             None => WorkerKind::Native,
@@ -127,6 +170,8 @@ pub struct PoolBuilder {
     pub(crate) sample_every: Duration,
     pub(crate) tuning: TuningPolicy,
     pub(crate) batching: Batching,
+    pub(crate) memory_ceiling: Option<u64>,
+    pub(crate) checking: Checking,
     preferences: Vec<(ModelKind, BrowserKind)>,
 }
 
@@ -145,6 +190,8 @@ impl Default for PoolBuilder {
             sample_every: Duration::from_secs(1),
             tuning: TuningPolicy::default(),
             batching: Batching::up_to(1),
+            memory_ceiling: None,
+            checking: Checking::guests(),
             preferences: Vec::new(),
         }
     }
@@ -209,6 +256,19 @@ impl PoolBuilder {
     /// Runs requests of one model together where they wait anyway; each alone by default.
     pub fn batching(mut self, batching: Batching) -> Self {
         self.batching = batching;
+        self
+    }
+
+    /// Whose answers are checked with the host's own engine: the first ones of guests by default.
+    pub fn checking(mut self, checking: Checking) -> Self {
+        self.checking = checking;
+        self
+    }
+
+    /// Bytes that host and browsers may take together before no [scaled](WorkerSpec::scaling) group grows any further, and those
+    /// above their least shrink.
+    pub fn memory_ceiling(mut self, bytes: u64) -> Self {
+        self.memory_ceiling = Some(bytes);
         self
     }
 

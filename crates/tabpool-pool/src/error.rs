@@ -60,6 +60,9 @@ pub enum PoolError {
     /// This program was built without the browser runtime.
     #[error("this program was built without the browser runtime")]
     NoRuntime,
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// Workers did not join in time.
     #[error("not every worker joined within {waited:?}: {missing}")]
     NotReady {

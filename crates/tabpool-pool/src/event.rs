@@ -74,6 +74,17 @@ pub enum PoolEvent {
         /// Counts from 1.
         start: u32,
     },
+    /// A group of slots grows or shrinks.
+    Scaled {
+        /// The slot that is added or given up.
+        slot: u64,
+        /// What fills it.
+        kind: WorkerKind,
+        /// Whether it is added.
+        up: bool,
+        /// Why.
+        reason: String,
+    },
     /// A worker joined.
     Joined {
         /// The worker.
@@ -108,6 +119,15 @@ pub enum PoolEvent {
         stats: LoadStats,
         /// Nodes that stayed more exact because their weights do not fit a format that was otherwise used.
         kept: Vec<String>,
+    },
+    /// A worker computed wrong numbers, and is given nothing more for that API.
+    Distrusted {
+        /// The worker.
+        worker: WorkerId,
+        /// The API.
+        api: ApiKind,
+        /// What was wrong.
+        reason: String,
     },
     /// A program was given up to make room.
     Unloaded {

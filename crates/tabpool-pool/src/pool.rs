@@ -22,14 +22,16 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::actor::{Actor, Command, Setup};
+use crate::actor::{Actor, Command, GroupPlan, HeldBack, Setup, SlotPlan};
+use crate::history::History;
 use crate::metrics::Counters;
 use crate::model::ModelEntry;
+use crate::referee::Referee;
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{
-    Answer, Batching, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerState,
-    WorkerView,
+    Answer, Batching, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerSpec,
+    WorkerState, WorkerView,
 };
 use crate::{assets, server};
 
@@ -58,6 +60,9 @@ pub(crate) struct Shared {
     programs: AtomicU64,
     sessions: AtomicU64,
     pub(crate) batching: Batching,
+    pub(crate) held_back: HeldBack,
+    /// Whether it may be ready without a worker.
+    sleeps: bool,
 }
 
 impl Shared {
@@ -151,8 +156,10 @@ impl ResourcePool {
             MetricsStore::in_memory(options)?
         };
         let known = if builder.tuning.starts_anew() { Vec::new() } else { metrics.reader()?.tunings()? };
+        let history = History::new(metrics.reader()?.past_latencies()?);
         let profiles = data_dir.join("profiles");
-        let plans = plans(&builder, &profiles).await?;
+        let (slots, groups) = plans(&builder, &profiles).await?;
+        let sleeps = slots.is_empty() && groups.iter().all(|group| group.config.min == 0);
 
         let listen = |source| PoolError::Listen { address: builder.listen, source };
         let listener = TcpListener::bind(builder.listen).await.map_err(listen)?;
@@ -179,9 +186,16 @@ impl ResourcePool {
         let (events, _) = broadcast::channel(WATCHERS_BEHIND);
         let (publish, views) = watch::channel(Vec::new());
         let url = format!("http://{address}");
+        let held_back = HeldBack::default();
+        let referee = builder.checking.is_on().then(|| Referee::start(Arc::clone(&store), commands.clone()));
+        let referee = referee.transpose().map_err(PoolError::Thread)?;
         let actor = Actor::new(Setup {
             config: builder.scheduler.clone(),
-            slots: plans,
+            slots,
+            groups,
+            ceiling: builder.memory_ceiling,
+            most_workers: builder.max_connections,
+            held_back: held_back.clone(),
             bridge: bridge.clone(),
             url: url.clone(),
             store: Arc::clone(&store),
@@ -193,6 +207,9 @@ impl ResourcePool {
             sample_every: builder.sample_every,
             tuning: builder.tuning,
             tunings: Tunings::new(known),
+            history,
+            checking: builder.checking,
+            referee,
         })?;
         let actor = Some(tokio::spawn(actor.run(inbox, bridge_events)));
         let shared = Shared {
@@ -207,6 +224,8 @@ impl ResourcePool {
             programs: AtomicU64::new(1),
             sessions: AtomicU64::new(1),
             batching: builder.batching,
+            held_back,
+            sleeps,
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
         Ok(Self { shared, bridge, url, data_dir, actor, server, metrics, _temporary: temporary })
@@ -240,8 +259,9 @@ impl ResourcePool {
     /// [`PoolError::NotReady`] when the time is over or a slot was set aside, with the reasons as far as known.
     pub async fn wait_ready(&self, timeout: Duration) -> Result<(), PoolError> {
         let mut views = self.shared.views.clone();
+        let sleeps = self.shared.sleeps;
         let ready = |views: &Vec<WorkerView>| {
-            !views.is_empty() && views.iter().all(|v| v.id.is_some() || v.state == WorkerState::SetAside)
+            (sleeps || !views.is_empty()) && views.iter().all(|v| v.id.is_some() || v.state == WorkerState::SetAside)
         };
         let waited = tokio::time::timeout(timeout, views.wait_for(ready)).await;
         // What was found is a lock held for reading: the actor could not publish while it is, and `workers` would wait for
@@ -369,7 +389,7 @@ fn data_dir(wanted: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), PoolErr
 }
 
 /// Finds the browser of each slot. Profiles that an earlier host left behind are swept first.
-async fn plans(builder: &PoolBuilder, profiles: &Path) -> Result<Vec<crate::actor::SlotPlan>, PoolError> {
+async fn plans(builder: &PoolBuilder, profiles: &Path) -> Result<(Vec<SlotPlan>, Vec<GroupPlan>), PoolError> {
     let wants_browser = builder.workers.iter().any(|w| w.browser.is_some());
     let (search, folder) = (builder.search.clone(), profiles.to_owned());
     let found = tokio::task::spawn_blocking(move || {
@@ -384,8 +404,7 @@ async fn plans(builder: &PoolBuilder, profiles: &Path) -> Result<Vec<crate::acto
         return Err(PoolError::NoRuntime);
     }
     let mut numbers = HashMap::new();
-    let mut plans = Vec::new();
-    for spec in &builder.workers {
+    let mut plan = |spec: &WorkerSpec| {
         let browser = match spec.browser {
             None => None,
             Some(kind) => {
@@ -402,9 +421,20 @@ async fn plans(builder: &PoolBuilder, profiles: &Path) -> Result<Vec<crate::acto
                 Some(crate::launch::BrowserPlan { installed, profiles: profiles.to_owned(), kept, gpu })
             }
         };
-        plans.push(crate::actor::SlotPlan { spec: spec.clone(), browser });
+        Ok::<_, PoolError>(SlotPlan { spec: spec.clone(), browser })
+    };
+    let (mut slots, mut groups) = (Vec::new(), Vec::new());
+    for spec in &builder.workers {
+        match spec.scaling {
+            None => slots.push(plan(spec)?),
+            Some(config) => {
+                let most = config.max.clamp(1, builder.max_connections);
+                let plans = (0..most).map(|_| plan(spec)).collect::<Result<_, _>>()?;
+                groups.push(GroupPlan { config, plans });
+            }
+        }
     }
-    Ok(plans)
+    Ok((slots, groups))
 }
 
 /// The CID of a model's folder: that of its name in the library, or of the folder of that path, imported now.

@@ -60,6 +60,30 @@ pub enum Event {
         /// What it takes.
         needs: Needs,
     },
+    /// What an earlier session measured. Believed until something is measured now.
+    Remembered {
+        /// The model.
+        model: ModelId,
+        /// The program; `None` for any of the model's that nothing is known of.
+        program: Option<ProgramId>,
+        /// The kind of worker.
+        kind: WorkerKind,
+        /// The API.
+        api: Api,
+        /// How heavy what was measured is, as in [`Submit::cost`].
+        cost: f32,
+        /// How long it computed.
+        compute: Duration,
+    },
+    /// A worker's numbers are wrong with an API: it is given nothing more for it.
+    ApiSetAside {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which API.
+        api: Api,
+        /// What is wrong, for a person.
+        reason: String,
+    },
     /// What sessions keep on a worker has become more or less.
     States {
         /// Which worker.

@@ -97,6 +97,21 @@ impl Latency {
         self.measured(Key::ComputeModel(model, kind, api), seconds / cost);
     }
 
+    /// Takes over what an earlier session measured, where this one has measured nothing: seconds of a program, or seconds for
+    /// each unit of cost of a model's programs.
+    pub(crate) fn remember(
+        &mut self,
+        (model, program): (ModelId, Option<ProgramId>),
+        kind: WorkerKind,
+        api: Api,
+        seconds: f64,
+    ) {
+        let key = program.map_or(Key::ComputeModel(model, kind, api), |program| Key::Compute(program, kind, api));
+        if !self.estimates.contains_key(&key) {
+            self.measured(key, seconds.max(LEAST));
+        }
+    }
+
     /// A load took this long.
     pub(crate) fn loaded(&mut self, program: ProgramId, kind: WorkerKind, api: Api, took: Duration) {
         let seconds = took.as_secs_f64();
@@ -143,6 +158,18 @@ mod tests {
         assert!((latency.compute(question(1, 2.0)) - 0.060).abs() < 1e-9);
         latency.computed(question(1, 2.0), 0.5);
         assert!((latency.compute(question(1, 2.0)) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_an_earlier_session_measured_holds_until_something_is_measured_now() {
+        let (mut latency, model) = (latency(), ModelId(1));
+        latency.remember((model, Some(ProgramId(1))), WorkerKind::Chromium, Api::WebGpu, 0.5);
+        latency.remember((model, None), WorkerKind::Chromium, Api::WebGpu, 0.2);
+        assert!((latency.compute(question(1, 2.0)) - 0.5).abs() < 1e-9);
+        assert!((latency.compute(question(2, 8.0)) - 1.6).abs() < 1e-9);
+        latency.computed(question(1, 2.0), 0.1);
+        latency.remember((model, Some(ProgramId(1))), WorkerKind::Chromium, Api::WebGpu, 9.0);
+        assert!(latency.compute(question(1, 2.0)) < 0.5);
     }
 
     #[test]

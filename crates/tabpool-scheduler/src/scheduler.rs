@@ -21,11 +21,11 @@ use std::time::Duration;
 use crate::action::Action;
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
-use crate::id::{ModelId, ProgramId, RequestId, SlotId, WorkerId};
+use crate::id::{ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use crate::latency::Latency;
 use crate::memory::Sizes;
 use crate::placement::Placement;
-use crate::queue::{LaneId, Queue, Rank};
+use crate::queue::{Lane, LaneId, Queue, Rank};
 use crate::slots::{Chance, Slot, SlotView};
 use crate::stats::{Stats, Throughput};
 use crate::timer::{Timer, Timers};
@@ -152,6 +152,13 @@ impl Scheduler {
         self.queue.len()
     }
 
+    /// Requests that wait and may run on workers of a kind that are still to come.
+    #[must_use]
+    pub fn waiting_for(&self, kind: WorkerKind) -> usize {
+        let serves = |lane: &Lane| lane.key.placement.worker.is_none() && lane.key.placement.kinds.contains(kind);
+        self.queue.lanes().filter(|(_, lane)| serves(lane)).map(|(_, lane)| lane.len()).sum()
+    }
+
     /// Requests that a worker is running, or has been given to run.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -184,6 +191,16 @@ impl Scheduler {
             }
             Event::Lost { worker, reason } => self.lost(worker, reason, actions),
             Event::Program { program, needs } => self.sizes.say(program, needs),
+            Event::ApiSetAside { worker, api, reason } => self.api_set_aside(worker, api, reason),
+            Event::Remembered { model, program, kind, api, cost, compute } => {
+                let cost = requests::sound_cost(cost);
+                self.latency.remember(
+                    (model, program),
+                    kind,
+                    api,
+                    compute.as_secs_f64() / program.map_or(cost, |_| 1.0),
+                );
+            }
             Event::States { worker, bytes } => self.states_changed(worker, bytes),
             Event::Submit(submit) => self.submit(&submit, actions),
             Event::Cancel { request } => self.cancel(request, actions),

@@ -22,6 +22,8 @@ pub(crate) struct Worker {
     pub(crate) kind: WorkerKind,
     pub(crate) slot: Option<SlotId>,
     pub(crate) apis: ApiOrder,
+    /// Why it gets nothing more for an API.
+    pub(crate) set_aside: [Option<String>; 3],
     /// The most it may hold for each run that it computes at once.
     credits: u32,
     pub(crate) joined_at: Duration,
@@ -161,6 +163,7 @@ impl Worker {
             kind,
             slot,
             apis,
+            set_aside: Default::default(),
             credits,
             joined_at,
             useful: false,

@@ -216,6 +216,10 @@ impl Backend for WebGpuBackend {
         self.tuner.set(tuning);
     }
 
+    fn hurry(&self) {
+        self.tuner.hurry();
+    }
+
     fn take_winners(&self) -> Vec<Winner> {
         self.tuner.take()
     }

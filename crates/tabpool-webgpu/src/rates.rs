@@ -11,7 +11,7 @@ use crate::kernels::gemm::{self, GemmVariant};
 use crate::kernels::peak;
 use crate::lower::Product;
 use crate::trial::Trial;
-use crate::tuner::contest;
+use crate::tuner::{Limit, contest};
 
 /// One variant at one shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl WebGpuBackend {
     }
 
     async fn rates_of(&self, trial: &Trial) -> Result<Vec<KernelRate>, EngineError> {
-        let timings = contest(&self.gpu, trial, Instant::now() + MOST_A_SHAPE).await?;
+        let timings = contest(&self.gpu, trial, &Limit::until(Instant::now() + MOST_A_SHAPE)).await?;
         let rate = |t: tabpool_engine::tuning::Timing| KernelRate {
             class: trial.class.clone(),
             variant: t.variant,

@@ -32,6 +32,10 @@ const ROUNDS: usize = 4;
 const HOPELESS: u32 = 4;
 /// The most classes that are remembered; a device that serves many models keeps the first ones.
 const MOST_CLASSES: usize = 512;
+/// Operations in a run below which a class is left to the prior, unless there is plenty of time: trying variants costs a
+/// compilation each, and what is won is some microseconds.
+const LEAST_OPERATIONS: u64 = 2_000_000;
+const PLENTY: Duration = Duration::from_secs(5);
 
 /// What is known of a device, and how to learn more.
 #[derive(Default)]
@@ -43,6 +47,8 @@ pub(crate) struct Tuner {
     formats: RefCell<HashMap<Sized, Precision>>,
     fresh: RefCell<Vec<Winner>>,
     /// One load tunes at a time: two would measure each other.
+    /// Somebody waits for what the device does besides.
+    hurry: Cell<bool>,
     busy: Cell<bool>,
 }
 
@@ -102,17 +108,21 @@ impl Tuner {
     /// # Errors
     /// Where the device is lost. A variant that fails is passed over.
     pub(crate) async fn learn(&self, gpu: &Gpu, mut trials: Vec<Trial>) -> Result<(), EngineError> {
-        trials.retain(|trial| trial.candidates.len() > 1);
+        let work = |trial: &Trial| trial.operations.saturating_mul(trial.nodes);
+        let all = self.budget.get() >= PLENTY;
+        trials.retain(|trial| trial.candidates.len() > 1 && (all || work(trial) >= LEAST_OPERATIONS));
         if self.budget.get().is_zero() || self.busy.get() {
             return Ok(());
         }
         self.busy.set(true);
         let _free = Free(&self.busy);
-        trials.sort_by_key(|t| std::cmp::Reverse(t.operations.saturating_mul(t.nodes)));
-        let deadline = Instant::now() + self.budget.get();
+        self.hurry.set(false);
+        trials.sort_by_key(|trial| std::cmp::Reverse(work(trial)));
+        let limit = Limit { deadline: Instant::now() + self.budget.get(), hurry: Some(&self.hurry) };
         let mut contested = false;
         for mut trial in trials {
-            if contested && Instant::now() >= deadline || self.known.borrow().len() >= MOST_CLASSES {
+            let over = limit.hurried() || contested && limit.is_over();
+            if over || self.known.borrow().len() >= MOST_CLASSES {
                 break;
             }
             // Sizes that differ may be of one class.
@@ -125,7 +135,10 @@ impl Tuner {
             trial.candidates.retain(|c| competes(c.name));
             trial.candidates.sort_by_key(|c| champion.as_deref() != Some(c.name));
             contested = true;
-            let mut timings = contest(gpu, &trial, deadline).await?;
+            let mut timings = contest(gpu, &trial, &limit).await?;
+            if timings.iter().all(|new| tried.iter().any(|old| old.variant == new.variant)) {
+                continue;
+            }
             let Some(best) = timings.first().filter(|t| t.time.is_some()).map(|t| t.variant.clone()) else { continue };
             // Times of another moment are not compared with these: their variants lost to the champion then.
             tried.retain(|old| timings.iter().all(|new| new.variant != old.variant));
@@ -135,6 +148,11 @@ impl Tuner {
             self.fresh.borrow_mut().push(Winner { class: trial.class, variant: best, timings });
         }
         Ok(())
+    }
+
+    /// Ends what is being tried as soon as that can be.
+    pub(crate) fn hurry(&self) {
+        self.hurry.set(true);
     }
 
     /// What was tried of a trial's candidates, the winner first.
@@ -177,16 +195,37 @@ struct Entry {
     best: Duration,
 }
 
-/// Times a trial's candidates until the deadline, two of them whatever it is; fastest first, those that failed last.
+/// For how long variants are tried.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit<'a> {
+    deadline: Instant,
+    hurry: Option<&'a Cell<bool>>,
+}
+
+impl Limit<'_> {
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { deadline, hurry: None }
+    }
+
+    fn hurried(&self) -> bool {
+        self.hurry.is_some_and(Cell::get)
+    }
+
+    fn is_over(&self) -> bool {
+        self.hurried() || Instant::now() >= self.deadline
+    }
+}
+
+/// Times a trial's candidates within a limit, two of them whatever the time is; fastest first, those that failed last.
 ///
 /// # Errors
 /// Where the device is lost or does not hold the operands.
-pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, deadline: Instant) -> Result<Vec<Timing>, EngineError> {
+pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, limit: &Limit<'_>) -> Result<Vec<Timing>, EngineError> {
     let bench = Bench::new(gpu, trial.work.clone()).await?;
     let (mut entries, mut failed) = (Vec::<Entry>::new(), Vec::new());
     for candidate in &trial.candidates {
         // What compiled in time is still measured; what did not is not waited for.
-        if Instant::now() >= deadline && entries.len() + failed.len() >= 2 {
+        if limit.hurried() || limit.is_over() && entries.len() + failed.len() >= 2 {
             break;
         }
         match enter(&bench, candidate).await {
@@ -200,7 +239,7 @@ pub(crate) async fn contest(gpu: &Gpu, trial: &Trial, deadline: Instant) -> Resu
     for round in 0..ROUNDS {
         for entry in entries.iter_mut().filter(|e| e.best <= first * HOPELESS) {
             // Everybody gets one proper measurement, so that what is compared was measured alike.
-            if round > 0 && Instant::now() >= deadline {
+            if round > 0 && limit.is_over() {
                 break;
             }
             // The first launch counts the submit as well; the better it is known, the more launches fill a measurement.
@@ -232,7 +271,7 @@ fn launches_in(each: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Instant, Precision, Product, Timing, Tuner, Tuning, Winner, contest};
+    use super::{Duration, Instant, Limit, Precision, Product, Timing, Tuner, Tuning, Winner, contest};
     use crate::Options;
     use crate::device::Gpu;
     use crate::kernels::gemm::{GemmVariant, trial::trial};
@@ -262,8 +301,9 @@ mod tests {
             let mut trial = trial(product(20, 30, 50), &variants(&["register_4x8", "register_8x8"]));
             // A kernel that takes the product to be shorter than it is leaves the last elements out.
             trial.candidates[0].launches[0].launch.params[2] -= 5;
-            let timings =
-                contest(gpu, &trial, Instant::now() + Duration::from_secs(60)).await.expect("the device lives");
+            let timings = contest(gpu, &trial, &Limit::until(Instant::now() + Duration::from_secs(60)))
+                .await
+                .expect("the device lives");
             let timed: Vec<_> = timings.iter().map(|t| (&*t.variant, t.time.is_some())).collect();
             assert_eq!(timed, [("register_8x8", true), ("register_4x8", false)]);
         });
@@ -289,6 +329,27 @@ mod tests {
         });
     }
 
+    /// A trial of work that there is enough of.
+    fn of_worth(trial: crate::trial::Trial) -> crate::trial::Trial {
+        crate::trial::Trial { nodes: super::LEAST_OPERATIONS, ..trial }
+    }
+
+    #[test]
+    fn little_work_is_left_to_the_prior_and_a_hurry_ends_trying() {
+        with_gpu("little work", async |gpu| {
+            let tuner = Tuner::default();
+            tuner.set(Tuning { budget: Duration::from_secs(1), known: Vec::new() });
+            let small = || trial(product(33, 48, 64), &variants(&["register_4x8", "register_8x8"]));
+            tuner.learn(gpu, vec![small()]).await.expect("the device lives");
+            assert_eq!(tuner.take(), []);
+            let learning = tuner.learn(gpu, vec![of_worth(small())]);
+            let hurrying = async { tuner.hurry() };
+            let (learnt, ()) = futures::join!(learning, hurrying);
+            learnt.expect("the device lives");
+            assert!(tuner.take().iter().all(|winner| winner.timings.len() < 2), "it went on in a hurry");
+        });
+    }
+
     #[test]
     fn what_a_short_budget_left_out_competes_with_the_best_so_far() {
         with_gpu("left out", async |gpu| {
@@ -304,7 +365,10 @@ mod tests {
             let names = ["register_1x4", "register_4x8", "register_8x8", "register_16x8"];
             let mut tried = Vec::new();
             for _ in 0..3 {
-                tuner.learn(gpu, vec![trial(product(33, 48, 64), &variants(&names))]).await.expect("the device lives");
+                tuner
+                    .learn(gpu, vec![of_worth(trial(product(33, 48, 64), &variants(&names)))])
+                    .await
+                    .expect("the device lives");
                 let found = tuner.take();
                 assert!(found.iter().all(|w| w.variant == w.timings[0].variant), "{found:?}");
                 tried.extend(found.iter().map(|w| w.timings.len()));

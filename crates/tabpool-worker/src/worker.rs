@@ -91,6 +91,10 @@ pub struct Worker {
     untuned: RefCell<VecDeque<Untuned>>,
     /// Whether one of them is being loaded anew.
     improving: Cell<bool>,
+    /// When the last request came or was answered.
+    busy_at: Cell<Duration>,
+    /// When a program that was improved may be again, whatever else goes on.
+    improve_after: Cell<Duration>,
     /// APIs of which the host wants to know what wins as soon as something is loaded.
     tuned_at_load: RefCell<BTreeSet<ApiKind>>,
     programs: RefCell<HashMap<(u64, ApiKind), Held>>,
@@ -117,6 +121,8 @@ impl Worker {
             tunings: RefCell::default(),
             untuned: RefCell::default(),
             improving: Cell::new(false),
+            busy_at: Cell::default(),
+            improve_after: Cell::default(),
             tuned_at_load: RefCell::default(),
             programs: RefCell::default(),
             requests: RefCell::default(),

@@ -37,8 +37,12 @@ pub(super) struct Worker {
     pub(super) detached: bool,
     /// Requests it was sent and has not answered, with the attempt.
     pub(super) in_flight: HashMap<RequestId, u32>,
+    /// Requests it has answered.
+    pub(super) answered: u64,
+    /// It is to be replaced, and has been given its last request.
+    pub(super) recycling: bool,
     loading: BTreeSet<(ProgramId, Api)>,
-    loaded: BTreeSet<(ProgramId, Api)>,
+    pub(super) loaded: BTreeSet<(ProgramId, Api)>,
     content_failures: HashMap<(ProgramId, Api), u32>,
 }
 
@@ -107,6 +111,8 @@ impl Actor {
             status: WorkerStatus::default(),
             detached: false,
             in_flight: HashMap::new(),
+            answered: 0,
+            recycling: false,
             loading: BTreeSet::new(),
             loaded: BTreeSet::new(),
             content_failures: HashMap::new(),
@@ -166,14 +172,17 @@ impl Actor {
             return;
         }
         self.worker_connection(id, ConnectionEvent::Lost, reason.clone());
-        if let Some(gone) = self.workers.remove(&id)
-            && let Some(slot) = gone.slot.and_then(|slot| self.slots.get_mut(&slot))
-        {
+        let slot = self.workers.remove(&id).and_then(|gone| gone.slot);
+        if let Some(slot) = slot.and_then(|slot| self.slots.get_mut(&slot)) {
             slot.last_reason.clone_from(&reason);
         }
+        self.proofs.forget(id);
         self.states_lost(id);
         self.tell(PoolEvent::Lost { worker, reason: reason.clone() });
         self.handle(Event::Lost { worker: id, reason });
+        if let Some(slot) = slot {
+            self.forget_left(slot);
+        }
     }
 
     pub(super) fn rejected(&mut self, remote: String, reason: String) {
@@ -200,15 +209,24 @@ impl Actor {
     /// Ends a worker that the scheduler has given up, and what runs in its slot.
     pub(super) fn stop_worker(&mut self, id: WorkerId, reason: &str) {
         self.close_link(id, reason);
+        let place = self.workers.get(&id).and_then(|worker| worker.slot);
+        let left = place.and_then(|slot| self.slots.get(&slot)).and_then(|slot| slot.membership.leaving.clone());
+        let reason = left.as_deref().unwrap_or(reason);
         self.worker_connection(id, ConnectionEvent::Closed, reason.to_owned());
-        let Some(worker) = self.workers.remove(&id) else { return };
+        if self.workers.remove(&id).is_none() {
+            return;
+        }
+        self.proofs.forget(id);
         self.states_lost(id);
         self.tell(PoolEvent::Lost { worker: tabpool_bridge::WorkerId(id.0), reason: reason.to_owned() });
-        if let Some(slot) = worker.slot.and_then(|slot| self.slots.get_mut(&slot)) {
+        if let Some(slot) = place.and_then(|slot| self.slots.get_mut(&slot)) {
             reason.clone_into(&mut slot.last_reason);
             if let Some(ending) = slot.end() {
                 slot.ending = Some(ending);
             }
+        }
+        if let Some(slot) = place {
+            self.forget_left(slot);
         }
     }
 
@@ -263,6 +281,7 @@ impl Actor {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.status = status;
                 }
+                self.recycle_if_due(id);
             }
             Message::Tuned { api, found } => self.tuned(id, api, found),
             Message::StatesMade { states, bytes, .. } => self.states_made(id, states, bytes),
@@ -421,7 +440,7 @@ pub(super) fn metrics_api(api: Api) -> tabpool_metrics::Api {
     }
 }
 
-pub(super) fn metrics_precision(precision: Precision) -> tabpool_metrics::Precision {
+pub(crate) fn metrics_precision(precision: Precision) -> tabpool_metrics::Precision {
     match precision {
         Precision::F16 => tabpool_metrics::Precision::F16,
         Precision::Int8 => tabpool_metrics::Precision::Int8,

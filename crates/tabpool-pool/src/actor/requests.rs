@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Actor;
 use super::links::{fault_of, metrics_api, metrics_precision};
+use super::proofs::Kept;
 use crate::model::ProgramEntry;
 use crate::session::InSession;
 use crate::target::protocol_api;
@@ -82,6 +83,9 @@ impl Actor {
         if !self.programs.contains_key(&program.id) {
             self.programs.insert(program.id, Arc::clone(&program));
             self.handle(Event::Program { program: program.id, needs: program.needs.clone() });
+            for remembered in self.setup.history.of(&program, cost) {
+                self.handle(remembered);
+            }
         }
         let submit = Submit {
             request,
@@ -94,6 +98,7 @@ impl Actor {
             // What a later run finds is on its worker alone, and it changes it: twice would be once too often.
             max_attempts: session.as_ref().filter(|session| !session.begins).map(|_| 1),
         };
+        self.wake_for(&placement);
         let submitted = Instant::now();
         let waiting = Request { program, tensors, rows, tokens, session, reply, submitted, sent: None, answer: None };
         self.requests.insert(request, waiting);
@@ -148,13 +153,29 @@ impl Actor {
             return;
         }
         worker.in_flight.remove(&request);
+        worker.answered += 1;
+        let api = self.requests.get(&request).and_then(|waiting| waiting.sent).map_or(Api::Cpu, |sent| sent.api);
+        if let Some(kept) = self.keep_until_proved(id, api, Kept { request, attempt, stats, tensors }) {
+            self.use_answer(id, request, attempt, kept.stats, kept.tensors);
+        }
+    }
+
+    /// An answer may be given to whoever asked.
+    pub(super) fn use_answer(
+        &mut self,
+        id: WorkerId,
+        request: RequestId,
+        attempt: u32,
+        stats: RunStats,
+        tensors: Vec<Tensor>,
+    ) {
         if let Some(waiting) = self.requests.get_mut(&request) {
             // Workers are not trusted: what does not fit is a failure of the worker's, and another one is asked.
             let permitted = waiting.program.precision;
             let exact = stats.precision.within(permitted);
             let exact = exact.then_some(()).ok_or_else(|| format!("{} is not {permitted}", stats.precision));
             if let Err(reason) = waiting.program.fits(&tensors).and(exact) {
-                let reason = format!("the answer of {} does not fit: {reason}", worker.link.id());
+                let reason = format!("the answer of {id} does not fit: {reason}");
                 let fault = tabpool_scheduler::Fault::Worker;
                 return self.handle(Event::Failed { worker: id, request, attempt, fault, reason });
             }
@@ -162,6 +183,7 @@ impl Actor {
         }
         let compute = Duration::from_micros(stats.compute_us.saturating_add(stats.readback_us));
         self.handle(Event::Finished { worker: id, request, attempt, compute });
+        self.recycle_if_due(id);
     }
 
     pub(super) fn failed(&mut self, id: WorkerId, request: RequestId, attempt: u32, fault: FaultKind, reason: String) {
@@ -248,6 +270,16 @@ impl Actor {
 }
 
 impl Request {
+    /// Whether computing it again elsewhere gives the same.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.session.is_none()
+    }
+
+    /// What it computes, and of what.
+    pub(super) fn case(&self) -> (Arc<ProgramEntry>, Vec<Tensor>) {
+        (Arc::clone(&self.program), self.tensors.clone())
+    }
+
     fn timing(&self, stats: &RunStats, answered: Instant) -> Timing {
         let sent = self.sent.map_or(self.submitted, |s| s.at);
         let (compute, readback) = (Duration::from_micros(stats.compute_us), Duration::from_micros(stats.readback_us));

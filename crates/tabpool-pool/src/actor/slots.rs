@@ -8,6 +8,7 @@ use tabpool_metrics::{Connection, ConnectionEvent, Timestamp, WorkerIdentity};
 use tabpool_scheduler::{Event, SlotId};
 use tokio::task::JoinHandle;
 
+use super::scaling::Membership;
 use super::{Actor, Command, SlotPlan};
 use crate::launch::{BrowserPlan, Running};
 use crate::native::{self, NativeConfig};
@@ -29,6 +30,7 @@ pub(super) struct Slot {
     token: Option<String>,
     pub(super) set_aside: bool,
     pub(super) last_reason: String,
+    pub(super) membership: Membership,
 }
 
 impl Slot {
@@ -44,7 +46,13 @@ impl Slot {
             token: None,
             set_aside: false,
             last_reason: String::new(),
+            membership: Membership::default(),
         }
+    }
+
+    /// What fills it.
+    pub(super) fn into_plan(self) -> SlotPlan {
+        SlotPlan { spec: self.spec, browser: self.browser }
     }
 
     /// Begins to end what runs here; the handle is the end of it and of what ran before.

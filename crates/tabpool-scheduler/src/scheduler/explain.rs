@@ -88,6 +88,11 @@ fn describe_obstacle(entry: &mut String, worker: &Worker, program: ProgramId) {
     if worker.credits() == 0 {
         entry.push_str(", takes no requests");
     }
+    for api in Api::ALL {
+        if let Some(reason) = &worker.set_aside[api.index()] {
+            let _ = write!(entry, ", set aside with {api}: {reason}");
+        }
+    }
     let Some(on_worker) = worker.programs.get(&program) else { return };
     for api in Api::ALL {
         if let LoadState::Refused { reason } = on_worker.load(api) {

@@ -62,6 +62,16 @@ impl Scheduler {
         self.slot_lost(&known, reason, actions);
     }
 
+    /// What it holds ready with the API stays until something else needs the room.
+    pub(super) fn api_set_aside(&mut self, worker: WorkerId, api: Api, reason: String) {
+        let Some(known) = self.workers.get_mut(&worker) else {
+            self.stats.ignored.worker += 1;
+            return;
+        };
+        known.set_aside[api.index()].get_or_insert(reason);
+        self.pool_changed();
+    }
+
     /// Ends a worker that does not answer.
     pub(super) fn stop_silent(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {
         let stop = Action::Stop { target: StopTarget::Worker(worker), reason: reason.clone() };

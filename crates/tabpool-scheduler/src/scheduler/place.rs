@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::memory::Room;
 use super::{Changed, RequestState, Scheduler};
 use crate::action::{Action, LoadReason, Outcome};
-use crate::id::WorkerId;
+use crate::id::{Api, WorkerId};
 use crate::latency::Question;
 use crate::placement::{Offer, finished_by};
 use crate::queue::{Candidate, LaneId, LaneKey, Readiness};
@@ -438,7 +438,8 @@ impl Scheduler {
             return Candidacy::NotNow;
         }
         let on_worker = worker.programs.get(&key.program);
-        let mut apis = placement.apis.on_offer(worker.apis);
+        let trusted = |api: &Api| worker.set_aside[api.index()].is_none();
+        let mut apis = placement.apis.on_offer(worker.apis).filter(trusted);
         let usable = apis.find_map(|api| {
             let readiness = match on_worker.map(|on_worker| on_worker.load(api)) {
                 None | Some(LoadState::Absent) if self.fits_alone(worker, key.program, api) => Readiness::Absent,

@@ -13,6 +13,12 @@ use crate::worker::Standing;
 /// Costs outside this range say more about the caller's arithmetic than about the program.
 const COST_RANGE: (f64, f64) = (1e-4, 1e6);
 
+/// A cost that can be reckoned with.
+pub(super) fn sound_cost(cost: f32) -> f64 {
+    let cost = f64::from(cost);
+    if cost.is_finite() { cost.clamp(COST_RANGE.0, COST_RANGE.1) } else { 1.0 }
+}
+
 impl Scheduler {
     pub(super) fn submit(&mut self, submit: &Submit, actions: &mut Vec<Action>) {
         if self.requests.contains_key(&submit.request) {
@@ -34,8 +40,7 @@ impl Scheduler {
             placement: submit.placement,
             avoid: None,
         });
-        let cost = f64::from(submit.cost);
-        let cost = if cost.is_finite() { cost.clamp(COST_RANGE.0, COST_RANGE.1) } else { 1.0 };
+        let cost = sound_cost(submit.cost);
         let rank = self.queue.rank(self.now, submit.priority, self.config.ageing);
         let most = self.config.max_attempts;
         let max_attempts = submit.max_attempts.map_or(most, |wanted| wanted.clamp(1, most));

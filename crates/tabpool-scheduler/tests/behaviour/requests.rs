@@ -83,6 +83,19 @@ fn a_request_that_fails_everywhere_is_answered_with_every_reason() {
 }
 
 #[test]
+fn an_api_with_wrong_numbers_gets_nothing_more_and_the_next_one_serves() {
+    let mut pool = Pool::new();
+    pool.ready(1, WorkerKind::Chromium, 4, 10);
+    let reason = "wrong numbers".to_owned();
+    pool.then(Event::ApiSetAside { worker: WorkerId(1), api: Api::WebGpu, reason: reason.clone() });
+    assert_eq!(loads(&pool.submit(request_of(1))), [(1, Api::Cpu, LoadReason::First)]);
+    pool.then(Event::ApiSetAside { worker: WorkerId(1), api: Api::Cpu, reason });
+    let actions = pool.loaded_with(1, Api::Cpu);
+    let [(1, Outcome::NoWorker { reason })] = &replies(&actions)[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("set aside with cpu: wrong numbers"), "{reason}");
+}
+
+#[test]
 fn a_request_that_may_be_tried_once_is_not_tried_elsewhere() {
     let mut pool = Pool::new();
     pool.ready(1, WorkerKind::Chromium, 4, 10);

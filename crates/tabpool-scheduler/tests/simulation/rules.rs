@@ -25,6 +25,7 @@ pub(crate) struct Seen {
     pub(crate) resident: BTreeMap<(ProgramId, Api), Duration>,
     pub(crate) refused: BTreeSet<(ProgramId, Api)>,
     pub(crate) memory: Option<u64>,
+    pub(crate) set_aside: BTreeSet<Api>,
 }
 
 /// A slot as the observer knows it.
@@ -146,7 +147,12 @@ impl Rules {
             }
             Event::LoadFinished { .. } | Event::LoadFailed { .. } | Event::Unloaded { .. } => self.load_event(event),
             Event::Program { program, needs } => drop(self.needs.insert(*program, needs.clone())),
-            Event::States { .. } | Event::Tick => {}
+            Event::ApiSetAside { worker, api, .. } => {
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    seen.set_aside.insert(*api);
+                }
+            }
+            Event::States { .. } | Event::Remembered { .. } | Event::Tick => {}
         }
     }
 
@@ -229,6 +235,7 @@ impl Rules {
             resident: BTreeMap::new(),
             refused: BTreeSet::new(),
             memory,
+            set_aside: BTreeSet::new(),
         };
         self.workers.insert(worker, seen);
     }
@@ -295,6 +302,7 @@ impl Rules {
         holds(!seen.refused.contains(&(program, api)), || "loads what was refused".to_owned())?;
         holds(!seen.draining, || "loads on a draining worker".to_owned())?;
         holds(seen.apis.contains(&api), || "loads for an API the worker lacks".to_owned())?;
+        holds(!seen.set_aside.contains(&api), || "loads for an API that was set aside".to_owned())?;
         seen.loading.insert((program, api));
         holds(seen.loading.len() <= limit, || "too many loads at once".to_owned())?;
         let held = self.bytes_on(worker);
@@ -348,6 +356,7 @@ impl Rules {
         holds(program == open.submit.program, || "runs another program".to_owned())?;
         holds(seen.resident.contains_key(&(program, api)), || "runs what is not loaded".to_owned())?;
         holds(!seen.draining, || "gives work to a draining worker".to_owned())?;
+        holds(!seen.set_aside.contains(&api), || "gives work to an API that was set aside".to_owned())?;
         holds(placement.kinds.contains(seen.kind), || "runs on a kind that is not allowed".to_owned())?;
         let allowed = placement.apis.iter().next().is_none() || placement.apis.contains(api);
         holds(allowed, || "runs with an API that is not allowed".to_owned())?;
@@ -393,7 +402,8 @@ impl Rules {
         let wishes: Vec<Api> = placement.apis.iter().collect();
         let worker = self.workers.iter().find(|(id, seen)| {
             let usable = |api: &Api| {
-                (wishes.is_empty() || wishes.contains(api)) && !seen.refused.contains(&(submit.program, *api))
+                let wished = wishes.is_empty() || wishes.contains(api);
+                wished && !seen.set_aside.contains(api) && !seen.refused.contains(&(submit.program, *api))
             };
             let allowed = placement.kinds.contains(seen.kind) && placement.worker.is_none_or(|pin| pin == **id);
             let fits = self.fits(seen, submit.program);

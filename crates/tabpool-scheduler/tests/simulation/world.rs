@@ -453,7 +453,11 @@ impl World {
         let pause = self.chance.micros(0, gap * 2);
         self.at(self.now + pause, Happening::Chaos);
         let worker = self.some_worker();
-        match (self.chance.below(12), worker) {
+        match (self.chance.below(13), worker) {
+            (12, Some(worker)) => {
+                let (api, reason) = (self.chance.pick(&Api::ALL), "wrong numbers".to_owned());
+                self.handle(Event::ApiSetAside { worker, api, reason })
+            }
             (0 | 1, Some(worker)) => self.handle(Event::Lost { worker, reason: "crashed".to_owned() }),
             (2, Some(worker)) => {
                 if let Some(body) = self.bodies.get_mut(&worker) {

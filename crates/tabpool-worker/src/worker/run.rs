@@ -50,6 +50,7 @@ impl Worker {
     pub(super) fn start_run(self: &Rc<Self>, asked: Asked, inputs: Vec<Tensor>) {
         let Asked { request, api, attempt, states, .. } = asked;
         self.requests.borrow_mut().insert(request, Pending { attempt, cancelled: false });
+        self.note_work(api);
         let claim = states.map(|number| self.claim(number, api)).transpose();
         let (this, arrived) = (Rc::clone(self), Instant::now());
         self.env.spawn(Box::pin(async move {
@@ -73,6 +74,7 @@ impl Worker {
                 }
             };
             this.deliver(&frame);
+            this.note_work(api);
             this.improve_when_idle();
         }));
     }

@@ -12,6 +12,11 @@ use crate::Blocks;
 
 /// The most programs that wait to be loaded anew; more keep what they have.
 const MOST_UNTUNED: usize = 64;
+/// How long nobody must have asked for anything before a program is improved again; the first time there is no wait.
+const CALM: Duration = Duration::from_secs(1);
+/// How many times as long as an improvement took the next one waits where there is never such a calm, so that a worker that
+/// always has work finds what is fastest too, for a tenth of its time.
+const PAUSE: u32 = 9;
 
 /// A program that was loaded with what was known.
 pub(super) struct Untuned {
@@ -20,6 +25,8 @@ pub(super) struct Untuned {
     program: Program,
     /// What it was loaded to, unless that was unloaded.
     executable: Weak<dyn Executable>,
+    /// It was improved already, and may be further.
+    again: bool,
 }
 
 impl Worker {
@@ -43,29 +50,52 @@ impl Worker {
         let budget = self.tunings.borrow().get(&api).map_or(Duration::ZERO, |tuning| tuning.budget);
         let mut untuned = self.untuned.borrow_mut();
         if backend.tunes() && !budget.is_zero() && untuned.len() < MOST_UNTUNED {
-            untuned.push_back(Untuned { number, api, program, executable: Rc::downgrade(executable) });
+            let executable = Rc::downgrade(executable);
+            untuned.push_back(Untuned { number, api, program, executable, again: false });
         }
     }
 
     /// Where nobody waits for an answer or a load, loads one of the programs noted anew, with the budget to try what is unknown,
-    /// and again as long as that finds something: the first answer of a device does not wait for that, and no later one for
-    /// more than a budget.
+    /// and again in moments of calm as long as that finds something: the first answer of a device does not wait for that, and
+    /// whoever comes meanwhile has it end.
     pub(super) fn improve_when_idle(self: &Rc<Self>) {
         let loading = || self.programs.borrow().values().any(|held| matches!(held, Held::Loading(_)));
         if self.improving.get() || !self.requests.borrow().is_empty() || loading() {
             return;
         }
-        let Some(untuned) = self.untuned.borrow_mut().pop_front() else { return };
+        let Some(untuned) = self.next_untuned() else { return };
+        let began = self.now();
         self.improving.set(true);
         let this = Rc::clone(self);
         self.env.spawn(Box::pin(async move {
             this.improve(untuned).await;
             this.improving.set(false);
+            let ended = this.now();
+            this.improve_after.set(ended + (ended.saturating_sub(began)) * PAUSE);
             this.improve_when_idle();
         }));
     }
 
-    async fn improve(&self, Untuned { number, api, program, executable }: Untuned) {
+    /// The program to improve now: one that never was, or another where it is calm, or the last improvement is long past.
+    fn next_untuned(&self) -> Option<Untuned> {
+        let now = self.now();
+        let calm = now >= self.busy_at.get() + CALM || now >= self.improve_after.get();
+        let mut untuned = self.untuned.borrow_mut();
+        let place = untuned.iter().position(|program| calm || !program.again)?;
+        untuned.remove(place)
+    }
+
+    /// A request has come or was answered: the device is wanted for other things than improvements.
+    pub(super) fn note_work(&self, api: ApiKind) {
+        self.busy_at.set(self.now());
+        if self.improving.get()
+            && let Some(device) = self.devices.borrow().get(&api)
+        {
+            device.backend.hurry();
+        }
+    }
+
+    async fn improve(&self, Untuned { number, api, program, executable, .. }: Untuned) {
         // It may have been unloaded, or lost with its device.
         let held = || match self.programs.borrow().get(&(number, api)) {
             Some(Held::Ready(held, _)) => Weak::ptr_eq(&Rc::downgrade(held), &executable),
@@ -83,7 +113,7 @@ impl Worker {
             Ok(loaded) if found && held() => {
                 // The budget may have ended before all was tried; what comes meanwhile goes first.
                 let executable = Rc::downgrade(&loaded.executable);
-                self.untuned.borrow_mut().push_back(Untuned { number, api, program, executable });
+                self.untuned.borrow_mut().push_back(Untuned { number, api, program, executable, again: true });
                 self.programs
                     .borrow_mut()
                     .insert((number, api), Held::Ready(loaded.executable, loaded.report.precision));

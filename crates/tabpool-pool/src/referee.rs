@@ -1,0 +1,227 @@
+//! The host's own engine, which says what an answer should have been.
+//!
+//! It computes on one thread beside everything else, one case at a time, and keeps the programs it used last for a while.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tabpool_content::{BlockStore, Cid};
+use tabpool_engine::cpu::{CpuBackend, CpuOptions};
+use tabpool_engine::{Backend as _, Executable, WeightError, WeightSource};
+use tabpool_graph::{BlockRef, Program, ProgramLimits};
+use tabpool_scheduler::ProgramId;
+use tabpool_tensor::{DType, Precision, Tensor};
+use tokio::sync::mpsc;
+
+use crate::actor::Command;
+use crate::model::ProgramEntry;
+
+/// Cases that wait at most. One more is not judged: whoever asked is told so.
+const MOST_WAITING: usize = 64;
+/// Programs kept ready.
+const MOST_KEPT: usize = 2;
+/// How long they are kept when nothing is to be judged.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// An answer to be judged.
+pub(crate) struct Case {
+    /// What the verdict is told under.
+    pub(crate) number: u64,
+    pub(crate) program: Arc<ProgramEntry>,
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) outputs: Vec<Tensor>,
+    /// What the outputs were computed with.
+    pub(crate) precision: Precision,
+}
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The numbers are right, within what the precision allows.
+    Right,
+    /// They are not; how, for a person.
+    Wrong(String),
+    /// The host could not tell; why, for a person.
+    Unknown(String),
+}
+
+/// Whoever judges. Its thread ends with it.
+pub(crate) struct Referee {
+    cases: mpsc::Sender<Case>,
+}
+
+impl Referee {
+    /// Starts the thread; verdicts arrive as commands.
+    pub(crate) fn start(store: Arc<dyn BlockStore>, commands: mpsc::Sender<Command>) -> std::io::Result<Self> {
+        let (cases, waiting) = mpsc::channel(MOST_WAITING);
+        std::thread::Builder::new().name("tabpool-referee".to_owned()).spawn(move || {
+            match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+                Ok(runtime) => runtime.block_on(judge_all(store, waiting, commands)),
+                Err(e) => tracing::error!(error = %e, "the referee has no runtime"),
+            }
+        })?;
+        Ok(Self { cases })
+    }
+
+    /// Has a case judged; `false` where too many wait.
+    pub(crate) fn judge(&self, case: Case) -> bool {
+        self.cases.try_send(case).is_ok()
+    }
+}
+
+async fn judge_all(store: Arc<dyn BlockStore>, mut cases: mpsc::Receiver<Case>, commands: mpsc::Sender<Command>) {
+    let bench = Bench { store, kept: RefCell::default() };
+    loop {
+        let case = match tokio::time::timeout(KEPT_FOR, cases.recv()).await {
+            Ok(Some(case)) => case,
+            Ok(None) => return,
+            Err(_) => {
+                bench.kept.borrow_mut().clear();
+                continue;
+            }
+        };
+        let verdict = match bench.compute(&case).await {
+            Ok(expected) => compare(&case.outputs, &expected, case.precision),
+            Err(reason) => Verdict::Unknown(reason),
+        };
+        if commands.send(Command::Judged { number: case.number, verdict }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Programs on the host's processor.
+struct Bench {
+    store: Arc<dyn BlockStore>,
+    /// The last used comes last.
+    kept: RefCell<VecDeque<(ProgramId, Rc<dyn Executable>)>>,
+}
+
+impl Bench {
+    async fn compute(&self, case: &Case) -> Result<Vec<Tensor>, String> {
+        let executable = self.load(&case.program).await?;
+        executable.run(&case.inputs).await.map(|output| output.tensors).map_err(|e| e.to_string())
+    }
+
+    async fn load(&self, entry: &ProgramEntry) -> Result<Rc<dyn Executable>, String> {
+        let place = self.kept.borrow().iter().position(|(id, _)| *id == entry.id);
+        let known = place.and_then(|place| self.kept.borrow_mut().remove(place));
+        let executable = match known {
+            Some((_, executable)) => executable,
+            None => {
+                let program = Program::decode(entry.encoded.data(), &ProgramLimits::default());
+                let program = program.map_err(|e| e.to_string())?.permitting(Precision::F32);
+                let backend = CpuBackend::new(&CpuOptions::new().threads(NonZeroUsize::MIN));
+                let backend = backend.map_err(|e| e.to_string())?;
+                let loaded = backend.load(&program, &Stored(Arc::clone(&self.store))).await;
+                loaded.map_err(|e| e.to_string())?.executable
+            }
+        };
+        let mut kept = self.kept.borrow_mut();
+        kept.push_back((entry.id, Rc::clone(&executable)));
+        if kept.len() > MOST_KEPT {
+            kept.pop_front();
+        }
+        Ok(executable)
+    }
+}
+
+/// Weights from the host's store, which verifies them.
+struct Stored(Arc<dyn BlockStore>);
+
+#[async_trait(?Send)]
+impl WeightSource for Stored {
+    async fn block(&self, block: &BlockRef) -> Result<Bytes, WeightError> {
+        let failed = |reason: String| WeightError { cid: hex(&block.cid), reason };
+        let cid = Cid::try_from(&*block.cid).map_err(|e| failed(e.to_string()))?;
+        let found = self.0.get(&cid).map_err(|e| failed(e.to_string()))?;
+        found.ok_or_else(|| failed("the host does not have it".to_owned()))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How far the numbers of an answer may be from the host's, as the length of the difference over that of the host's.
+fn allowed(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-3,
+        Precision::F16 => 2e-2,
+        _ => 0.15,
+    }
+}
+
+/// The share of integers, as ids of tokens, that may differ: of two that are equally likely either may be named.
+const INTEGERS_ALLOWED: f64 = 0.02;
+
+fn compare(given: &[Tensor], expected: &[Tensor], precision: Precision) -> Verdict {
+    for (index, (given, expected)) in given.iter().zip(expected).enumerate() {
+        if (given.dtype(), given.shape()) != (expected.dtype(), expected.shape()) {
+            let (got, want) = (given.shape(), expected.shape());
+            return Verdict::Wrong(format!("output {index} is {got}, and the host's {want}"));
+        }
+        let (error, limit) = match expected.dtype() {
+            DType::F32 => (distance(given, expected), allowed(precision)),
+            _ => (differing(given, expected), INTEGERS_ALLOWED),
+        };
+        // Not-a-number is wrong, too.
+        if !error.is_some_and(|error| error <= limit) {
+            let error = error.map_or_else(|| "cannot be read".to_owned(), |error| format!("is {error:.2e} off"));
+            return Verdict::Wrong(format!("output {index} {error}, and {limit:.0e} is allowed at {precision}"));
+        }
+    }
+    Verdict::Right
+}
+
+fn distance(given: &Tensor, expected: &Tensor) -> Option<f64> {
+    let (given, expected) = (given.to_f32().ok()?, expected.to_f32().ok()?);
+    let square = |x: f64| x * x;
+    let off: f64 = given.iter().zip(&*expected).map(|(g, e)| square(f64::from(*g) - f64::from(*e))).sum();
+    let long: f64 = expected.iter().map(|e| square(f64::from(*e))).sum();
+    Some(off.sqrt() / long.sqrt().max(1e-6))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share")]
+fn differing(given: &Tensor, expected: &Tensor) -> Option<f64> {
+    let (given, expected) = (given.to_i32().ok()?, expected.to_i32().ok()?);
+    let differ = given.iter().zip(&*expected).filter(|(g, e)| g != e).count();
+    Some(differ as f64 / expected.len().max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Precision, Tensor, Verdict, compare};
+
+    fn floats(values: &[f32]) -> Vec<Tensor> {
+        vec![Tensor::from_f32([values.len()], values.to_vec()).expect("as many as said")]
+    }
+
+    fn wrong(given: &[f32], precision: Precision) -> bool {
+        matches!(compare(&floats(given), &floats(&[1.0, -2.0, 3.0, 0.0]), precision), Verdict::Wrong(_))
+    }
+
+    #[test]
+    fn rounding_is_forgiven_and_wrong_numbers_are_not() {
+        assert!(!wrong(&[1.0, -2.0, 3.0, 1e-6], Precision::F32));
+        assert!(wrong(&[1.0, -2.0, 3.1, 0.0], Precision::F32));
+        assert!(!wrong(&[1.01, -2.0, 3.02, 0.0], Precision::F16));
+        assert!(wrong(&[1.5, -2.0, 3.0, 0.0], Precision::F16));
+        assert!(wrong(&[1.0, -2.0, f32::NAN, 0.0], Precision::Int8));
+        assert!(wrong(&[0.0; 4], Precision::Int8));
+    }
+
+    #[test]
+    fn integers_have_to_be_the_same_but_for_a_few() {
+        let ids = |first: i32| vec![Tensor::from_i32([100], (first..100 + first).collect()).expect("a hundred")];
+        assert_eq!(compare(&ids(0), &ids(0), Precision::F32), Verdict::Right);
+        let Verdict::Wrong(reason) = compare(&ids(1), &ids(0), Precision::F32) else { panic!("all differ") };
+        assert_eq!(reason, "output 0 is 1.00e0 off, and 2e-2 is allowed at f32");
+    }
+}
