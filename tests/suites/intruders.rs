@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tabpool_bridge::BridgeConfig;
-use tabpool_pool::{ModelRequest, PoolError, PoolEvent, ResourcePool, WorkerSpec};
+use tabpool_pool::{JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec};
 use tabpool_protocol::{ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION};
 use tabpool_scheduler::Config;
 use tabpool_tensor::Tensor;
@@ -95,6 +95,64 @@ async fn refused(mut first: impl FnMut(&Door) -> Bytes, code: RefusalCode, reaso
     let told = stage.rejection().await?;
     require(told.contains(reason), || format!("{told:?} says nothing of {reason:?}"))?;
     stage.ends_well("rejected", reason).await
+}
+
+/// Knocks with a token, and expects to be refused with this code.
+async fn turned_away(door: &Door, code: RefusalCode) -> Outcome {
+    let mut intruder = door.knock(&[]).await?;
+    intruder.send(greeting(hello(&door.token))).await?;
+    let words = intruder.last_words().await?;
+    require(refusal_code(words.as_ref()) == Some(code), || format!("its last words were {words:?}"))
+}
+
+#[tokio::test]
+async fn a_revoked_ticket_lets_nobody_in_and_ends_whom_it_brought() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let tickets = ["kept", "ended"].map(|label| stage.pool.join(JoinOptions::new().label(label)));
+    let [kept, ended] = tickets;
+    let (kept, ended) = (kept?, ended?);
+    let (stays, mut goes) = (Door::at(kept.url())?.join().await?, Door::at(ended.url())?.join().await?);
+    let here = |pool: &ResourcePool| pool.workers().iter().filter(|worker| worker.ticket.is_some()).count();
+    scene::eventually("both joins", TOLD_WITHIN, || (here(&stage.pool) == 2).then_some(())).await?;
+    require((kept.tabs(), ended.tabs()) == (1, 1), || "each brought one".to_owned())?;
+
+    kept.revoke(Revocation::KeepWorkers);
+    ended.revoke(Revocation::EndWorkers);
+    let words = goes.last_words().await?;
+    let told = matches!(&words, Some(Message::Bye { reason }) if reason.contains("revoked"));
+    require(told, || format!("its last words were {words:?}"))?;
+    require(stage.loss().await?.contains("revoked"), || "the pool says nothing of it".to_owned())?;
+    for ticket in [&kept, &ended] {
+        turned_away(&Door::at(ticket.url())?, RefusalCode::Token).await?;
+        require(!ticket.is_valid(), || format!("{ticket:?} is still good"))?;
+    }
+    let left: Vec<_> = stage.pool.workers().iter().filter_map(|worker| worker.ticket).collect();
+    require(left == [kept.id()], || format!("{left:?} are here"))?;
+    // It is listed for as long as the worker that it brought is here.
+    let listed: Vec<_> = stage.pool.tickets().iter().map(tabpool_pool::JoinTicket::id).collect();
+    require(listed.contains(&kept.id()) && !listed.contains(&ended.id()), || format!("{listed:?} are listed"))?;
+    drop(stays);
+    Ok(stage.pool.close().await?)
+}
+
+#[tokio::test]
+async fn a_ticket_lets_no_more_tabs_in_than_it_says_and_nobody_after_its_time() -> Outcome {
+    let stage = Stage::new().await?;
+    let one = stage.pool.join(JoinOptions::new().most_tabs(1))?;
+    let door = Door::at(one.url())?;
+    let first = door.join().await?;
+    turned_away(&door, RefusalCode::Full).await?;
+    drop(first);
+    // Its time to come back is over soon.
+    scene::eventually("the first one's end", TOLD_WITHIN, || (one.tabs() == 0).then_some(())).await?;
+    let _second = door.join().await?;
+
+    let short = stage.pool.join(JoinOptions::new().lifetime(Duration::from_millis(1)))?;
+    scene::eventually("its time to be over", TOLD_WITHIN, || (!short.is_valid()).then_some(())).await?;
+    turned_away(&Door::at(short.url())?, RefusalCode::Token).await?;
+    let refused = stage.pool.join(JoinOptions::new().most_tabs(0)).err().map(|e| e.to_string());
+    require(refused.as_deref() == Some("a ticket for no tabs lets nobody in"), || format!("{refused:?}"))?;
+    Ok(stage.pool.close().await?)
 }
 
 fn greeting(hello: Hello) -> Frame {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tabpool_bridge::WorkerId;
 use tabpool_browser::{Browser, GpuMode, Installed, LaunchOptions};
-use tabpool_pool::{ModelRequest, PoolEvent, ResourcePool};
+use tabpool_pool::{JoinOptions, ModelRequest, PoolEvent, ResourcePool, Revocation};
 use tabpool_tests::golden::Golden;
 use tabpool_tests::places::fixture_name;
 use tabpool_tests::records::Records;
@@ -68,6 +68,34 @@ async fn a_tab_with_a_wrong_token_is_turned_away() -> Outcome {
         let reason = watch.until("the rejection", JOINED_WITHIN, rejected).await?;
         require(reason.contains("the join token is not valid"), || reason)?;
         require(pool.workers().is_empty(), || format!("{:?}", pool.workers()))?;
+        browser.close(Duration::from_secs(5)).await;
+        pool.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tab_whose_ticket_is_revoked_is_sent_home() -> Outcome {
+    let _alone = scene::machine().await;
+    for installed in browsers::each("a tab whose ticket is revoked") {
+        let (folder, profiles) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let pool = ResourcePool::builder().data_dir(folder.path()).build().await?;
+        let mut watch = Watch::on(&pool);
+        let ticket = pool.join(JoinOptions::new().label("Ada's phone").most_tabs(1))?;
+        let browser = open(&installed, profiles.path(), ticket.url()).await?;
+        let joined = |event: &PoolEvent| matches!(event, PoolEvent::Joined { slot: None, .. }).then_some(());
+        watch.until("the tab's join", JOINED_WITHIN, joined).await?;
+        let workers = pool.workers();
+        let its = workers.iter().all(|worker| worker.ticket == Some(ticket.id()) && worker.remote.starts_with("127.0.0.1:"));
+        require(workers.len() == 1 && its, || format!("{workers:?}"))?;
+        ticket.revoke(Revocation::EndWorkers);
+        let lost = |event: &PoolEvent| match event {
+            PoolEvent::Lost { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        let reason = watch.until("the tab's end", GONE_WITHIN, lost).await?;
+        require(reason.contains("revoked"), || reason)?;
+        require(pool.tickets().is_empty(), || format!("{:?}", pool.tickets()))?;
         browser.close(Duration::from_secs(5)).await;
         pool.close().await?;
     }

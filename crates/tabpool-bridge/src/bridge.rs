@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::connection::serve;
 use crate::local::{LocalLink, QUEUE};
-use crate::sessions::{Sessions, WorkerId, WorkerLink};
+use crate::sessions::{Order, Sessions, WorkerId, WorkerLink};
 use crate::socket::Socket;
-use crate::tokens::Tokens;
+use crate::tokens::{TokenId, Tokens};
 
 /// How a bridge behaves.
 #[derive(Clone, Debug)]
@@ -60,7 +60,9 @@ pub enum BridgeEvent {
     Joined {
         /// How to reach it.
         link: WorkerLink,
-        /// The tag of the token it joined with.
+        /// The token it joined with.
+        token: TokenId,
+        /// That token's tag.
         tag: Option<u64>,
         /// Its session.
         session: String,
@@ -161,6 +163,31 @@ impl Bridge {
         let shared = Arc::clone(&self.shared);
         spawn(shared, socket, "local".to_owned());
         LocalLink { outgoing, incoming: from_host }
+    }
+
+    /// How many workers there are that joined with a token, those whose links are cut included until they are lost.
+    #[must_use]
+    pub fn joined_with(&self, token: TokenId) -> usize {
+        self.shared.sessions.lock().joined_with(token)
+    }
+
+    /// Sends the workers home that joined with a token; those whose links are cut may not come back. The token itself goes on
+    /// unless it is [revoked](Tokens::revoke).
+    pub fn expel(&self, token: TokenId, reason: &str) {
+        let mut table = self.shared.sessions.lock();
+        for session in table.by_name.values_mut().filter(|s| s.token == token) {
+            session.expelled = true;
+            if let Some(orders) = &session.orders {
+                // A queue that is full belongs to a worker that does not read; its connection ends by its silence.
+                let _ = orders.try_send(Order::Close(reason.to_owned()));
+            }
+        }
+    }
+
+    /// Whether anybody may join.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        !self.shared.sessions.lock().closing
     }
 
     /// Lets nobody join any more; workers that are here stay until their links are closed.

@@ -18,4 +18,4 @@ mod tokens;
 pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Events};
 pub use local::LocalLink;
 pub use sessions::{LinkError, WorkerId, WorkerLink};
-pub use tokens::{Grant, TokenError, Tokens};
+pub use tokens::{Grant, Token, TokenError, TokenId, Tokens};

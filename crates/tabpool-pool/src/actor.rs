@@ -20,13 +20,14 @@ use tabpool_metrics::{Recorder, Timestamp};
 use tabpool_scheduler::{Action, Config, Event, ProgramId, Record, RequestId, Scheduler, SlotId, StopTarget};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::join::Tickets;
 use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{PoolError, PoolEvent, Profile, TuningPolicy, WorkerSpec, WorkerView};
-use links::Worker;
+use links::{Joining, Worker};
 use requests::Request;
 pub(crate) use requests::{Job, RawAnswer};
 use slots::Slot;
@@ -78,6 +79,7 @@ pub(crate) struct Setup {
     pub(crate) sample_every: Duration,
     pub(crate) tuning: TuningPolicy,
     pub(crate) tunings: Tunings,
+    pub(crate) tickets: Arc<Tickets>,
 }
 
 /// How long tabs whose profile is kept have to write what they keep, when the pool closes.
@@ -174,8 +176,9 @@ impl Actor {
 
     fn bridge_event(&mut self, event: BridgeEvent) {
         match event {
-            BridgeEvent::Joined { link, tag, session, hello, .. } => {
-                self.joined(link, tag, session, hello.capabilities);
+            BridgeEvent::Joined { link, token, tag, session, hello, remote } => {
+                let ticket = self.setup.tickets.of(token);
+                self.joined(Joining { link, tag, ticket, session, remote, capabilities: hello.capabilities });
             }
             BridgeEvent::Resumed { worker, hello } => self.resumed(worker, &hello),
             BridgeEvent::Frame { worker, frame } => self.frame(worker, frame),

@@ -10,6 +10,8 @@ use tabpool_content::{ImportError, RefError, StoreError};
 use tabpool_metrics::{FlushError, OpenError, QueryError};
 use tabpool_models::{ModelError, RequestError};
 
+use crate::JoinError;
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,6 +50,9 @@ pub enum PoolError {
     /// An address beyond loopback.
     #[error("will not listen on {0}: only loopback addresses are served without a token and TLS")]
     NotLoopback(SocketAddr),
+    /// A ticket was asked for that would let nobody in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A browser was asked for that is not here.
     #[error("no {kind} was found{}", unusable.as_ref().map(|u| format!(" ({u})")).unwrap_or_default())]
     NoBrowser {

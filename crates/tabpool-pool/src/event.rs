@@ -6,6 +6,8 @@ use tabpool_bridge::WorkerId;
 use tabpool_protocol::{ApiKind, Capabilities, LoadStats, TunedClass};
 use tabpool_scheduler::WorkerKind;
 
+use crate::TicketId;
+
 /// Where a slot or a worker is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +31,10 @@ pub struct WorkerView {
     pub id: Option<WorkerId>,
     /// The slot; `None` for a worker that came by itself.
     pub slot: Option<u64>,
+    /// The ticket it came with; `None` for a worker that the pool has started.
+    pub ticket: Option<TicketId>,
+    /// Where it is, as an address or `local`; empty before it joined.
+    pub remote: String,
     /// What it is.
     pub kind: WorkerKind,
     /// Where it is in its life.

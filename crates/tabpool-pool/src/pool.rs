@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use futures::future::join_all;
-use tabpool_bridge::{Bridge, Grant};
+use tabpool_bridge::Bridge;
 use tabpool_browser::{discover, sweep};
 use tabpool_content::{BlockStore, Cid, DiskStore, ImportOptions, RefStore, import_folder};
 use tabpool_metrics::{MetricsStore, Reader, Recorder, StoreOptions};
@@ -23,12 +23,14 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::actor::{Actor, Command, Setup};
+use crate::join::Tickets;
 use crate::metrics::Counters;
 use crate::model::ModelEntry;
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{
-    Answer, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerState, WorkerView,
+    Answer, JoinOptions, JoinTicket, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics,
+    WorkerState, WorkerView,
 };
 use crate::{assets, server};
 
@@ -36,8 +38,6 @@ use crate::{assets, server};
 const INBOX: usize = 1024;
 /// Events a slow watcher may fall behind before it misses some.
 const WATCHERS_BEHIND: usize = 1024;
-/// How long the token in [`ResourcePool::join_url`] is good for.
-const JOIN_TOKEN: Duration = Duration::from_secs(24 * 3600);
 /// How long closing may take before what is left is dropped.
 const CLOSING: Duration = Duration::from_secs(15);
 
@@ -109,6 +109,7 @@ impl Shared {
 pub struct ResourcePool {
     shared: Arc<Shared>,
     bridge: Bridge,
+    tickets: Arc<Tickets>,
     url: String,
     data_dir: PathBuf,
     actor: Option<JoinHandle<()>>,
@@ -172,6 +173,7 @@ impl ResourcePool {
         let (events, _) = broadcast::channel(WATCHERS_BEHIND);
         let (publish, views) = watch::channel(Vec::new());
         let url = format!("http://{address}");
+        let tickets = Arc::new(Tickets::new(bridge.clone(), url.clone()));
         let actor = Actor::new(Setup {
             config: builder.scheduler.clone(),
             slots: plans,
@@ -186,6 +188,7 @@ impl ResourcePool {
             sample_every: builder.sample_every,
             tuning: builder.tuning,
             tunings: Tunings::new(known),
+            tickets: Arc::clone(&tickets),
         })?;
         let actor = Some(tokio::spawn(actor.run(inbox, bridge_events)));
         let shared = Shared {
@@ -201,7 +204,7 @@ impl ResourcePool {
             sessions: AtomicU64::new(1),
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
-        Ok(Self { shared, bridge, url, data_dir, actor, server, metrics, _temporary: temporary })
+        Ok(Self { shared, bridge, tickets, url, data_dir, actor, server, metrics, _temporary: temporary })
     }
 
     /// Opens a model: its folder's config and headers are read, its weights stay where they are.
@@ -294,11 +297,24 @@ impl ResourcePool {
         &self.shared.store
     }
 
-    /// A URL that makes any tab of this machine a worker; its token is good for a day.
+    /// A ticket: a URL that makes tabs workers of this pool, until it expires or is revoked.
+    ///
+    /// # Errors
+    /// [`PoolError::Join`] where the options would let nobody in.
+    pub fn join(&self, options: JoinOptions) -> Result<JoinTicket, PoolError> {
+        Ok(self.tickets.issue(options)?)
+    }
+
+    /// The URL of a new ticket that lets any number of tabs in for a day: [`join`](Self::join) with nothing said.
     #[must_use]
     pub fn join_url(&self) -> String {
-        let token = self.bridge.tokens().issue(Grant { tag: None }, JOIN_TOKEN);
-        format!("{}/#token={token}", self.url)
+        self.tickets.issue_unchecked(JoinOptions::default()).url().to_owned()
+    }
+
+    /// The tickets that let tabs in, and those that brought tabs that are still here; oldest first.
+    #[must_use]
+    pub fn tickets(&self) -> Vec<JoinTicket> {
+        self.tickets.all()
     }
 
     /// Ends everything in order: nobody joins any more, waiting requests are answered, browsers close, measurements

@@ -12,6 +12,7 @@ use tabpool_tensor::Precision;
 
 use super::Actor;
 use crate::PoolEvent;
+use crate::join::Issued;
 use crate::target::{protocol_api, scheduler_api};
 use crate::tuning;
 
@@ -21,10 +22,22 @@ const CONTENT_TRIES: u32 = 2;
 const KEPT_NAMES: usize = 16;
 const KEPT_NAME: usize = 200;
 
+/// A worker that joins, as the bridge tells of it.
+pub(super) struct Joining {
+    pub(super) link: WorkerLink,
+    pub(super) tag: Option<u64>,
+    pub(super) ticket: Option<Arc<Issued>>,
+    pub(super) session: String,
+    pub(super) remote: String,
+    pub(super) capabilities: Capabilities,
+}
+
 /// A worker that has joined.
 pub(super) struct Worker {
     pub(super) link: WorkerLink,
     pub(super) slot: Option<SlotId>,
+    pub(super) ticket: Option<Arc<Issued>>,
+    pub(super) remote: String,
     pub(super) kind: WorkerKind,
     pub(super) session: String,
     pub(super) identity: Arc<WorkerIdentity>,
@@ -69,7 +82,8 @@ fn kind_of(browser: &str) -> WorkerKind {
 }
 
 impl Actor {
-    pub(super) fn joined(&mut self, link: WorkerLink, tag: Option<u64>, session: String, capabilities: Capabilities) {
+    pub(super) fn joined(&mut self, joining: Joining) {
+        let Joining { link, tag, ticket, session, remote, capabilities } = joining;
         let id = WorkerId(link.id().0);
         let slot = tag.map(SlotId).filter(|slot| self.slots.contains_key(slot));
         // A page that was loaded anew joins in the place of the one before.
@@ -96,6 +110,8 @@ impl Actor {
         let worker = Worker {
             link,
             slot,
+            ticket,
+            remote,
             kind,
             session,
             identity,

@@ -44,6 +44,8 @@ impl Actor {
         WorkerView {
             id: None,
             slot: Some(id.0),
+            ticket: None,
+            remote: String::new(),
             kind: slot.spec.kind(),
             state: if slot.set_aside { WorkerState::SetAside } else { WorkerState::Starting },
             capabilities: tabpool_protocol::Capabilities::default(),
@@ -114,6 +116,8 @@ fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, states: (usize, u64)) ->
     WorkerView {
         id: Some(worker.link.id()),
         slot: slot.map(|(id, _)| id.0),
+        ticket: worker.ticket.as_ref().map(|ticket| ticket.id),
+        remote: worker.remote.clone(),
         kind: worker.kind,
         state,
         capabilities: worker.capabilities.clone(),
