@@ -54,6 +54,7 @@ pub struct AcceleratorBuilder {
     search: SearchPaths,
     workers: Vec<WorkerSpec>,
     targets: Vec<Target>,
+    guests_only: bool,
     profile: Profile,
     threads: Option<NonZeroUsize>,
     listen: Option<SocketAddr>,
@@ -68,6 +69,7 @@ impl Default for AcceleratorBuilder {
             search: SearchPaths::from_env(),
             workers: Vec::new(),
             targets: Vec::new(),
+            guests_only: false,
             profile: Profile::Kept,
             threads: None,
             listen: None,
@@ -95,6 +97,13 @@ impl AcceleratorBuilder {
     /// browser at all, the native worker serves.
     pub fn on(mut self, target: Target) -> Self {
         self.targets.push(target);
+        self
+    }
+
+    /// Starts no worker where none is asked for: only tabs that join by themselves compute, with a
+    /// [ticket](ResourcePool::join) of the pool's.
+    pub fn guests_only(mut self) -> Self {
+        self.guests_only = true;
         self
     }
 
@@ -156,7 +165,8 @@ impl AcceleratorBuilder {
         self
     }
 
-    /// Starts the workers and waits until each has joined or failed. One that joined is enough.
+    /// Starts the workers and waits until each has joined or failed. One that joined is enough; of
+    /// [guests](AcceleratorBuilder::guests_only) none is waited for.
     ///
     /// # Errors
     ///
@@ -175,7 +185,8 @@ impl AcceleratorBuilder {
         let in_use = library.in_use()?;
         let address = self.listen.unwrap_or_else(|| origin::address(&data_dir));
         let mut pool = self.pool.data_dir(&data_dir).search(self.search.clone()).listen(address);
-        let explicit = !self.workers.is_empty();
+        let explicit = !self.workers.is_empty() || self.guests_only;
+        let alone = self.workers.is_empty() && self.targets.is_empty() && self.guests_only;
         for spec in self.workers {
             pool = pool.worker(spec);
         }
@@ -192,6 +203,9 @@ impl AcceleratorBuilder {
             }
         }
         let pool = pool.build().await?;
+        if alone {
+            return Ok(Accelerator { pool, library, _in_use: in_use, _temporary: temporary });
+        }
         // Some that failed are not the end; with none there is nothing to go on with.
         let ready = pool.wait_ready(self.ready_within).await;
         let workers = pool.workers();

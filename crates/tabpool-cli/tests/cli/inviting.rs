@@ -1,0 +1,31 @@
+//! `tabpool invite` as a script meets it: the address alone on standard output, and its end.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::time::Duration;
+
+use crate::program::{Program, ended_within};
+
+#[test]
+fn a_script_gets_the_address_alone_and_the_end_of_the_ticket_is_the_end() {
+    let program = Program::new();
+    let arguments = ["invite", "--valid-for", "2s", "--tabs", "1", "--label", "a lab"];
+    let mut child = program.start(&arguments);
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("text");
+    let (origin, rest) = line.trim_end().split_once("/#token=").expect("an address");
+    assert!(origin.starts_with("http://127.0.0.1:"), "{origin}");
+    let (token, label) = rest.split_once('&').expect("a label");
+    assert!(token.len() == 32 && label == "label=a%20lab", "{rest}");
+    assert_eq!(ended_within(&mut child, Duration::from_secs(30)), Some(0));
+    let mut more = String::new();
+    output.read_to_string(&mut more).expect("text");
+    assert_eq!(more, "");
+}
+
+#[test]
+fn a_label_that_no_page_could_show_is_refused() {
+    let program = Program::new();
+    let label = "x".repeat(81);
+    program.run(&["invite", "--label", &label]).refused_with("has 81 characters", "");
+}
