@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tabpool_bridge::BridgeConfig;
-use tabpool_pool::{JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec};
+use tabpool_bridge::{BridgeConfig, StrikeLimit};
+use tabpool_pool::{JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec};
 use tabpool_protocol::{ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION};
 use tabpool_scheduler::Config;
 use tabpool_tensor::Tensor;
@@ -389,6 +389,42 @@ async fn a_worker_that_never_answers_holds_nothing_up() -> Outcome {
     require((figures.finished, figures.failed) == (24, 0), || format!("{figures:?}"))?;
     require(figures.replayed > 0 && silent.await?? > 0, || "it was given nothing to be silent about".to_owned())?;
     stage.ends_well("closed", "").await
+}
+
+/// An address whose joins fail is not listened to for a while; the pool's own address has nothing to do with that.
+#[tokio::test]
+async fn who_guesses_tokens_at_the_endpoint_is_not_listened_to_any_more() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let strikes = StrikeLimit { strikes: 4, forgotten_after: Duration::from_secs(600) };
+    let bridge = BridgeConfig { strikes, ..BridgeConfig::default() };
+    let endpoint = JoinEndpoint::on("127.0.0.2:0".parse()?);
+    let pool = ResourcePool::builder().data_dir(folder.path()).bridge(bridge).join_from(endpoint).build().await?;
+    let ticket = pool.join(JoinOptions::new().most_tabs(1))?;
+    let door = Door::at(ticket.url())?;
+    let mut good = door.join().await?;
+    // The host's own reasons are no fault of theirs.
+    for _ in 0..5 {
+        turned_away(&door, RefusalCode::Full).await?;
+    }
+    let guess = Door { token: "guess".to_owned(), ..door.clone() };
+    for _ in 0..4 {
+        turned_away(&guess, RefusalCode::Token).await?;
+    }
+    for address in [&guess, &door] {
+        let status = address.knock(&[]).await.err().map(|e| e.to_string());
+        require(status.as_deref() == Some("status 429"), || format!("{status:?}"))?;
+    }
+    good.send(Message::Ping { nonce: 1 }.into()).await?;
+    let answered = async {
+        while let Some(frame) = good.hear().await? {
+            if frame.message == (Message::Pong { nonce: 1 }) {
+                return Ok(());
+            }
+        }
+        Err::<(), Fault>("the good one was sent away".into())
+    };
+    answered.await?;
+    Ok(pool.close().await?)
 }
 
 #[tokio::test]

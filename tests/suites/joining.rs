@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tabpool_bridge::WorkerId;
 use tabpool_browser::{Browser, GpuMode, Installed, LaunchOptions};
-use tabpool_pool::{JoinOptions, ModelRequest, PoolEvent, ResourcePool, Revocation};
+use tabpool_pool::{JoinEndpoint, JoinOptions, ModelRequest, PoolEvent, ResourcePool, Revocation};
 use tabpool_tests::golden::Golden;
 use tabpool_tests::places::fixture_name;
 use tabpool_tests::records::Records;
@@ -24,14 +24,29 @@ async fn open(installed: &Installed, profiles: &Path, url: &str) -> Result<Brows
 async fn a_tab_that_opened_the_url_works_until_it_is_closed() -> Outcome {
     let _alone = scene::machine().await;
     for installed in browsers::each("a tab that opened the URL") {
-        works_until_closed(&installed).await.map_err(|e| format!("{}: {e}", installed.kind))?;
+        works_until_closed(&installed, None).await.map_err(|e| format!("{}: {e}", installed.kind))?;
     }
     Ok(())
 }
 
-async fn works_until_closed(installed: &Installed) -> Outcome {
+/// A tab of another machine is given blocks because it has joined; this machine's second address stands for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tab_that_came_through_an_endpoint_works_until_it_is_closed() -> Outcome {
+    let _alone = scene::machine().await;
+    for installed in browsers::each("a tab that came through an endpoint") {
+        let endpoint = JoinEndpoint::on("127.0.0.2:0".parse()?);
+        works_until_closed(&installed, Some(endpoint)).await.map_err(|e| format!("{}: {e}", installed.kind))?;
+    }
+    Ok(())
+}
+
+async fn works_until_closed(installed: &Installed, endpoint: Option<JoinEndpoint>) -> Outcome {
     let (folder, profiles) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let pool = ResourcePool::builder().data_dir(folder.path()).build().await?;
+    let builder = ResourcePool::builder().data_dir(folder.path());
+    let pool = match endpoint {
+        Some(endpoint) => builder.join_from(endpoint).build().await?,
+        None => builder.build().await?,
+    };
     let mut watch = Watch::on(&pool);
     let browser = open(installed, profiles.path(), &pool.join_url()).await?;
     let joined = |event: &PoolEvent| match event {

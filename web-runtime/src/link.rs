@@ -231,6 +231,7 @@ impl Open {
             match theirs.received(&bytes) {
                 Err(e) => over.over(Over::Session(e)),
                 Ok(()) if bytes.get(1) == Some(&WELCOME) => {
+                    here.joined(&bytes);
                     joined.set(Some(Instant::now()));
                     show(State::Joined);
                 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use tabpool_engine::{Backend, EngineError};
-use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
+use tabpool_protocol::{ApiKind, Capabilities, Frame, Limits, Message, WorkerStatus};
 use tabpool_webgpu::{Options, WebGpuBackend};
 use tabpool_webnn::WebNnBackend;
 use tabpool_worker::{BlockCache, BlockFetcher, Environment};
@@ -71,6 +71,13 @@ impl Tab {
     /// What the host is told of this browser, as found out at the start.
     pub(crate) fn told(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// The host has let this tab in.
+    pub(crate) fn joined(&self, welcome: &Bytes) {
+        if let Ok(Frame { message: Message::Welcome { session, .. }, .. }) = Frame::decode(welcome, &Limits::default()) {
+            self.gateway.joined(session);
+        }
     }
 
     /// Blocks and bytes that came from the host.

@@ -7,7 +7,7 @@ use tabpool_protocol::{Frame, Hello, HostEvent, HostSession, Message, RefusalCod
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::bridge::{BridgeEvent, Shared};
+use crate::bridge::{BridgeEvent, Remote, Shared};
 use crate::sessions::{Order, Session, WorkerId, WorkerLink};
 use crate::socket::Socket;
 use crate::tokens::{Grant, TokenId, random_name};
@@ -29,7 +29,9 @@ struct Connection {
     start: Instant,
     orders: mpsc::Receiver<Order>,
     sender: mpsc::Sender<Order>,
-    remote: String,
+    remote: Remote,
+    /// Whether the host turned it away for a reason of its own.
+    blameless: bool,
 }
 
 /// Why a connection's loop ended.
@@ -43,11 +45,12 @@ enum End {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, socket: Socket, remote: String) {
+pub(crate) async fn serve(shared: Arc<Shared>, socket: Socket, remote: Remote) {
     let (sender, orders) = mpsc::channel(ORDERS);
     let session = HostSession::new(shared.config.session, shared.config.limits, Duration::ZERO);
     let start = Instant::now();
-    let mut connection = Connection { shared, socket, session, start, orders, sender, remote };
+    let blameless = false;
+    let mut connection = Connection { shared, socket, session, start, orders, sender, remote, blameless };
     let mut joined = None;
     let end = connection.run(&mut joined).await;
     connection.finish(joined, end).await;
@@ -142,7 +145,7 @@ impl Connection {
                 let event = match joined {
                     None => BridgeEvent::Resumed { worker, hello },
                     Some((token, grant)) => {
-                        let (session, remote) = (who.name.clone(), self.remote.clone());
+                        let (session, remote) = (who.name.clone(), self.remote.name.clone());
                         BridgeEvent::Joined { link, token, tag: grant.tag, session, hello, remote }
                     }
                 };
@@ -150,6 +153,7 @@ impl Connection {
                 Ok(who)
             }
             Err((code, reason)) => {
+                self.blameless = matches!(code, RefusalCode::Full | RefusalCode::Closing);
                 out.push(self.session.refuse(code, reason.clone()));
                 Err(End::Final(format!("refused: {reason}")))
             }
@@ -202,10 +206,15 @@ impl Connection {
                 (reason, false)
             }
         };
+        // Counted before the socket is closed, which takes as long as whoever is at the other end likes.
+        if let Some(address) = self.remote.counted.filter(|_| joined.is_none() && !self.blameless) {
+            self.shared.strikes.add(address);
+        }
         self.socket.close(&reason).await;
         let Some(who) = joined else {
-            tracing::debug!(remote = self.remote, reason, "a connection ended before it joined");
-            self.shared.tell(BridgeEvent::Refused { remote: self.remote, reason }).await;
+            let remote = self.remote.name;
+            tracing::debug!(remote, reason, "a connection ended before it joined");
+            self.shared.tell(BridgeEvent::Refused { remote, reason }).await;
             return;
         };
         let current = {

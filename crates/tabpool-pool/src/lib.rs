@@ -4,7 +4,8 @@
 //! bridge's events, the slots and the processes in them, the requests that wait. Data flows one way: commands and events
 //! go into the actor, actions come out of the scheduler, the actor carries them out. Around it stand an HTTP server on
 //! loopback (the page and runtime that tabs load, the blocks of weights, the link), one thread for each native worker,
-//! and the metrics store's writer.
+//! and the metrics store's writer. Tabs that nobody here has started join with a ticket ([`ResourcePool::join`]), those of other
+//! machines from an endpoint ([`PoolBuilder::join_from`]).
 //!
 //! ```no_run
 //! use tabpool_browser::BrowserKind;
@@ -28,10 +29,13 @@
 mod actor;
 mod assets;
 mod config;
+mod door;
+mod endpoint;
 mod error;
 mod event;
 mod join;
 mod launch;
+mod listening;
 mod metrics;
 mod model;
 mod native;
@@ -42,6 +46,7 @@ mod target;
 mod tuning;
 
 pub use config::{ModelKind, PoolBuilder, Profile, WorkerSpec};
+pub use endpoint::{EndpointError, JoinEndpoint};
 pub use error::PoolError;
 pub use event::{PoolEvent, WorkerState, WorkerView};
 pub use join::{JoinError, JoinOptions, JoinTicket, Revocation, TicketId};

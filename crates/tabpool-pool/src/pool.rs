@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use futures::future::join_all;
 use tabpool_bridge::Bridge;
 use tabpool_browser::{discover, sweep};
@@ -16,23 +15,24 @@ use tabpool_models::Model;
 use tabpool_scheduler::{ModelId, ProgramId, RequestId};
 use tabpool_tensor::Tensor;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::actor::{Actor, Command, Setup};
+use crate::assets;
 use crate::join::Tickets;
+use crate::listening::Listening;
 use crate::metrics::Counters;
 use crate::model::ModelEntry;
+use crate::server::Served;
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{
     Answer, JoinOptions, JoinTicket, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics,
     WorkerState, WorkerView,
 };
-use crate::{assets, server};
 
 /// Commands that wait for the actor at most; then callers wait.
 const INBOX: usize = 1024;
@@ -113,7 +113,7 @@ pub struct ResourcePool {
     url: String,
     data_dir: PathBuf,
     actor: Option<JoinHandle<()>>,
-    server: JoinHandle<()>,
+    servers: JoinSet<()>,
     metrics: Option<MetricsStore>,
     /// Last, so that a temporary data directory is removed when nothing uses it any more.
     _temporary: Option<TempDir>,
@@ -148,32 +148,18 @@ impl ResourcePool {
         let profiles = data_dir.join("profiles");
         let plans = plans(&builder, &profiles).await?;
 
-        let listen = |source| PoolError::Listen { address: builder.listen, source };
-        let listener = TcpListener::bind(builder.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
         let mut config = builder.bridge.clone();
         config.most_workers = config.most_workers.min(builder.max_connections);
         let (bridge, bridge_events) = Bridge::new(config);
         let counters = Arc::new(Mutex::new(Counters::default()));
-        let router = server::router(&bridge, Arc::clone(&store), Arc::clone(&counters), address);
-        let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
-        // Frames are small and wait for answers: held back until the last one is acknowledged, each would cost 40 ms.
-        let listener = listener.tap_io(|connection| {
-            if let Err(e) = connection.set_nodelay(true) {
-                tracing::warn!(error = %e, "a connection holds small messages back");
-            }
-        });
-        let server = tokio::spawn(async move {
-            if let Err(e) = axum::serve(listener, service).await {
-                tracing::error!(error = %e, "the pool's server ended");
-            }
-        });
+        let served = Served { bridge: bridge.clone(), store: Arc::clone(&store), counters: Arc::clone(&counters) };
+        let Listening { url, join_url, servers } =
+            Listening::start(builder.listen, builder.join_from.as_ref(), served).await?;
 
         let (commands, inbox) = mpsc::channel(INBOX);
         let (events, _) = broadcast::channel(WATCHERS_BEHIND);
         let (publish, views) = watch::channel(Vec::new());
-        let url = format!("http://{address}");
-        let tickets = Arc::new(Tickets::new(bridge.clone(), url.clone()));
+        let tickets = Arc::new(Tickets::new(bridge.clone(), join_url));
         let actor = Actor::new(Setup {
             config: builder.scheduler.clone(),
             slots: plans,
@@ -204,7 +190,7 @@ impl ResourcePool {
             sessions: AtomicU64::new(1),
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
-        Ok(Self { shared, bridge, tickets, url, data_dir, actor, server, metrics, _temporary: temporary })
+        Ok(Self { shared, bridge, tickets, url, data_dir, actor, servers, metrics, _temporary: temporary })
     }
 
     /// Opens a model: its folder's config and headers are read, its weights stay where they are.
@@ -337,7 +323,7 @@ impl ResourcePool {
     }
 
     async fn end(&mut self) {
-        self.server.abort();
+        self.servers.abort_all();
         if let Some(actor) = self.actor.take() {
             actor.abort();
             let _ = actor.await;
@@ -348,7 +334,7 @@ impl ResourcePool {
 impl Drop for ResourcePool {
     fn drop(&mut self) {
         // Dropping the actor drops its browsers, which ends them at once.
-        self.server.abort();
+        self.servers.abort_all();
         if let Some(actor) = &self.actor {
             actor.abort();
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tabpool_browser::{BrowserKind, SearchPaths, discover};
 use tabpool_content::Cid;
-use tabpool_pool::{ModelKind, ModelRequest, PoolBuilder, Profile, ResourcePool, Target, WorkerSpec, WorkerState};
+use tabpool_pool::{
+    JoinEndpoint, ModelKind, ModelRequest, PoolBuilder, Profile, ResourcePool, Target, WorkerSpec, WorkerState,
+};
 use tabpool_protocol::ApiKind;
 use tabpool_tensor::Precision;
 
@@ -149,6 +151,12 @@ impl AcceleratorBuilder {
     /// weights under the page's address, so with another port they would have to fetch them again.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// Lets tabs of other machines join here, with a [ticket](ResourcePool::join) of the pool's.
+    pub fn join_from(mut self, endpoint: JoinEndpoint) -> Self {
+        self.pool = self.pool.join_from(endpoint);
         self
     }
 

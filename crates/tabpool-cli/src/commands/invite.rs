@@ -3,11 +3,13 @@
 //! Runs until it is interrupted, or until its ticket is over and nobody is here any more. Where standard output is no terminal
 //! the address is all that goes there; who comes and goes is told on standard error.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use tabpool::{Accelerator, JoinOptions, JoinTicket, Target};
+use tabpool::{Accelerator, JoinEndpoint, JoinOptions, JoinTicket, Target};
 
 use crate::context::Context;
 use crate::failure::Verdict;
@@ -33,9 +35,56 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 
+    #[command(flatten)]
+    endpoint: Endpoint,
+
     /// Workers of the pool's own besides, as in chromium:webgpu or native:cpu; may be given several times [default: none]
     #[arg(long, value_name = "TARGET")]
     on: Vec<Target>,
+}
+
+/// Where tabs of other machines join. Without it only browsers of this machine reach the pool.
+#[derive(Debug, Args)]
+struct Endpoint {
+    /// Let tabs of other machines join at this address, as in 192.168.1.20:8600 or 0.0.0.0:8600
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// A host name by which they reach it; may be given several times, the first one is shown
+    #[arg(long, value_name = "HOST", requires = "listen")]
+    name: Vec<String>,
+
+    /// The certificate's chain as PEM: browsers compute on the GPU and with threads over HTTPS only
+    #[arg(long, value_name = "FILE", requires = "listen", requires = "key")]
+    certificate: Option<PathBuf>,
+
+    /// The certificate's key as PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+
+    /// The origin of a proxy in front of it, as in https://pool.example
+    #[arg(long, value_name = "ORIGIN", requires = "listen")]
+    behind: Option<String>,
+
+    /// Do without HTTPS: whoever is on the way reads along, and tabs compute on one thread
+    #[arg(long, requires = "listen", conflicts_with = "certificate")]
+    plain_http: bool,
+}
+
+impl Endpoint {
+    fn wanted(&self) -> Option<JoinEndpoint> {
+        let mut endpoint = JoinEndpoint::on(self.listen?);
+        for name in &self.name {
+            endpoint = endpoint.name(name);
+        }
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            endpoint = endpoint.tls(certificate, key);
+        }
+        if let Some(origin) = &self.behind {
+            endpoint = endpoint.behind(origin);
+        }
+        Some(if self.plain_http { endpoint.allow_plain_http() } else { endpoint })
+    }
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -53,10 +102,17 @@ impl Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verdict> {
-    let pool = || builder(context, &arguments.on).guests_only();
+    let pool = || {
+        let builder = builder(context, &arguments.on).guests_only();
+        match arguments.endpoint.wanted() {
+            Some(endpoint) => builder.join_from(endpoint),
+            None => builder,
+        }
+    };
     with_accelerator(context, Measuring::Wanted, pool, async |accelerator| {
         let ticket = accelerator.pool().join(arguments.options())?;
-        context.terminal.print(&shown(&ticket, context))?;
+        let here_only = arguments.endpoint.listen.is_none();
+        context.terminal.print(&shown(&ticket, here_only, context))?;
         wait(accelerator, &ticket, context).await;
         Ok(Verdict::Fine)
     })
@@ -64,7 +120,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Verd
 }
 
 /// What is printed first: the address alone for a program, with a QR code and what to do with it for a person.
-fn shown(ticket: &JoinTicket, context: &Context) -> String {
+fn shown(ticket: &JoinTicket, here_only: bool, context: &Context) -> String {
     let (url, terminal) = (ticket.url(), &context.terminal);
     if !terminal.output {
         return format!("{url}\n");
@@ -74,11 +130,15 @@ fn shown(ticket: &JoinTicket, context: &Context) -> String {
         Some(tabs) => format!("up to {}", count(tabs.into(), "tab")),
         None => "any number of tabs".to_owned(),
     };
+    // What has passed since the ticket was issued is not worth a unit.
+    let how_long = remaining(ticket.remaining().saturating_add(Duration::from_millis(500)));
+    let whose = if here_only { "Browsers of this machine can open it; --listen lets others in.\n" } else { "" };
     let note = format!(
-        "Open it in a browser to let that tab compute: {how_many}, for {}. Whoever has the address can join. Ctrl-C ends it.",
-        remaining(ticket.remaining().saturating_add(Duration::from_millis(500)))
+        "A tab that opens this address computes for the pool: {how_many}, for {how_long}.\n\
+         {whose}Whoever has it can join. Ctrl-C ends it."
     );
-    format!("{code}{}\n{}\n\n", terminal.bold(url), terminal.dim(&note))
+    let note: Vec<String> = note.lines().map(|line| terminal.dim(line)).collect();
+    format!("{code}{}\n{}\n\n", terminal.bold(url), note.join("\n"))
 }
 
 /// Waits until nobody can join any more and nobody is here.

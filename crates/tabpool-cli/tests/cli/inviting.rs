@@ -29,3 +29,13 @@ fn a_label_that_no_page_could_show_is_refused() {
     let label = "x".repeat(81);
     program.run(&["invite", "--label", &label]).refused_with("has 81 characters", "");
 }
+
+#[test]
+fn an_endpoint_that_cannot_be_had_is_refused_with_what_to_do() {
+    let program = Program::new();
+    program.run(&["invite", "--listen", "0.0.0.0:0"]).refused_with("tabs need a name", "give it a name");
+    let plain = ["invite", "--listen", "192.0.2.1:8600"];
+    program.run(&plain).refused_with("over plain HTTP on 192.0.2.1:8600", "a certificate and its key");
+    let missing = ["invite", "--listen", "127.0.0.1:0", "--certificate", "/no/such.pem", "--key", "/no/such.key"];
+    program.run(&missing).refused_with("cannot read /no/such.pem: there is no such file", "PEM");
+}

@@ -34,6 +34,8 @@ fn wrong_arguments_end_with_two_and_a_usage_line() {
         &["report", "--since", "yesterday"],
         &["invite", "--valid-for", "soon"],
         &["invite", "--tabs", "0"],
+        &["invite", "--name", "pool.example"],
+        &["invite", "--listen", "127.0.0.2:0", "--certificate", "x.pem"],
         &["demo", "--rounds", "0"],
     ] {
         let said = program.run(arguments).ended_with(2);
