@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tabpool_bridge::{BridgeConfig, StrikeLimit};
-use tabpool_pool::{JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec};
-use tabpool_protocol::{ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION};
+use tabpool_pool::{
+    JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec, WorkerState,
+};
+use tabpool_protocol::{
+    ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION, WorkerStatus,
+};
 use tabpool_scheduler::Config;
 use tabpool_tensor::Tensor;
 use tabpool_tests::golden::Golden;
@@ -425,6 +429,72 @@ async fn who_guesses_tokens_at_the_endpoint_is_not_listened_to_any_more() -> Out
     };
     answered.await?;
     Ok(pool.close().await?)
+}
+
+/// A worker that is paused is given nothing, what it held is computed by others, and it goes on where it was.
+#[tokio::test]
+async fn a_paused_worker_is_given_nothing_until_it_goes_on() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let mut worker = stage.door.join().await?;
+    let joined = |event: &PoolEvent| match event {
+        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+        _ => None,
+    };
+    let id = stage.watch.until("its join", TOLD_WITHIN, joined).await?;
+    let golden = Golden::read("bert")?;
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    // A good worker is there as well, so all are answered, whatever this one does with those that it is given.
+    let runs = tokio::spawn({
+        let (golden, model) = (Golden::read("bert")?, model.clone());
+        async move {
+            let runs = (0..24).map(|_| golden.check(&model));
+            futures::future::join_all(runs).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        }
+    });
+    let given = next(&mut worker, |message| matches!(message, Message::Run { .. })).await?;
+    let paused = |paused| Frame::from(Message::Status(WorkerStatus { paused, ..WorkerStatus::default() }));
+    worker.send(paused(true)).await?;
+    let cancelled = next(&mut worker, |message| matches!(message, Message::Cancel { .. })).await?;
+    require(cancelled.id == given.id, || format!("{cancelled:?} after {given:?}"))?;
+    runs.await??;
+    let state = |pool: &ResourcePool| pool.workers().iter().find(|w| w.id == Some(id)).map(|w| w.state.clone());
+    require(state(&stage.pool) == Some(WorkerState::Paused), || format!("{:?}", state(&stage.pool)))?;
+    let pinned = model.pinned(id);
+    match pinned.run(golden.inputs.clone()).await {
+        Err(PoolError::NoWorker(reason)) if reason.contains("takes no requests") => {}
+        other => return Err(format!("{other:?}").into()),
+    }
+    let told = |event: &PoolEvent| matches!(event, PoolEvent::Paused { worker } if *worker == id).then_some(());
+    stage.watch.until("the pause", TOLD_WITHIN, told).await?;
+
+    worker.send(paused(false)).await?;
+    let told = |event: &PoolEvent| matches!(event, PoolEvent::Unpaused { worker } if *worker == id).then_some(());
+    stage.watch.until("its end", TOLD_WITHIN, told).await?;
+    let asked = tokio::spawn({
+        let inputs = golden.inputs.clone();
+        async move { pinned.run(inputs).await }
+    });
+    next(&mut worker, |message| matches!(message, Message::Run { .. })).await?;
+    worker.send(Message::Bye { reason: "enough".to_owned() }.into()).await?;
+    worker.last_words().await?;
+    require(asked.await?.is_err(), || "nobody else may answer it".to_owned())?;
+    stage.ends_well("lost", "the other side left: enough").await
+}
+
+/// The next frame of a kind; loads are answered as done on the way, and pings.
+async fn next(worker: &mut Intruder, wanted: impl Fn(&Message) -> bool) -> Result<Frame, Fault> {
+    while let Some(frame) = worker.hear().await? {
+        let answer = match &frame.message {
+            message if wanted(message) => return Ok(frame),
+            &Message::Load { program, api, .. } => {
+                Message::Loaded { program, api, stats: LoadStats::default(), kept: Vec::new() }
+            }
+            &Message::Ping { nonce } => Message::Pong { nonce },
+            _ => continue,
+        };
+        worker.send(answer.into()).await?;
+    }
+    Err("the pool sent it away".into())
 }
 
 #[tokio::test]

@@ -140,6 +140,12 @@ async fn watch(accelerator: &Accelerator, context: &Context) -> Infallible {
                 let guest = guests.remove(&worker).unwrap_or_default();
                 bars.aside(|| terminal.tell(&format!("left: {guest}: {}", shortened(&reason, GUEST_COLUMNS))));
             }
+            PoolEvent::Paused { worker } if guests.contains_key(&worker) => {
+                bars.aside(|| terminal.tell(&format!("paused: {}", guests[&worker])));
+            }
+            PoolEvent::Unpaused { worker } if guests.contains_key(&worker) => {
+                bars.aside(|| terminal.tell(&format!("goes on: {}", guests[&worker])));
+            }
             PoolEvent::Rejected { remote, reason } => {
                 let reason = shortened(&reason, GUEST_COLUMNS);
                 bars.aside(|| terminal.tell(&format!("not let in: {}: {reason}", shortened(&remote, GUEST_COLUMNS))));

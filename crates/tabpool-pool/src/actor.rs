@@ -5,6 +5,7 @@
 //! sends a command back.
 
 mod links;
+mod pausing;
 mod requests;
 mod sampling;
 mod slots;

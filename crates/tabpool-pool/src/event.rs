@@ -18,6 +18,8 @@ pub enum WorkerState {
     Idle,
     /// Joined, with work.
     Busy,
+    /// Somebody at it wants it to compute nothing for a while.
+    Paused,
     /// Its link is cut; it has a few seconds to come back.
     Detached,
     /// Failed too often and left alone for a while.
@@ -86,6 +88,16 @@ pub enum PoolEvent {
         slot: Option<u64>,
         /// What it is.
         kind: WorkerKind,
+    },
+    /// Somebody at a worker wants it to compute nothing for a while. What it was computing is computed elsewhere.
+    Paused {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker that was paused computes again.
+    Unpaused {
+        /// The worker.
+        worker: WorkerId,
     },
     /// A load goes on.
     Loading {

@@ -48,8 +48,8 @@ pub(super) struct Worker {
     pub(super) detached: bool,
     /// Requests it was sent and has not answered, with the attempt.
     pub(super) in_flight: HashMap<RequestId, u32>,
-    loading: BTreeSet<(ProgramId, Api)>,
-    loaded: BTreeSet<(ProgramId, Api)>,
+    pub(super) loading: BTreeSet<(ProgramId, Api)>,
+    pub(super) loaded: BTreeSet<(ProgramId, Api)>,
     content_failures: HashMap<(ProgramId, Api), u32>,
 }
 
@@ -134,7 +134,7 @@ impl Actor {
         self.handle(Event::Joined { worker: id, slot, kind, apis, credits });
     }
 
-    fn setup_credits(&self) -> u16 {
+    pub(super) fn setup_credits(&self) -> u16 {
         u16::try_from(self.setup.config.credits_per_worker).unwrap_or(u16::MAX)
     }
 
@@ -249,11 +249,7 @@ impl Actor {
             }
             Message::Finished { attempt, stats } => self.finished(id, request, attempt, stats, frame.tensors),
             Message::Failed { attempt, fault, reason } => self.failed(id, request, attempt, fault, reason),
-            Message::Status(status) => {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.status = status;
-                }
-            }
+            Message::Status(status) => self.told_status(id, status),
             Message::Tuned { api, found } => self.tuned(id, api, found),
             Message::StatesMade { states, bytes, .. } => self.states_made(id, states, bytes),
             Message::StatesFailed { states, fault, reason, .. } => self.states_failed(id, states, fault, &reason),

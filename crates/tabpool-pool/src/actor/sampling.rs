@@ -108,10 +108,11 @@ impl Actor {
 }
 
 fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, states: (usize, u64)) -> WorkerView {
-    let state = match (worker.detached, worker.in_flight.is_empty()) {
-        (true, _) => WorkerState::Detached,
-        (false, true) => WorkerState::Idle,
-        (false, false) => WorkerState::Busy,
+    let state = match (worker.detached, worker.status.paused, worker.in_flight.is_empty()) {
+        (true, ..) => WorkerState::Detached,
+        (false, true, _) => WorkerState::Paused,
+        (false, false, true) => WorkerState::Idle,
+        (false, false, false) => WorkerState::Busy,
     };
     WorkerView {
         id: Some(worker.link.id()),

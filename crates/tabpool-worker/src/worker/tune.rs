@@ -47,12 +47,12 @@ impl Worker {
         }
     }
 
-    /// Where nobody waits for an answer or a load, loads one of the programs noted anew, with the budget to try what is unknown,
+    /// Where nobody waits for an answer or a load and the worker is not paused, loads one of the programs noted anew, with the budget to try what is unknown,
     /// and again as long as that finds something: the first answer of a device does not wait for that, and no later one for
     /// more than a budget.
     pub(super) fn improve_when_idle(self: &Rc<Self>) {
         let loading = || self.programs.borrow().values().any(|held| matches!(held, Held::Loading(_)));
-        if self.improving.get() || !self.requests.borrow().is_empty() || loading() {
+        if self.improving.get() || !self.requests.borrow().is_empty() || loading() || self.env.status().paused {
             return;
         }
         let Some(untuned) = self.untuned.borrow_mut().pop_front() else { return };
