@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tabpool_bridge::WorkerId;
 use tabpool_browser::{Browser, GpuMode, Installed, LaunchOptions};
-use tabpool_pool::{JoinEndpoint, JoinOptions, ModelRequest, PoolEvent, ResourcePool, Revocation};
+use tabpool_pool::{
+    JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerState,
+};
 use tabpool_tests::golden::Golden;
 use tabpool_tests::places::fixture_name;
 use tabpool_tests::records::Records;
@@ -111,6 +113,33 @@ async fn a_tab_whose_ticket_is_revoked_is_sent_home() -> Outcome {
         let reason = watch.until("the tab's end", GONE_WITHIN, lost).await?;
         require(reason.contains("revoked"), || reason)?;
         require(pool.tickets().is_empty(), || format!("{:?}", pool.tickets()))?;
+        browser.close(Duration::from_secs(5)).await;
+        pool.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tab_that_is_paused_is_seen_to_be_and_is_given_nothing() -> Outcome {
+    let _alone = scene::machine().await;
+    for installed in browsers::each("a paused tab") {
+        let (folder, profiles) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let pool = ResourcePool::builder().data_dir(folder.path()).build().await?;
+        let mut watch = Watch::on(&pool);
+        let browser = open(&installed, profiles.path(), &format!("{}&pause", pool.join_url())).await?;
+        let paused = |event: &PoolEvent| match event {
+            PoolEvent::Paused { worker } => Some(*worker),
+            _ => None,
+        };
+        let worker = watch.until("the pause", JOINED_WITHIN, paused).await?;
+        let states: Vec<_> = pool.workers().into_iter().map(|worker| worker.state).collect();
+        require(states == [WorkerState::Paused], || format!("{states:?}"))?;
+        let model = pool.model(ModelRequest::new(fixture_name("bert")).pinned(worker)).await?;
+        let answer = model.run(Golden::read("bert")?.inputs).await;
+        match answer {
+            Err(PoolError::NoWorker(reason)) if reason.contains("takes no requests") => {}
+            other => return Err(format!("{other:?}").into()),
+        }
         browser.close(Duration::from_secs(5)).await;
         pool.close().await?;
     }
