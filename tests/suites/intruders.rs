@@ -481,6 +481,38 @@ async fn a_paused_worker_is_given_nothing_until_it_goes_on() -> Outcome {
     stage.ends_well("lost", "the other side left: enough").await
 }
 
+/// What its ticket is not for a tab never sees, whoever asks for it.
+#[tokio::test]
+async fn a_tab_is_given_only_the_models_of_its_ticket() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let bert = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    let other = stage.pool.model(ModelRequest::new(fixture_name("roberta"))).await?;
+    let ticket = stage.pool.join(JoinOptions::new().only([&bert]))?;
+    let mut worker = Door::at(ticket.url())?.join().await?;
+    let joined = |event: &PoolEvent| match event {
+        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+        _ => None,
+    };
+    let id = stage.watch.until("its join", TOLD_WITHIN, joined).await?;
+    match other.pinned(id).run(Golden::read("roberta")?.inputs).await {
+        Err(PoolError::NoWorker(reason)) if reason.contains("the ticket it came with is for other models") => {}
+        answer => return Err(format!("{answer:?}").into()),
+    }
+    let asked = tokio::spawn({
+        let (model, inputs) = (bert.pinned(id), Golden::read("bert")?.inputs);
+        async move { model.run(inputs).await }
+    });
+    let given = next(&mut worker, |message| matches!(message, Message::Load { .. } | Message::Run { .. })).await?;
+    let is_bert = matches!(&given.message, Message::Load { name, .. } if name.ends_with("bert"));
+    require(is_bert, || format!("{given:?}"))?;
+    // Others compute what this one may not.
+    Golden::read("roberta")?.check(&other).await?;
+    let none = stage.pool.join(JoinOptions::new().only([])).err().map(|e| e.to_string());
+    require(none.as_deref() == Some("a ticket for no models lets tabs in for nothing"), || format!("{none:?}"))?;
+    asked.abort();
+    Ok(stage.pool.close().await?)
+}
+
 /// The next frame of a kind; loads are answered as done on the way, and pings.
 async fn next(worker: &mut Intruder, wanted: impl Fn(&Message) -> bool) -> Result<Frame, Fault> {
     while let Some(frame) = worker.hear().await? {

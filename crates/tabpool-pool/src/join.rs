@@ -4,12 +4,15 @@
 //! token's secret is in the URL's fragment, which browsers send to no server, and nowhere else: not in a ticket's `Debug`,
 //! not in an event, not in the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tabpool_bridge::{Bridge, Grant, TokenId};
+use tabpool_content::Cid;
+
+use crate::ModelHandle;
 
 /// Tickets kept at once; one more makes the one that expires first worthless.
 const MOST_TICKETS: usize = 1024;
@@ -43,11 +46,12 @@ pub struct JoinOptions {
     lifetime: Duration,
     most_tabs: Option<u32>,
     label: String,
+    only: Option<BTreeSet<Cid>>,
 }
 
 impl Default for JoinOptions {
     fn default() -> Self {
-        Self { lifetime: DAY, most_tabs: None, label: String::new() }
+        Self { lifetime: DAY, most_tabs: None, label: String::new(), only: None }
     }
 }
 
@@ -76,12 +80,22 @@ impl JoinOptions {
         self
     }
 
+    /// The only models that tabs are given which come with it: for tabs that are not trusted with every model's weights, or
+    /// whose answers are not to be relied on everywhere. A model counts by its folder's CID, whatever it is called.
+    pub fn only<'a>(mut self, models: impl IntoIterator<Item = &'a ModelHandle>) -> Self {
+        self.only = Some(models.into_iter().map(|model| *model.root()).collect());
+        self
+    }
+
     fn check(&self) -> Result<(), JoinError> {
         if self.lifetime.is_zero() || self.lifetime > YEAR {
             return Err(JoinError::Lifetime(self.lifetime));
         }
         if self.most_tabs == Some(0) {
             return Err(JoinError::NoTabs);
+        }
+        if self.only.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Err(JoinError::NoModels);
         }
         let length = self.label.chars().count();
         if length > LONGEST_LABEL {
@@ -101,6 +115,9 @@ pub enum JoinError {
     /// It would let nobody in.
     #[error("a ticket for no tabs lets nobody in")]
     NoTabs,
+    /// What it lets in would be given nothing.
+    #[error("a ticket for no models lets tabs in for nothing")]
+    NoModels,
     /// Its label is too long.
     #[error("a ticket's label has {length} characters, at most {LONGEST_LABEL} are shown")]
     Label {
@@ -126,6 +143,15 @@ pub(crate) struct Issued {
     label: String,
     most_tabs: Option<u32>,
     expires: Instant,
+    /// The names of the folders that its tabs are given; all where it does not say.
+    only: Option<BTreeSet<String>>,
+}
+
+impl Issued {
+    /// Whether a tab that came with it may be given the model in this folder.
+    pub(crate) fn admits(&self, root: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(root))
+    }
 }
 
 /// What lets tabs join a pool until it expires or is revoked. Cloning gives another handle to the same ticket; dropping one
@@ -226,7 +252,8 @@ impl Tickets {
 
     /// Issues one with options that are known to be good.
     pub(crate) fn issue_unchecked(self: &Arc<Self>, options: JoinOptions) -> JoinTicket {
-        let JoinOptions { lifetime, most_tabs, label } = options;
+        let JoinOptions { lifetime, most_tabs, label, only } = options;
+        let only = only.map(|roots| roots.iter().map(Cid::to_string).collect());
         let token = self.bridge.tokens().issue(Grant { tag: None, most: most_tabs }, lifetime);
         let mut url = format!("{}/#token={}", self.origin, token.secret);
         if !label.is_empty() {
@@ -234,7 +261,7 @@ impl Tickets {
             url.push_str(&encoded(&label));
         }
         let (id, token, expires) = (token.id.into(), token.id, Instant::now() + lifetime);
-        let issued = Arc::new(Issued { id, token, url, label, most_tabs, expires });
+        let issued = Arc::new(Issued { id, token, url, label, most_tabs, expires, only });
         let mut all = self.lock();
         all.retain(|_, one| self.is_of_use(one));
         if all.len() >= MOST_TICKETS

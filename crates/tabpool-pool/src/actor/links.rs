@@ -65,6 +65,12 @@ impl Worker {
         Arc::new(WorkerIdentity { adapter: adapter.unwrap_or_default(), ..(*self.identity).clone() })
     }
 
+    /// Whether it may be given the model in a folder. One that the pool has not started says by its ticket; where that is gone,
+    /// nothing is known of it and it gets nothing.
+    fn may_have(&self, root: &str) -> bool {
+        self.slot.is_some() || self.ticket.as_ref().is_some_and(|ticket| ticket.admits(root))
+    }
+
     /// Its device as tunings tell devices apart. A worker that came by itself only claims what it is: what it measured is
     /// kept apart from what the pool's own workers did.
     fn tuning_key(&self, api: ApiKind) -> TuningKey {
@@ -219,6 +225,11 @@ impl Actor {
     /// Orders a load. Where the link is cut the order is repeated when it resumes.
     pub(super) fn load(&mut self, id: WorkerId, program: ProgramId, api: Api) {
         let (Some(worker), Some(entry)) = (self.workers.get_mut(&id), self.programs.get(&program)) else { return };
+        if !worker.may_have(&entry.identity.cid) {
+            let (reason, retry) = ("the ticket it came with is for other models".to_owned(), LoadRetry::Never);
+            self.follow_ups.push_back(Event::LoadFailed { worker: id, program, api, reason, retry });
+            return;
+        }
         worker.loading.insert((program, api));
         let message = Message::Load { program: program.0, api: protocol_api(api), name: entry.identity.name.clone() };
         let sent = worker.link.send(Frame { id: 0, message, tensors: vec![entry.encoded.clone()] });
