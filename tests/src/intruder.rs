@@ -29,14 +29,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// The door of a pool.
+    /// The door of a pool, with a new ticket.
     ///
     /// # Errors
     /// Where the join URL is not of the form that tabs are given.
     pub fn of(pool: &ResourcePool) -> Result<Self, Fault> {
-        let url = pool.join_url();
-        let (address, token) = url.split_once("/#token=").ok_or("the join URL has no token")?;
+        Self::at(&pool.join_url())
+    }
+
+    /// The door that a ticket's URL leads to.
+    ///
+    /// # Errors
+    /// Where it is not of the form that tabs are given.
+    pub fn at(url: &str) -> Result<Self, Fault> {
+        let (address, fields) = url.split_once("/#token=").ok_or("the join URL has no token")?;
         let address = address.strip_prefix("http://").ok_or("the join URL is not of HTTP")?;
+        let token = fields.split('&').next().unwrap_or_default();
         Ok(Self { address: address.to_owned(), token: token.to_owned() })
     }
 

@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tabpool_bridge::BridgeConfig;
-use tabpool_pool::{ModelRequest, PoolError, PoolEvent, ResourcePool, WorkerSpec};
-use tabpool_protocol::{ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION};
+use tabpool_bridge::{BridgeConfig, StrikeLimit};
+use tabpool_pool::{
+    JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec, WorkerState,
+};
+use tabpool_protocol::{
+    ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION, WorkerStatus,
+};
 use tabpool_scheduler::Config;
 use tabpool_tensor::Tensor;
 use tabpool_tests::golden::Golden;
@@ -95,6 +99,64 @@ async fn refused(mut first: impl FnMut(&Door) -> Bytes, code: RefusalCode, reaso
     let told = stage.rejection().await?;
     require(told.contains(reason), || format!("{told:?} says nothing of {reason:?}"))?;
     stage.ends_well("rejected", reason).await
+}
+
+/// Knocks with a token, and expects to be refused with this code.
+async fn turned_away(door: &Door, code: RefusalCode) -> Outcome {
+    let mut intruder = door.knock(&[]).await?;
+    intruder.send(greeting(hello(&door.token))).await?;
+    let words = intruder.last_words().await?;
+    require(refusal_code(words.as_ref()) == Some(code), || format!("its last words were {words:?}"))
+}
+
+#[tokio::test]
+async fn a_revoked_ticket_lets_nobody_in_and_ends_whom_it_brought() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let tickets = ["kept", "ended"].map(|label| stage.pool.join(JoinOptions::new().label(label)));
+    let [kept, ended] = tickets;
+    let (kept, ended) = (kept?, ended?);
+    let (stays, mut goes) = (Door::at(kept.url())?.join().await?, Door::at(ended.url())?.join().await?);
+    let here = |pool: &ResourcePool| pool.workers().iter().filter(|worker| worker.ticket.is_some()).count();
+    scene::eventually("both joins", TOLD_WITHIN, || (here(&stage.pool) == 2).then_some(())).await?;
+    require((kept.tabs(), ended.tabs()) == (1, 1), || "each brought one".to_owned())?;
+
+    kept.revoke(Revocation::KeepWorkers);
+    ended.revoke(Revocation::EndWorkers);
+    let words = goes.last_words().await?;
+    let told = matches!(&words, Some(Message::Bye { reason }) if reason.contains("revoked"));
+    require(told, || format!("its last words were {words:?}"))?;
+    require(stage.loss().await?.contains("revoked"), || "the pool says nothing of it".to_owned())?;
+    for ticket in [&kept, &ended] {
+        turned_away(&Door::at(ticket.url())?, RefusalCode::Token).await?;
+        require(!ticket.is_valid(), || format!("{ticket:?} is still good"))?;
+    }
+    let left: Vec<_> = stage.pool.workers().iter().filter_map(|worker| worker.ticket).collect();
+    require(left == [kept.id()], || format!("{left:?} are here"))?;
+    // It is listed for as long as the worker that it brought is here.
+    let listed: Vec<_> = stage.pool.tickets().iter().map(tabpool_pool::JoinTicket::id).collect();
+    require(listed.contains(&kept.id()) && !listed.contains(&ended.id()), || format!("{listed:?} are listed"))?;
+    drop(stays);
+    Ok(stage.pool.close().await?)
+}
+
+#[tokio::test]
+async fn a_ticket_lets_no_more_tabs_in_than_it_says_and_nobody_after_its_time() -> Outcome {
+    let stage = Stage::new().await?;
+    let one = stage.pool.join(JoinOptions::new().most_tabs(1))?;
+    let door = Door::at(one.url())?;
+    let first = door.join().await?;
+    turned_away(&door, RefusalCode::Full).await?;
+    drop(first);
+    // Its time to come back is over soon.
+    scene::eventually("the first one's end", TOLD_WITHIN, || (one.tabs() == 0).then_some(())).await?;
+    let _second = door.join().await?;
+
+    let short = stage.pool.join(JoinOptions::new().lifetime(Duration::from_millis(1)))?;
+    scene::eventually("its time to be over", TOLD_WITHIN, || (!short.is_valid()).then_some(())).await?;
+    turned_away(&Door::at(short.url())?, RefusalCode::Token).await?;
+    let refused = stage.pool.join(JoinOptions::new().most_tabs(0)).err().map(|e| e.to_string());
+    require(refused.as_deref() == Some("a ticket for no tabs lets nobody in"), || format!("{refused:?}"))?;
+    Ok(stage.pool.close().await?)
 }
 
 fn greeting(hello: Hello) -> Frame {
@@ -331,6 +393,140 @@ async fn a_worker_that_never_answers_holds_nothing_up() -> Outcome {
     require((figures.finished, figures.failed) == (24, 0), || format!("{figures:?}"))?;
     require(figures.replayed > 0 && silent.await?? > 0, || "it was given nothing to be silent about".to_owned())?;
     stage.ends_well("closed", "").await
+}
+
+/// An address whose joins fail is not listened to for a while; the pool's own address has nothing to do with that.
+#[tokio::test]
+async fn who_guesses_tokens_at_the_endpoint_is_not_listened_to_any_more() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let strikes = StrikeLimit { strikes: 4, forgotten_after: Duration::from_secs(600) };
+    let bridge = BridgeConfig { strikes, ..BridgeConfig::default() };
+    let endpoint = JoinEndpoint::on("127.0.0.2:0".parse()?);
+    let pool = ResourcePool::builder().data_dir(folder.path()).bridge(bridge).join_from(endpoint).build().await?;
+    let ticket = pool.join(JoinOptions::new().most_tabs(1))?;
+    let door = Door::at(ticket.url())?;
+    let mut good = door.join().await?;
+    // The host's own reasons are no fault of theirs.
+    for _ in 0..5 {
+        turned_away(&door, RefusalCode::Full).await?;
+    }
+    let guess = Door { token: "guess".to_owned(), ..door.clone() };
+    for _ in 0..4 {
+        turned_away(&guess, RefusalCode::Token).await?;
+    }
+    for address in [&guess, &door] {
+        let status = address.knock(&[]).await.err().map(|e| e.to_string());
+        require(status.as_deref() == Some("status 429"), || format!("{status:?}"))?;
+    }
+    good.send(Message::Ping { nonce: 1 }.into()).await?;
+    let answered = async {
+        while let Some(frame) = good.hear().await? {
+            if frame.message == (Message::Pong { nonce: 1 }) {
+                return Ok(());
+            }
+        }
+        Err::<(), Fault>("the good one was sent away".into())
+    };
+    answered.await?;
+    Ok(pool.close().await?)
+}
+
+/// A worker that is paused is given nothing, what it held is computed by others, and it goes on where it was.
+#[tokio::test]
+async fn a_paused_worker_is_given_nothing_until_it_goes_on() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let mut worker = stage.door.join().await?;
+    let joined = |event: &PoolEvent| match event {
+        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+        _ => None,
+    };
+    let id = stage.watch.until("its join", TOLD_WITHIN, joined).await?;
+    let golden = Golden::read("bert")?;
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    // A good worker is there as well, so all are answered, whatever this one does with those that it is given.
+    let runs = tokio::spawn({
+        let (golden, model) = (Golden::read("bert")?, model.clone());
+        async move {
+            let runs = (0..24).map(|_| golden.check(&model));
+            futures::future::join_all(runs).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        }
+    });
+    let given = next(&mut worker, |message| matches!(message, Message::Run { .. })).await?;
+    let paused = |paused| Frame::from(Message::Status(WorkerStatus { paused, ..WorkerStatus::default() }));
+    worker.send(paused(true)).await?;
+    let cancelled = next(&mut worker, |message| matches!(message, Message::Cancel { .. })).await?;
+    require(cancelled.id == given.id, || format!("{cancelled:?} after {given:?}"))?;
+    runs.await??;
+    let state = |pool: &ResourcePool| pool.workers().iter().find(|w| w.id == Some(id)).map(|w| w.state.clone());
+    require(state(&stage.pool) == Some(WorkerState::Paused), || format!("{:?}", state(&stage.pool)))?;
+    let pinned = model.pinned(id);
+    match pinned.run(golden.inputs.clone()).await {
+        Err(PoolError::NoWorker(reason)) if reason.contains("takes no requests") => {}
+        other => return Err(format!("{other:?}").into()),
+    }
+    let told = |event: &PoolEvent| matches!(event, PoolEvent::Paused { worker } if *worker == id).then_some(());
+    stage.watch.until("the pause", TOLD_WITHIN, told).await?;
+
+    worker.send(paused(false)).await?;
+    let told = |event: &PoolEvent| matches!(event, PoolEvent::Unpaused { worker } if *worker == id).then_some(());
+    stage.watch.until("its end", TOLD_WITHIN, told).await?;
+    let asked = tokio::spawn({
+        let inputs = golden.inputs.clone();
+        async move { pinned.run(inputs).await }
+    });
+    next(&mut worker, |message| matches!(message, Message::Run { .. })).await?;
+    worker.send(Message::Bye { reason: "enough".to_owned() }.into()).await?;
+    worker.last_words().await?;
+    require(asked.await?.is_err(), || "nobody else may answer it".to_owned())?;
+    stage.ends_well("lost", "the other side left: enough").await
+}
+
+/// What its ticket is not for a tab never sees, whoever asks for it.
+#[tokio::test]
+async fn a_tab_is_given_only_the_models_of_its_ticket() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let bert = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    let other = stage.pool.model(ModelRequest::new(fixture_name("roberta"))).await?;
+    let ticket = stage.pool.join(JoinOptions::new().only([&bert]))?;
+    let mut worker = Door::at(ticket.url())?.join().await?;
+    let joined = |event: &PoolEvent| match event {
+        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+        _ => None,
+    };
+    let id = stage.watch.until("its join", TOLD_WITHIN, joined).await?;
+    match other.pinned(id).run(Golden::read("roberta")?.inputs).await {
+        Err(PoolError::NoWorker(reason)) if reason.contains("the ticket it came with is for other models") => {}
+        answer => return Err(format!("{answer:?}").into()),
+    }
+    let asked = tokio::spawn({
+        let (model, inputs) = (bert.pinned(id), Golden::read("bert")?.inputs);
+        async move { model.run(inputs).await }
+    });
+    let given = next(&mut worker, |message| matches!(message, Message::Load { .. } | Message::Run { .. })).await?;
+    let is_bert = matches!(&given.message, Message::Load { name, .. } if name.ends_with("bert"));
+    require(is_bert, || format!("{given:?}"))?;
+    // Others compute what this one may not.
+    Golden::read("roberta")?.check(&other).await?;
+    let none = stage.pool.join(JoinOptions::new().only([])).err().map(|e| e.to_string());
+    require(none.as_deref() == Some("a ticket for no models lets tabs in for nothing"), || format!("{none:?}"))?;
+    asked.abort();
+    Ok(stage.pool.close().await?)
+}
+
+/// The next frame of a kind; loads are answered as done on the way, and pings.
+async fn next(worker: &mut Intruder, wanted: impl Fn(&Message) -> bool) -> Result<Frame, Fault> {
+    while let Some(frame) = worker.hear().await? {
+        let answer = match &frame.message {
+            message if wanted(message) => return Ok(frame),
+            &Message::Load { program, api, .. } => {
+                Message::Loaded { program, api, stats: LoadStats::default(), kept: Vec::new() }
+            }
+            &Message::Ping { nonce } => Message::Pong { nonce },
+            _ => continue,
+        };
+        worker.send(answer.into()).await?;
+    }
+    Err("the pool sent it away".into())
 }
 
 #[tokio::test]

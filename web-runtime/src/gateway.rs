@@ -59,6 +59,8 @@ struct Source {
     /// How answers of several blocks are read.
     reading: Reading,
     fetched: Cell<(u32, u64)>,
+    /// The session, which lets this worker have blocks of a host that is not on this machine.
+    session: RefCell<String>,
     /// Where whole answers are laid for the cache.
     outside: Rc<Outside>,
     /// What was asked for and is in no request yet.
@@ -97,9 +99,14 @@ struct Answer {
 impl Gateway {
     pub(crate) fn new(address: String, kept: bool, outside: Rc<Outside>) -> Self {
         let reading = if is_firefox() { Reading::Whole } else { Reading::Stream };
-        let (fetched, pending) = Default::default();
-        let source = Source { address, kept, reading, fetched, outside, pending };
+        let (fetched, session, pending) = Default::default();
+        let source = Source { address, kept, reading, fetched, session, outside, pending };
         Self { source: Rc::new(source), coming: RefCell::default() }
+    }
+
+    /// The host has let this worker in, under this name.
+    pub(crate) fn joined(&self, session: String) {
+        *self.source.session.borrow_mut() = session;
     }
 
     /// Blocks and bytes that came so far.
@@ -292,6 +299,10 @@ impl Source {
         let init = RequestInit::new();
         let headers = Headers::new().map_err(|e| broken(&e))?;
         headers.set("Accept", accept).map_err(|e| broken(&e))?;
+        let session = self.session.borrow().clone();
+        if !session.is_empty() {
+            headers.set("Authorization", &format!("Bearer {session}")).map_err(|e| broken(&e))?;
+        }
         init.set_headers_headers(&headers);
         if let Some(list) = list {
             init.set_method("POST");

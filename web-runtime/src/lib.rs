@@ -16,6 +16,8 @@
 //! It knows no operator and no model family, and trusts no block: those are verified by the worker.
 
 #[cfg(any(target_family = "wasm", test))]
+mod activity;
+#[cfg(any(target_family = "wasm", test))]
 mod identity;
 #[cfg(any(target_family = "wasm", test))]
 mod pack;
@@ -24,8 +26,6 @@ mod rates;
 #[cfg(any(target_family = "wasm", test))]
 mod retry;
 
-#[cfg(target_family = "wasm")]
-mod activity;
 #[cfg(all(target_family = "wasm", feature = "conformance"))]
 mod conformance;
 #[cfg(target_family = "wasm")]

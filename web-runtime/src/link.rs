@@ -67,8 +67,8 @@ pub(crate) enum Ending {
     Refused(RefusalCode, String),
     /// The host sent this worker away.
     Dismissed(String),
-    /// The person at the page wants a pause.
-    Paused,
+    /// The person at the page, or the page itself, has left.
+    Left,
     /// There was no host for too long.
     GaveUp(String),
 }
@@ -76,10 +76,10 @@ pub(crate) enum Ending {
 /// What somebody may ask of a running link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Leave the pool.
-    Pause,
-    /// The page goes away.
+    /// The person at the page leaves the pool.
     Leave,
+    /// The page goes away.
+    Close,
     /// Stop waiting, try now.
     Hurry,
 }
@@ -88,7 +88,7 @@ pub(crate) enum Order {
 enum Over {
     Session(SessionError),
     Closed(String),
-    Paused,
+    Left,
 }
 
 /// Keeps a worker linked until its link ends for good. The worker, and with it everything it has loaded, ends with it.
@@ -116,7 +116,7 @@ pub(crate) async fn keep(
                 return Ending::Refused(code, reason);
             }
             Over::Session(SessionError::Left(reason)) => return Ending::Dismissed(reason),
-            Over::Paused => return Ending::Paused,
+            Over::Left => return Ending::Left,
             Over::Session(other) => other.to_string(),
             Over::Closed(reason) => reason,
         };
@@ -133,7 +133,7 @@ pub(crate) async fn keep(
         attempt += 1;
         show(State::Waiting { wait_ms, reason });
         match select(pin!(sleep(wait_ms)), orders.next()).await {
-            Either::Right((Some(Order::Pause | Order::Leave) | None, _)) => return Ending::Paused,
+            Either::Right((Some(Order::Leave | Order::Close) | None, _)) => return Ending::Left,
             Either::Right((Some(Order::Hurry), _)) | Either::Left(_) => {}
         }
     }
@@ -166,11 +166,11 @@ async fn connection(
             }
             Either::Right((Some(Order::Hurry), _)) => {}
             Either::Right((Some(order), _)) => {
-                let left = order == Order::Leave;
-                worker.leave(if left { "the page was closed" } else { "the person at this browser paused it" });
-                return Over::Paused;
+                let closed = order == Order::Close;
+                worker.leave(if closed { "the page was closed" } else { "the person at this browser left" });
+                return Over::Left;
             }
-            Either::Right((None, _)) => return Over::Paused,
+            Either::Right((None, _)) => return Over::Left,
         }
     }
 }
@@ -231,6 +231,10 @@ impl Open {
             match theirs.received(&bytes) {
                 Err(e) => over.over(Over::Session(e)),
                 Ok(()) if bytes.get(1) == Some(&WELCOME) => {
+                    here.joined(&bytes);
+                    if here.paused.get() {
+                        theirs.tell_status();
+                    }
                     joined.set(Some(Instant::now()));
                     show(State::Joined);
                 }

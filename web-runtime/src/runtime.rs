@@ -11,6 +11,7 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use wasm_bindgen_futures::spawn_local;
 use web_sys::WebSocket;
 
+use crate::activity::Activity;
 use crate::facts;
 use crate::gateway::Gateway;
 use crate::kernels::KernelChoice;
@@ -119,23 +120,32 @@ pub async fn start(config: Config) -> Result<Runtime, JsValue> {
 
 #[wasm_bindgen]
 impl Runtime {
-    /// Leaves the pool and frees everything; [`resume`](Self::resume) joins again.
+    /// Computes nothing until [`resume`](Self::resume), and keeps what is loaded. What was being computed is computed elsewhere.
     pub fn pause(&self) {
-        self.inner.order(Order::Pause);
+        self.inner.set_paused(true);
     }
 
-    /// Leaves the pool because the page goes away.
+    /// Leaves the pool and frees everything; [`resume`](Self::resume) joins again.
     pub fn leave(&self) {
         self.inner.order(Order::Leave);
     }
 
-    /// Joins again, or where this tab waits for its next attempt, tries now.
+    /// Leaves the pool because the page goes away.
+    pub fn close(&self) {
+        self.inner.order(Order::Close);
+    }
+
+    /// Goes on after a pause, or joins again.
     pub fn resume(&self) {
+        self.inner.set_paused(false);
         if matches!(*self.inner.state.borrow(), State::Ended(_)) {
             self.inner.run();
-        } else {
-            self.inner.order(Order::Hurry);
         }
+    }
+
+    /// Where this tab waits for its next attempt, tries now.
+    pub fn hurry(&self) {
+        self.inner.order(Order::Hurry);
     }
 
     /// The page says whether it is hidden. One that is shown again does not wait for its next attempt.
@@ -173,9 +183,22 @@ impl Inner {
             if let Some(worker) = this.worker.take() {
                 this.earlier.set(this.earlier.get() + worker.completed());
             }
-            this.tab.activity.borrow_mut().loading = None;
+            this.tab.activity.borrow_mut().ended();
             this.show(State::Ended(ending));
         });
+    }
+
+    /// Tells the host at once, or when there is one again.
+    fn set_paused(&self, paused: bool) {
+        if self.tab.paused.replace(paused) == paused {
+            return;
+        }
+        if *self.state.borrow() == State::Joined
+            && let Some(worker) = &*self.worker.borrow()
+        {
+            worker.tell_status();
+        }
+        self.tell_status();
     }
 
     fn order(&self, order: Order) {
@@ -193,28 +216,29 @@ impl Inner {
     /// Tells the page how things stand.
     fn tell_status(&self) {
         let worker = self.worker.borrow();
-        let programs = worker.as_ref().map_or(0, |w| w.programs());
         let runs = self.earlier.get() + worker.as_ref().map_or(0, |w| w.completed());
         let activity = self.tab.activity.borrow();
         let (state, detail, wait_ms) = match &*self.state.borrow() {
             State::Connecting => ("connecting", None, None),
+            State::Joined if self.tab.paused.get() => ("paused", None, None),
             State::Joined => ("joined", None, None),
             State::Waiting { wait_ms, reason } => ("waiting", Some(reason.clone()), Some(*wait_ms)),
             State::Ended(Ending::Refused(code, reason)) => (refusal(*code), Some(reason.clone()), None),
             State::Ended(Ending::Dismissed(reason)) => ("dismissed", Some(reason.clone()), None),
-            State::Ended(Ending::Paused) => ("paused", None, None),
+            State::Ended(Ending::Left) => ("left", None, None),
             State::Ended(Ending::GaveUp(reason)) => ("gave-up", Some(reason.clone()), None),
         };
         let mut note = Note::of("status")
             .with("state", state)
             .with("detail", detail)
             .with("waitMs", wait_ms)
-            .with("programs", programs as f64)
             .with("runs", runs as f64)
             .with("memory", Tab::memory() as f64)
             .with("errors", activity.errors)
             .with("error", activity.error.clone())
-            .with_blocks("fetched", self.tab.fetched());
+            .with("received", (activity.received + self.tab.fetched().1) as f64)
+            .with("sent", activity.sent as f64)
+            .with("models", models(&activity));
         if let Some(loading) = &activity.loading {
             let name = loading.name.as_str();
             let loading =
@@ -227,6 +251,14 @@ impl Inner {
         }
         note.post();
     }
+}
+
+/// What is loaded, model by model and API by API.
+fn models(activity: &Activity) -> Array {
+    let note = |(name, api, bytes): (&str, ApiKind, u64)| {
+        JsValue::from(Note::plain().with("name", name).with("api", api.name()).with("bytes", bytes as f64))
+    };
+    activity.models().into_iter().map(note).collect()
 }
 
 /// The page's name for a refusal, which decides what it tells people to do.

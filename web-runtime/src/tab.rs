@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use tabpool_engine::{Backend, EngineError};
-use tabpool_protocol::{ApiKind, Capabilities, WorkerStatus};
+use tabpool_protocol::{ApiKind, Capabilities, Frame, Limits, Message, WorkerStatus};
 use tabpool_webgpu::{Options, WebGpuBackend};
 use tabpool_webnn::WebNnBackend;
 use tabpool_worker::{BlockCache, BlockFetcher, Environment};
@@ -45,6 +45,8 @@ pub(crate) struct Tab {
     pub(crate) activity: RefCell<Activity>,
     /// Whether the page is hidden, as it says itself.
     pub(crate) hidden: Cell<bool>,
+    /// Whether the person at it wants a pause.
+    pub(crate) paused: Cell<bool>,
     /// The battery, as the page says: workers are not told.
     pub(crate) battery: Cell<Option<(u8, bool)>>,
 }
@@ -64,6 +66,7 @@ impl Tab {
             socket: RefCell::default(),
             activity: RefCell::default(),
             hidden: Cell::default(),
+            paused: Cell::default(),
             battery: Cell::default(),
         }
     }
@@ -71,6 +74,14 @@ impl Tab {
     /// What the host is told of this browser, as found out at the start.
     pub(crate) fn told(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// The host has let this tab in.
+    pub(crate) fn joined(&self, welcome: &Bytes) {
+        if let Ok(Frame { message: Message::Welcome { session, .. }, .. }) = Frame::decode(welcome, &Limits::default())
+        {
+            self.gateway.joined(session);
+        }
     }
 
     /// Blocks and bytes that came from the host.
@@ -105,19 +116,25 @@ impl Environment for Tab {
             device_memory: 0,
             hidden: self.hidden.get(),
             battery: self.battery.get(),
+            paused: self.paused.get(),
             ..WorkerStatus::default()
         }
     }
 
     fn send(&self, message: Bytes) -> bool {
-        self.activity.borrow_mut().outgoing(&message);
+        let mut activity = self.activity.borrow_mut();
+        activity.outgoing(&message);
         if let Some(cache) = &self.cache {
             cache.touch();
         }
         let socket = self.socket.borrow();
         let open =
             socket.as_ref().filter(|s| s.ready_state() == WebSocket::OPEN && s.buffered_amount() <= MOST_BUFFERED);
-        open.is_some_and(|socket| socket.send_with_u8_array(&message).is_ok())
+        let sent = open.is_some_and(|socket| socket.send_with_u8_array(&message).is_ok());
+        if sent {
+            activity.sent += message.len() as u64;
+        }
+        sent
     }
 
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {

@@ -5,6 +5,7 @@
 //   label=…           what the pool calls this tab, shown to the person
 //   apis=webgpu,cpu   the only APIs to use
 //   threads=2         how many threads the processor's kernels use, where the page is isolated
+//   pause             joins and computes nothing until somebody says so
 //   kernels=simd128   which build of them is used, simd128 or relaxed-simd
 //   conformance=webgpu&filter=…&report=/path   runs the engine's conformance suite instead of joining, and posts
 //                     the result as JSON to a path of this host (tests only)
@@ -26,6 +27,8 @@ let worker = null;
 let begun = globalThis.begun ?? null;
 let ended = false;
 let restarts = 0;
+/** What the person wants, for a worker that takes the place of one that died. */
+let paused = address.has("pause");
 let samples = [];
 let battery = null;
 /** Why the last worker died, shown until something newer goes wrong. */
@@ -54,7 +57,8 @@ const STATES = {
   working: ["Working", () => "Leave this tab open. It may be in the background."],
   waiting: ["Waiting for the pool", (status) =>
     `The connection broke: ${status.detail}. It is tried again by itself.`],
-  paused: ["Paused", () => "This tab has left the pool and does nothing."],
+  paused: ["Paused", () => "This tab computes nothing. What it has loaded stays, so that it can go on at once."],
+  left: ["You have left", () => "This tab does nothing any more, and has freed what it had loaded."],
   "refused-token": ["The pool said no", (status) => `${status.detail}. Ask whoever runs the pool for a new address.`],
   "refused-version": ["The pool said no", (status) => `${status.detail}. Reload this page.`],
   "refused-full": ["The pool is full", (status) => `${status.detail}. Try again later.`],
@@ -66,13 +70,17 @@ const STATES = {
   dead: ["This tab has stopped", (status) => status.detail],
 };
 
+/** States in which there is something to leave. */
+const IN_TOUCH = ["connecting", "joined", "working", "waiting", "paused"];
+
 /** What the button does in a state. */
 const BUTTONS = {
   connecting: ["Pause", "pause"],
   joined: ["Pause", "pause"],
   working: ["Pause", "pause"],
-  waiting: ["Try now", "resume"],
-  paused: ["Join again", "resume"],
+  waiting: ["Try now", "hurry"],
+  paused: ["Resume", "resume"],
+  left: ["Join again", "resume"],
   "refused-token": ["Try again", "resume"],
   "refused-version": ["Try again", "resume"],
   "refused-full": ["Try again", "resume"],
@@ -88,12 +96,13 @@ function showState(state, status) {
   if (find("state").dataset.state !== state) performance.mark(`tabpool-${state}`);
   find("state").dataset.state = state;
   put("headline", headline);
-  put("explanation", explain(status));
+  put("explanation", explain(status).replace(/^./, (letter) => letter.toUpperCase()));
   const button = find("toggle");
   const [text, action] = BUTTONS[state] ?? ["Pause", ""];
   put("toggle", text);
   button.disabled = action === "";
   button.dataset.action = action;
+  find("leave").hidden = !IN_TOUCH.includes(state);
   document.title = `${headline} · ${address.get("label") ?? "tabpool"}`;
 }
 
@@ -116,11 +125,10 @@ function showStatus(status) {
   showState(busy ? "working" : status.state, status);
   put("runs", status.runs.toLocaleString());
   put("rate", rate >= 10 ? rate.toFixed(0) : rate.toFixed(1));
-  put("programs", String(status.programs));
-  put("memory", bytes(status.memory));
-  put("fetched", bytes(status.fetched.bytes));
-  put("served", status.served ? bytes(status.served.bytes) : "keeps nothing");
-  if (status.stored) find("served").title = `${status.stored.blocks} blocks, ${bytes(status.stored.bytes)} kept here`;
+  put("received", bytes(status.received));
+  put("sent", bytes(status.sent));
+  put("memory", bytes(status.models.reduce((sum, model) => sum + model.bytes, status.memory)));
+  showModels(status.models);
   const { loading } = status;
   find("loading").hidden = !loading;
   if (loading) {
@@ -131,7 +139,28 @@ function showStatus(status) {
   if (status.error) showTrouble(status.error, status.errors);
   else showTrouble(death, restarts, "It was started again.");
   if (status.cacheTrouble) fact("Cache trouble", status.cacheTrouble);
-  if (status.stored) fact("Kept here", `${status.stored.blocks} blocks, ${bytes(status.stored.bytes)}`);
+  if (status.stored) fact("Kept here", `${bytes(status.stored.bytes)}; ${bytes(status.served.bytes)} of it read`);
+}
+
+/** What the models that are shown were when they were drawn. */
+let drawn = "[]";
+
+function showModels(models) {
+  const now = JSON.stringify(models);
+  if (now === drawn) return;
+  drawn = now;
+  find("no-models").hidden = models.length > 0;
+  find("model-list").replaceChildren(
+    ...models.map(({ name, api, bytes: size }) => {
+      const line = document.createElement("li");
+      line.className = "row";
+      const [left, right] = [document.createElement("span"), document.createElement("span")];
+      left.textContent = name || "a model";
+      right.textContent = `${API_NAMES[api] ?? api}, ${bytes(size)}`;
+      line.append(left, right);
+      return line;
+    }),
+  );
 }
 
 function showTrouble(problem, count, whatNext = hint(problem ?? "")) {
@@ -158,12 +187,17 @@ function fact(name, text) {
   if (cell.textContent !== text) cell.textContent = text;
 }
 
+const API_NAMES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "Processor" };
+
 function showFacts(facts) {
-  const names = { webgpu: "WebGPU", webnn: "WebNN", cpu: "Processor" };
-  fact("Browser", `${facts.browser} ${facts.version}`);
+  const best = facts.apis.find((api) => !api.reason);
+  const using = best ? `${API_NAMES[best.api] ?? best.api} (${best.adapter})` : "nothing to compute with";
+  const browser = facts.browser.replace(/^./, (letter) => letter.toUpperCase());
+  put("device", `${browser} ${facts.version.split(".")[0]} on ${facts.os}, ${using}`);
+  fact("Browser", `${browser} ${facts.version}`);
   fact("System", `${facts.os}, ${facts.cores} ${facts.cores === 1 ? "core" : "cores"}`);
   for (const api of facts.apis) {
-    fact(names[api.api] ?? api.api, api.reason ?? `${api.adapter}${api.software ? " (in software)" : ""}`);
+    fact(API_NAMES[api.api] ?? api.api, api.reason ?? `${api.adapter}${api.software ? " (in software)" : ""}`);
   }
   fact("Isolated", crossOriginIsolated ? "yes" : "no");
   if (facts.cacheTrouble) fact("Keeps models", `no: ${facts.cacheTrouble}`);
@@ -209,11 +243,16 @@ function startWorker() {
   if (ended) return;
   newWorker(receive, dead);
   worker.postMessage({ kind: "hidden", hidden: document.hidden });
+  if (paused) worker.postMessage({ kind: "pause" });
   tellBattery();
 }
 
 function tellBattery() {
-  if (battery) worker?.postMessage({ kind: "battery", percent: Math.round(battery.level * 100), charging: battery.charging });
+  if (!battery) return;
+  const percent = Math.round(battery.level * 100);
+  find("battery-field").hidden = false;
+  put("battery", `${percent} %${battery.charging ? ", charging" : ""}`);
+  worker?.postMessage({ kind: "battery", percent, charging: battery.charging });
 }
 
 async function watchBattery() {
@@ -226,20 +265,33 @@ async function watchBattery() {
 
 /** A phone that darkens its screen sleeps, and its tabs with it. */
 function offerWakeLock() {
-  if (!navigator.wakeLock) return;
-  find("awake-field").hidden = false;
+  const box = find("awake");
+  const note = (text, refused) => {
+    put("awake-note", text);
+    find("awake-note").classList.toggle("refused", refused);
+  };
+  if (!navigator.wakeLock) {
+    box.disabled = true;
+    note(isSecureContext ? "This browser offers no way to." : "Browsers allow that over https only.", true);
+    return;
+  }
   let lock = null;
   const follow = async () => {
-    const wanted = find("awake").checked && !document.hidden;
+    const wanted = box.checked && !document.hidden;
     try {
-      if (wanted && (!lock || lock.released)) lock = await navigator.wakeLock.request("screen");
-      else if (!wanted && lock) await lock.release();
-    } catch {
+      if (wanted && (!lock || lock.released)) {
+        lock = await navigator.wakeLock.request("screen");
+        note("The screen stays on while this tab is in front.", false);
+      } else if (!wanted && lock) {
+        await lock.release();
+      }
+    } catch (error) {
       // The system refuses, for a nearly empty battery for example.
-      find("awake").checked = false;
+      box.checked = false;
+      note(`The browser refuses: ${error.message || error.name}`, true);
     }
   };
-  find("awake").addEventListener("change", follow);
+  box.addEventListener("change", follow);
   document.addEventListener("visibilitychange", follow);
 }
 
@@ -253,7 +305,7 @@ async function join() {
   document.addEventListener("visibilitychange", () => worker?.postMessage({ kind: "hidden", hidden: document.hidden }));
   addEventListener("pagehide", (event) => {
     // Said while there is still time, so that the pool does not wait for this tab to come back.
-    if (!event.persisted) worker?.postMessage({ kind: "leave" });
+    if (!event.persisted) worker?.postMessage({ kind: "close" });
   });
   find("toggle").addEventListener("click", () => {
     const { action } = find("toggle").dataset;
@@ -261,9 +313,11 @@ async function join() {
       restarts = 0;
       startWorker();
     } else if (action) {
+      if (action !== "hurry") paused = action === "pause";
       worker?.postMessage({ kind: action });
     }
   });
+  find("leave").addEventListener("click", () => worker?.postMessage({ kind: "leave" }));
   await watchBattery().catch(() => {});
 }
 

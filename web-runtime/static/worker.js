@@ -30,7 +30,9 @@ self.addEventListener("unhandledrejection", (event) => died(event.reason));
 const orders = {
   pause: () => running.pause(),
   leave: () => running.leave(),
+  close: () => running.close(),
   resume: () => running.resume(),
+  hurry: () => running.hurry(),
   hidden: (message) => running.setHidden(message.hidden),
   battery: (message) => running.setBattery(message.percent, message.charging),
 };

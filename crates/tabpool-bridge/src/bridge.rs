@@ -1,6 +1,6 @@
 //! The bridge: connections in, one stream of events out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::connection::serve;
 use crate::local::{LocalLink, QUEUE};
-use crate::sessions::{Sessions, WorkerId, WorkerLink};
+use crate::sessions::{Order, Sessions, WorkerId, WorkerLink};
 use crate::socket::Socket;
-use crate::tokens::Tokens;
+use crate::strikes::{StrikeLimit, Strikes};
+use crate::tokens::{TokenId, Tokens};
 
 /// How a bridge behaves.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct BridgeConfig {
     pub most_connections: usize,
     /// Events that wait for the host at most; then connections wait.
     pub events: usize,
+    /// How many failed joins an [`Entrance`] bears with.
+    pub strikes: StrikeLimit,
 }
 
 impl Default for BridgeConfig {
@@ -48,8 +51,18 @@ impl Default for BridgeConfig {
             most_workers: 256,
             most_connections: 512,
             events: 1024,
+            strikes: StrikeLimit::default(),
         }
     }
+}
+
+/// A way in from beyond this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// The origins of the pages that may join, as in `https://pool.example:8600`. What is no page names no origin.
+    pub origins: Vec<String>,
+    /// Whether whoever connects is a proxy that appends the address of its own client to `X-Forwarded-For`.
+    pub proxied: bool,
 }
 
 /// What happened on the bridge, in the order it happened for each worker.
@@ -60,7 +73,9 @@ pub enum BridgeEvent {
     Joined {
         /// How to reach it.
         link: WorkerLink,
-        /// The tag of the token it joined with.
+        /// The token it joined with.
+        token: TokenId,
+        /// That token's tag.
         tag: Option<u64>,
         /// Its session.
         session: String,
@@ -113,8 +128,23 @@ pub(crate) struct Shared {
     pub(crate) config: BridgeConfig,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) strikes: Strikes,
     events: mpsc::Sender<BridgeEvent>,
     connections: Arc<Semaphore>,
+}
+
+/// Where a connection comes from.
+pub(crate) struct Remote {
+    /// As people read it: an address, or `local`.
+    pub(crate) name: String,
+    /// Whose strikes count.
+    pub(crate) counted: Option<IpAddr>,
+}
+
+impl Remote {
+    fn uncounted(name: impl Into<String>) -> Self {
+        Self { name: name.into(), counted: None }
+    }
 }
 
 impl Shared {
@@ -137,7 +167,8 @@ impl Bridge {
         let (events, stream) = mpsc::channel(config.events);
         let connections = Arc::new(Semaphore::new(config.most_connections));
         let (sessions, tokens) = (Arc::default(), Arc::default());
-        (Self { shared: Arc::new(Shared { config, sessions, tokens, events, connections }) }, stream)
+        let strikes = Strikes::new(config.strikes);
+        (Self { shared: Arc::new(Shared { config, sessions, tokens, strikes, events, connections }) }, stream)
     }
 
     /// The tokens workers join with.
@@ -152,6 +183,19 @@ impl Bridge {
         Router::new().route("/link", get(upgrade)).with_state(Arc::clone(&self.shared))
     }
 
+    /// The same route for whoever comes from beyond this machine: the origin must be one of the entrance's, and an address
+    /// whose joins fail too often is not listened to for a while.
+    pub fn entrance(&self, entrance: Entrance) -> Router {
+        let state = (Arc::clone(&self.shared), Arc::new(entrance));
+        Router::new().route("/link", get(enter)).with_state(state)
+    }
+
+    /// Whether this is the name of a session that goes on, which only its worker knows.
+    #[must_use]
+    pub fn is_session(&self, name: &str) -> bool {
+        self.shared.sessions.lock().by_name.get(name).is_some_and(|session| !session.expelled)
+    }
+
     /// A link within this process. Must be called on a tokio runtime.
     #[must_use]
     pub fn connect_local(&self) -> LocalLink {
@@ -159,8 +203,33 @@ impl Bridge {
         let (to_worker, from_host) = mpsc::channel(QUEUE);
         let socket = Socket::Local { incoming, outgoing: to_worker };
         let shared = Arc::clone(&self.shared);
-        spawn(shared, socket, "local".to_owned());
+        spawn(shared, socket, Remote::uncounted("local"));
         LocalLink { outgoing, incoming: from_host }
+    }
+
+    /// How many workers there are that joined with a token, those whose links are cut included until they are lost.
+    #[must_use]
+    pub fn joined_with(&self, token: TokenId) -> usize {
+        self.shared.sessions.lock().joined_with(token)
+    }
+
+    /// Sends the workers home that joined with a token; those whose links are cut may not come back. The token itself goes on
+    /// unless it is [revoked](Tokens::revoke).
+    pub fn expel(&self, token: TokenId, reason: &str) {
+        let mut table = self.shared.sessions.lock();
+        for session in table.by_name.values_mut().filter(|s| s.token == token) {
+            session.expelled = true;
+            if let Some(orders) = &session.orders {
+                // A queue that is full belongs to a worker that does not read; its connection ends by its silence.
+                let _ = orders.try_send(Order::Close(reason.to_owned()));
+            }
+        }
+    }
+
+    /// Whether anybody may join.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        !self.shared.sessions.lock().closing
     }
 
     /// Lets nobody join any more; workers that are here stay until their links are closed.
@@ -170,7 +239,7 @@ impl Bridge {
 }
 
 /// Serves a connection in a task of its own, which ends with its socket, or when the host drops the events.
-fn spawn(shared: Arc<Shared>, socket: Socket, remote: String) {
+fn spawn(shared: Arc<Shared>, socket: Socket, remote: Remote) {
     let gone = shared.events.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -189,11 +258,37 @@ async fn upgrade(
     if !same_origin(&headers) {
         return (StatusCode::FORBIDDEN, "a page of another origin may not join").into_response();
     }
+    let remote = extensions.get::<ConnectInfo<SocketAddr>>();
+    let remote = remote.map_or_else(|| "unknown".to_owned(), |ConnectInfo(address)| address.to_string());
+    open(shared, upgrade, Remote::uncounted(remote))
+}
+
+async fn enter(
+    State((shared, entrance)): State<(Arc<Shared>, Arc<Entrance>)>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    // A page of another site must not use up its visitor's strikes either, so this comes first.
+    if !one_of(&entrance.origins, &headers) {
+        return (StatusCode::FORBIDDEN, "a page of another origin may not join").into_response();
+    }
+    let forwarded = entrance.proxied.then(|| forwarded_for(&headers)).flatten();
+    let counted = forwarded.unwrap_or_else(|| address.ip());
+    if let Some(wait) = shared.strikes.wait(counted) {
+        let seconds = (wait.as_secs() + 1).to_string();
+        let why = "too many joins from this address have failed";
+        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, seconds)], why).into_response();
+    }
+    let name = forwarded.map_or_else(|| address.to_string(), |forwarded| forwarded.to_string());
+    open(shared, upgrade, Remote { name, counted: Some(counted) })
+}
+
+/// Opens the socket and serves it, if there is room for another.
+fn open(shared: Arc<Shared>, upgrade: WebSocketUpgrade, remote: Remote) -> Response {
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many connections").into_response();
     };
-    let remote = extensions.get::<ConnectInfo<SocketAddr>>();
-    let remote = remote.map_or_else(|| "unknown".to_owned(), |ConnectInfo(address)| address.to_string());
     let limit = shared.config.limits.frame;
     upgrade.max_message_size(limit).max_frame_size(limit).on_upgrade(move |socket| async move {
         let gone = shared.events.clone();
@@ -203,6 +298,18 @@ async fn upgrade(
         }
         drop(permit);
     })
+}
+
+/// Whether a request comes from a page of one of these origins, or from no page at all.
+fn one_of(origins: &[String], headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    origin.to_str().is_ok_and(|origin| origins.iter().any(|ours| ours.eq_ignore_ascii_case(origin)))
+}
+
+/// The address that the nearest proxy has seen. What stands before it anybody could have written.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// Whether a request comes from a page of this host, or from no page at all.

@@ -7,10 +7,10 @@ use tabpool_protocol::{Frame, Hello, HostEvent, HostSession, Message, RefusalCod
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::bridge::{BridgeEvent, Shared};
+use crate::bridge::{BridgeEvent, Remote, Shared};
 use crate::sessions::{Order, Session, WorkerId, WorkerLink};
 use crate::socket::Socket;
-use crate::tokens::random_name;
+use crate::tokens::{Grant, TokenId, random_name};
 
 /// Frames that wait for one worker's socket. Credits bound what the host sends; this is for loads and pings besides.
 const ORDERS: usize = 64;
@@ -29,7 +29,9 @@ struct Connection {
     start: Instant,
     orders: mpsc::Receiver<Order>,
     sender: mpsc::Sender<Order>,
-    remote: String,
+    remote: Remote,
+    /// Whether the host turned it away for a reason of its own.
+    blameless: bool,
 }
 
 /// Why a connection's loop ended.
@@ -43,11 +45,12 @@ enum End {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, socket: Socket, remote: String) {
+pub(crate) async fn serve(shared: Arc<Shared>, socket: Socket, remote: Remote) {
     let (sender, orders) = mpsc::channel(ORDERS);
     let session = HostSession::new(shared.config.session, shared.config.limits, Duration::ZERO);
     let start = Instant::now();
-    let mut connection = Connection { shared, socket, session, start, orders, sender, remote };
+    let blameless = false;
+    let mut connection = Connection { shared, socket, session, start, orders, sender, remote, blameless };
     let mut joined = None;
     let end = connection.run(&mut joined).await;
     connection.finish(joined, end).await;
@@ -133,55 +136,62 @@ impl Connection {
 
     /// Decides on a hello: a known session goes on, a good token joins, anything else is refused.
     async fn admit(&mut self, hello: Hello, out: &mut Vec<Frame>) -> Result<Joined, End> {
-        let grant = match self.shared.tokens.check(&hello.token) {
-            Ok(grant) => grant,
-            Err(e) => {
-                out.push(self.session.refuse(RefusalCode::Token, e.to_string()));
-                return Err(End::Final(format!("refused: {e}")));
-            }
-        };
-        let admitted = {
-            let mut table = self.shared.sessions.lock();
-            if table.closing {
-                Err((RefusalCode::Closing, "the pool is closing".to_owned()))
-            } else {
-                table.last_connection += 1;
-                let connection = table.last_connection;
-                let known = hello.resume.as_ref().and_then(|name| Some((name.clone(), table.by_name.get_mut(name)?)));
-                if let Some((name, session)) = known {
-                    session.connection = connection;
-                    session.orders = Some(self.sender.clone());
-                    Ok((Joined { name, worker: session.worker, connection }, true))
-                } else if table.by_name.len() >= self.shared.config.most_workers {
-                    Err((RefusalCode::Full, format!("the pool has its {} workers", self.shared.config.most_workers)))
-                } else {
-                    table.last_worker += 1;
-                    let (name, worker) = (random_name(), WorkerId(table.last_worker));
-                    let orders = Some(self.sender.clone());
-                    table.by_name.insert(name.clone(), Session { worker, connection, orders });
-                    Ok((Joined { name, worker, connection }, false))
-                }
-            }
-        };
+        let admitted = self.decide(&hello);
         match admitted {
-            Ok((who, resumed)) => {
-                out.push(self.session.welcome(self.now(), &who.name, resumed));
+            Ok((who, joined)) => {
+                out.push(self.session.welcome(self.now(), &who.name, joined.is_none()));
                 let link = WorkerLink { id: who.worker, sessions: Arc::clone(&self.shared.sessions) };
                 let (worker, hello) = (who.worker, Box::new(hello));
-                let event = if resumed {
-                    BridgeEvent::Resumed { worker, hello }
-                } else {
-                    let (session, remote) = (who.name.clone(), self.remote.clone());
-                    BridgeEvent::Joined { link, tag: grant.tag, session, hello, remote }
+                let event = match joined {
+                    None => BridgeEvent::Resumed { worker, hello },
+                    Some((token, grant)) => {
+                        let (session, remote) = (who.name.clone(), self.remote.name.clone());
+                        BridgeEvent::Joined { link, token, tag: grant.tag, session, hello, remote }
+                    }
                 };
                 self.shared.tell(event).await;
                 Ok(who)
             }
             Err((code, reason)) => {
+                self.blameless = matches!(code, RefusalCode::Full | RefusalCode::Closing);
                 out.push(self.session.refuse(code, reason.clone()));
                 Err(End::Final(format!("refused: {reason}")))
             }
         }
+    }
+
+    /// Enters the worker into the table; gives what it joined with, or nothing where its session goes on.
+    fn decide(&self, hello: &Hello) -> Result<(Joined, Option<(TokenId, Grant)>), (RefusalCode, String)> {
+        let Shared { config, sessions, tokens, .. } = &*self.shared;
+        let mut table = sessions.lock();
+        if table.closing {
+            return Err((RefusalCode::Closing, "the pool is closing".to_owned()));
+        }
+        table.last_connection += 1;
+        let connection = table.last_connection;
+        let orders = Some(self.sender.clone());
+        // A session's name is as good a secret as a token, and known to its worker only: one that joined in time comes back
+        // when its token has expired or was revoked, unless it was sent home.
+        if let Some(name) = &hello.resume
+            && let Some(session) = table.by_name.get_mut(name).filter(|session| !session.expelled)
+        {
+            session.connection = connection;
+            session.orders = orders;
+            return Ok((Joined { name: name.clone(), worker: session.worker, connection }, None));
+        }
+        let (token, grant) = tokens.check(&hello.token).map_err(|e| (RefusalCode::Token, e.to_string()))?;
+        if table.by_name.len() >= config.most_workers {
+            return Err((RefusalCode::Full, format!("the pool has its {} workers", config.most_workers)));
+        }
+        if let Some(most) = grant.most.filter(|&most| table.joined_with(token) >= most as usize) {
+            let tabs = if most == 1 { "one worker".to_owned() } else { format!("{most} workers") };
+            return Err((RefusalCode::Full, format!("the join token lets {tabs} in at once, and no more")));
+        }
+        table.last_worker += 1;
+        let (name, worker) = (random_name(), WorkerId(table.last_worker));
+        let session = Session { worker, token, expelled: false, connection, orders };
+        table.by_name.insert(name.clone(), session);
+        Ok((Joined { name, worker, connection }, Some((token, grant))))
     }
 
     async fn finish(mut self, joined: Option<Joined>, end: End) {
@@ -196,10 +206,15 @@ impl Connection {
                 (reason, false)
             }
         };
+        // Counted before the socket is closed, which takes as long as whoever is at the other end likes.
+        if let Some(address) = self.remote.counted.filter(|_| joined.is_none() && !self.blameless) {
+            self.shared.strikes.add(address);
+        }
         self.socket.close(&reason).await;
         let Some(who) = joined else {
-            tracing::debug!(remote = self.remote, reason, "a connection ended before it joined");
-            self.shared.tell(BridgeEvent::Refused { remote: self.remote, reason }).await;
+            let remote = self.remote.name;
+            tracing::debug!(remote, reason, "a connection ended before it joined");
+            self.shared.tell(BridgeEvent::Refused { remote, reason }).await;
             return;
         };
         let current = {

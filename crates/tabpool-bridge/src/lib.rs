@@ -13,9 +13,11 @@ mod connection;
 mod local;
 mod sessions;
 mod socket;
+mod strikes;
 mod tokens;
 
-pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Events};
+pub use bridge::{Bridge, BridgeConfig, BridgeEvent, Entrance, Events};
 pub use local::LocalLink;
 pub use sessions::{LinkError, WorkerId, WorkerLink};
-pub use tokens::{Grant, TokenError, Tokens};
+pub use strikes::StrikeLimit;
+pub use tokens::{Grant, Token, TokenError, TokenId, Tokens};

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tabpool_protocol::Frame;
 use tokio::sync::mpsc;
 
+use crate::tokens::TokenId;
+
 /// A worker of one bridge, from its first join until it is lost; a resumed session keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u64);
@@ -80,6 +82,10 @@ impl fmt::Debug for WorkerLink {
 /// One session: connected, or waiting for its worker to come back.
 pub(crate) struct Session {
     pub(crate) worker: WorkerId,
+    /// What it joined with.
+    pub(crate) token: TokenId,
+    /// Whether it may not come back.
+    pub(crate) expelled: bool,
     /// Counts connections, so that the end of an old one does not end its successor.
     pub(crate) connection: u64,
     pub(crate) orders: Option<mpsc::Sender<Order>>,
@@ -96,6 +102,11 @@ pub(crate) struct Table {
 impl Table {
     fn orders(&self, worker: WorkerId) -> Option<mpsc::Sender<Order>> {
         self.by_name.values().find(|s| s.worker == worker)?.orders.clone()
+    }
+
+    /// How many workers there are that joined with a token, those that may still come back included.
+    pub(crate) fn joined_with(&self, token: TokenId) -> usize {
+        self.by_name.values().filter(|s| s.token == token).count()
     }
 }
 

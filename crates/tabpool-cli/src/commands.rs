@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod embed;
 mod generate;
+mod invite;
 mod models;
 mod report;
 mod rerank;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Summarize(generate::Summarize),
     /// Run a model on tensors from a file
     Run(run::Arguments),
+    /// Let tabs of any browser compute for a pool: shows an address and a QR code, and who comes and goes
+    Invite(invite::Arguments),
     /// Show what was measured
     Report(report::Arguments),
     /// Run a real model on every worker of this machine, compared and timed
@@ -64,6 +67,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Verdict> 
         Command::Translate(arguments) => generate::translate(&arguments, context).await,
         Command::Summarize(arguments) => generate::summarize(&arguments, context).await,
         Command::Run(arguments) => run::run(&arguments, context).await,
+        Command::Invite(arguments) => invite::run(&arguments, context).await,
         Command::Report(arguments) => report::run(&arguments, context).await,
         Command::Demo(arguments) => demo::run(&arguments, context).await,
     }

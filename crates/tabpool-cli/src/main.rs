@@ -21,6 +21,7 @@ mod interrupt;
 mod media;
 mod placing;
 mod progress;
+mod qr;
 mod quantity;
 mod session;
 mod table;

@@ -39,6 +39,32 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// How long something still lasts, in its largest unit.
+pub(crate) fn remaining(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        _ if seconds >= 48 * 3600 => count(seconds / (24 * 3600), "day"),
+        _ if seconds >= 2 * 3600 => count(seconds / 3600, "hour"),
+        _ if seconds >= 120 => count(seconds / 60, "minute"),
+        _ => count(seconds, "second"),
+    }
+}
+
+/// Reads a span: 90s, 30m, 24h, 7d, 2w.
+pub(crate) fn span(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "w" => 7 * 24 * 3600,
+        _ => return None,
+    };
+    let number: u64 = number.parse().ok()?;
+    Some(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
 /// A rate a second.
 pub(crate) fn rate(rate: f64) -> String {
     match rate {
@@ -57,7 +83,7 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{bytes, count, duration, milliseconds, rate};
+    use super::{bytes, count, duration, milliseconds, rate, remaining, span};
 
     #[test]
     fn three_digits_are_enough_at_every_size() {
@@ -71,5 +97,14 @@ mod tests {
         assert_eq!([1.234, 12.34, 123.4].map(rate), ["1.23", "12.3", "123"]);
         assert_eq!((count(1, "file"), count(2, "file")), ("1 file".into(), "2 files".into()));
         assert!((milliseconds(Duration::from_micros(1_500)) - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn spans_are_read_and_what_is_left_of_them_is_told_in_whole_units() {
+        let spans = ["90s", "30m", "24h", "7d", "2w"].map(|text| span(text).map(remaining));
+        let told = ["90 seconds", "30 minutes", "24 hours", "7 days", "14 days"].map(|text| Some(text.to_owned()));
+        assert_eq!(spans, told);
+        assert_eq!(["", "s", "7", "7 d", "-1s", "7y", "é"].map(span), [None; 7]);
+        assert_eq!(remaining(Duration::from_millis(1_900)), "1 second");
     }
 }

@@ -11,11 +11,17 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
 use crate::progress::Bar;
+use crate::terminal::shortened;
 
 /// How long the pool may take to close: browsers get seconds, a native worker ends its run first.
 const CLOSING: Duration = Duration::from_secs(20);
 /// Bars shown at once; a worker more is loaded without one.
 const MOST_BARS: usize = 8;
+/// Columns of what is said of a tab that joined, and of why it left.
+const GUEST_COLUMNS: usize = 100;
+/// How long a worker may take from being told of to being among the pool's, and how often that is looked at.
+const SHOWN_WITHIN: Duration = Duration::from_secs(2);
+const LOOKED_FOR_EVERY: Duration = Duration::from_millis(10);
 
 /// What measurements are to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +93,13 @@ pub(crate) async fn with_accelerator<T>(
     Ok(value)
 }
 
-/// Shows loads as bars and tells of workers that are lost, until it is dropped.
+/// Shows loads as bars and tells of workers that are lost and of tabs that come and go, until it is dropped.
 async fn watch(accelerator: &Accelerator, context: &Context) -> Infallible {
     let Context { terminal, bars, .. } = context;
     let mut events = accelerator.pool().events();
     let mut loading: HashMap<(WorkerId, ApiKind), Bar> = HashMap::new();
+    // Tabs that joined by themselves; there are no more than the pool lets in.
+    let mut guests: HashMap<WorkerId, String> = HashMap::new();
     let name = |worker: WorkerId| {
         let workers = accelerator.pool().workers();
         workers
@@ -121,6 +129,27 @@ async fn watch(accelerator: &Accelerator, context: &Context) -> Infallible {
                 loading.remove(&(worker, api));
                 bars.aside(|| terminal.warn(&format!("{}:{api} could not load {model}: {reason}", name(worker))));
             }
+            PoolEvent::Joined { worker, slot: None, .. } => {
+                let Some(view) = arrival(accelerator, worker).await else { continue };
+                let guest = guest(&view);
+                bars.aside(|| terminal.tell(&format!("joined: {guest}, {}", shortened(&view.remote, GUEST_COLUMNS))));
+                guests.insert(worker, guest);
+            }
+            PoolEvent::Lost { worker, reason } if guests.contains_key(&worker) => {
+                loading.retain(|(of, _), _| *of != worker);
+                let guest = guests.remove(&worker).unwrap_or_default();
+                bars.aside(|| terminal.tell(&format!("left: {guest}: {}", shortened(&reason, GUEST_COLUMNS))));
+            }
+            PoolEvent::Paused { worker } if guests.contains_key(&worker) => {
+                bars.aside(|| terminal.tell(&format!("paused: {}", guests[&worker])));
+            }
+            PoolEvent::Unpaused { worker } if guests.contains_key(&worker) => {
+                bars.aside(|| terminal.tell(&format!("goes on: {}", guests[&worker])));
+            }
+            PoolEvent::Rejected { remote, reason } => {
+                let reason = shortened(&reason, GUEST_COLUMNS);
+                bars.aside(|| terminal.tell(&format!("not let in: {}: {reason}", shortened(&remote, GUEST_COLUMNS))));
+            }
             PoolEvent::Lost { worker, reason } => {
                 loading.retain(|(of, _), _| *of != worker);
                 bars.aside(|| terminal.warn(&format!("{worker} was lost: {reason}")));
@@ -131,6 +160,35 @@ async fn watch(accelerator: &Accelerator, context: &Context) -> Infallible {
             _ => {}
         }
     }
+}
+
+/// A worker that has just been told of, once the pool shows it. It is told of first; one that is gone already is not found.
+async fn arrival(accelerator: &Accelerator, worker: WorkerId) -> Option<WorkerView> {
+    let mut ticks = tokio::time::interval(LOOKED_FOR_EVERY);
+    let found = async {
+        loop {
+            ticks.tick().await;
+            if let Some(view) = worker_view(accelerator, worker) {
+                return view;
+            }
+        }
+    };
+    tokio::time::timeout(SHOWN_WITHIN, found).await.ok()
+}
+
+/// What is said of a tab that joined by itself: its browser, its system, and what it computes with. All of it is the tab's own
+/// claim.
+fn guest(view: &WorkerView) -> String {
+    let best = view.apis.first().map_or_else(
+        || "with nothing to compute with".to_owned(),
+        |&api| match view.adapter(api) {
+            Some(adapter) if !adapter.is_empty() => format!("{api} on {adapter}"),
+            _ => api.to_string(),
+        },
+    );
+    let system = &view.capabilities.os;
+    let system = if system.is_empty() { String::new() } else { format!(" on {system}") };
+    shortened(&format!("{}{system}, {best}", worker_name(view)), GUEST_COLUMNS)
 }
 
 /// A worker as tables call it: its browser and the version's leading number, `native` without one.

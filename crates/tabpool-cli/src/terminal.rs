@@ -88,6 +88,13 @@ impl Terminal {
         self.print(&(text + "\n"))
     }
 
+    /// Tells a person of something that happened, on standard error.
+    #[expect(clippy::unused_self, reason = "whoever tells has looked at the terminal")]
+    pub(crate) fn tell(&self, message: &str) {
+        // With standard error gone there is nobody to tell.
+        let _ = std::io::stderr().write_all(format!("{message}\n").as_bytes());
+    }
+
     /// Tells a person of something that is not as it should be, without ending.
     pub(crate) fn warn(&self, message: &str) {
         let label = if self.colour_on_stderr() { "\x1b[1;33mwarning:\x1b[0m" } else { "warning:" };

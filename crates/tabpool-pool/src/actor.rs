@@ -5,6 +5,7 @@
 //! sends a command back.
 
 mod links;
+mod pausing;
 mod proofs;
 mod requests;
 mod sampling;
@@ -23,6 +24,7 @@ use tabpool_scheduler::{Action, Config, Event, ProgramId, Record, RequestId, Sch
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::history::History;
+use crate::join::Tickets;
 use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
@@ -30,8 +32,8 @@ use crate::referee::{Referee, Verdict};
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{PoolError, PoolEvent, Profile, TuningPolicy, WorkerSpec, WorkerView};
-use links::Worker;
 pub(crate) use links::metrics_precision;
+use links::{Joining, Worker};
 pub use proofs::Checking;
 use proofs::Proofs;
 use requests::Request;
@@ -101,6 +103,7 @@ pub(crate) struct Setup {
     pub(crate) history: History,
     pub(crate) checking: Checking,
     pub(crate) referee: Option<Referee>,
+    pub(crate) tickets: Arc<Tickets>,
 }
 
 /// How long tabs whose profile is kept have to write what they keep, when the pool closes.
@@ -208,8 +211,9 @@ impl Actor {
 
     fn bridge_event(&mut self, event: BridgeEvent) {
         match event {
-            BridgeEvent::Joined { link, tag, session, hello, .. } => {
-                self.joined(link, tag, session, hello.capabilities);
+            BridgeEvent::Joined { link, token, tag, session, hello, remote } => {
+                let ticket = self.setup.tickets.of(token);
+                self.joined(Joining { link, tag, ticket, session, remote, capabilities: hello.capabilities });
             }
             BridgeEvent::Resumed { worker, hello } => self.resumed(worker, &hello),
             BridgeEvent::Frame { worker, frame } => self.frame(worker, frame),

@@ -11,8 +11,7 @@ use tabpool_protocol::ApiKind;
 use tabpool_scheduler::{Api, Config, ScalingConfig, WorkerKind};
 
 use crate::actor::Recycle;
-
-use crate::{Batching, Checking, PoolError, ResourcePool, TuningPolicy};
+use crate::{Batching, Checking, JoinEndpoint, PoolError, ResourcePool, TuningPolicy};
 
 /// What a model works on: decides which browser is tried first, until measurements say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -162,6 +161,7 @@ pub struct PoolBuilder {
     pub(crate) workers: Vec<WorkerSpec>,
     pub(crate) max_connections: usize,
     pub(crate) listen: SocketAddr,
+    pub(crate) join_from: Option<JoinEndpoint>,
     pub(crate) search: SearchPaths,
     pub(crate) metrics: bool,
     pub(crate) program: String,
@@ -182,6 +182,7 @@ impl Default for PoolBuilder {
             workers: Vec::new(),
             max_connections: 16,
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            join_from: None,
             search: SearchPaths::from_env(),
             metrics: true,
             program: concat!("tabpool ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -223,7 +224,14 @@ impl PoolBuilder {
         self
     }
 
-    /// Where to listen; a free port on loopback by default. Only loopback addresses are taken.
+    /// Lets tabs of other machines join here, besides those of this one. The URLs of [tickets](ResourcePool::join) lead here.
+    pub fn join_from(mut self, endpoint: JoinEndpoint) -> Self {
+        self.join_from = Some(endpoint);
+        self
+    }
+
+    /// Where to listen for the pool's own workers and tabs of this machine; a free port on loopback by default. Only loopback
+    /// addresses are taken: [`join_from`](Self::join_from) is for others.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self

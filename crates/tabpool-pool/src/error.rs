@@ -11,6 +11,8 @@ use tabpool_content::{ImportError, RefError, StoreError};
 use tabpool_metrics::{FlushError, OpenError, QueryError};
 use tabpool_models::{ModelError, RequestError};
 
+use crate::{EndpointError, JoinError};
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,8 +49,14 @@ pub enum PoolError {
         source: io::Error,
     },
     /// An address beyond loopback.
-    #[error("will not listen on {0}: only loopback addresses are served without a token and TLS")]
+    #[error("will not listen on {0}: the pool's own address is one of loopback")]
     NotLoopback(SocketAddr),
+    /// Tabs of other machines cannot join as it was asked for.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A ticket was asked for that would let nobody in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A browser was asked for that is not here.
     #[error("no {kind} was found{}", unusable.as_ref().map(|u| format!(" ({u})")).unwrap_or_default())]
     NoBrowser {
@@ -186,7 +194,10 @@ impl PoolError {
                 Some("add one with `tabpool models add`, or name a model's folder".to_owned())
             }
             PoolError::Busy { retry_after, .. } => Some(format!("try again in {retry_after:?}")),
-            PoolError::NotLoopback(_) => Some("listen on 127.0.0.1 and forward the port".to_owned()),
+            PoolError::NotLoopback(_) => {
+                Some("listen on 127.0.0.1, and let tabs of other machines join from an endpoint".to_owned())
+            }
+            PoolError::Endpoint(e) => e.hint().map(str::to_owned),
             _ => None,
         }
     }

@@ -6,6 +6,8 @@ use tabpool_bridge::WorkerId;
 use tabpool_protocol::{ApiKind, Capabilities, LoadStats, TunedClass};
 use tabpool_scheduler::WorkerKind;
 
+use crate::TicketId;
+
 /// Where a slot or a worker is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +18,8 @@ pub enum WorkerState {
     Idle,
     /// Joined, with work.
     Busy,
+    /// Somebody at it wants it to compute nothing for a while.
+    Paused,
     /// Its link is cut; it has a few seconds to come back.
     Detached,
     /// Failed too often and left alone for a while.
@@ -29,6 +33,10 @@ pub struct WorkerView {
     pub id: Option<WorkerId>,
     /// The slot; `None` for a worker that came by itself.
     pub slot: Option<u64>,
+    /// The ticket it came with; `None` for a worker that the pool has started.
+    pub ticket: Option<TicketId>,
+    /// Where it is, as an address or `local`; empty before it joined.
+    pub remote: String,
     /// What it is.
     pub kind: WorkerKind,
     /// Where it is in its life.
@@ -93,6 +101,16 @@ pub enum PoolEvent {
         slot: Option<u64>,
         /// What it is.
         kind: WorkerKind,
+    },
+    /// Somebody at a worker wants it to compute nothing for a while. What it was computing is computed elsewhere.
+    Paused {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker that was paused computes again.
+    Unpaused {
+        /// The worker.
+        worker: WorkerId,
     },
     /// A load goes on.
     Loading {

@@ -4,7 +4,8 @@
 //! bridge's events, the slots and the processes in them, the requests that wait. Data flows one way: commands and events
 //! go into the actor, actions come out of the scheduler, the actor carries them out. Around it stand an HTTP server on
 //! loopback (the page and runtime that tabs load, the blocks of weights, the link), one thread for each native worker,
-//! and the metrics store's writer.
+//! and the metrics store's writer. Tabs that nobody here has started join with a ticket ([`ResourcePool::join`]), those of other
+//! machines from an endpoint ([`PoolBuilder::join_from`]).
 //!
 //! ```no_run
 //! use tabpool_browser::BrowserKind;
@@ -29,10 +30,14 @@ mod actor;
 mod assets;
 mod batching;
 mod config;
+mod door;
+mod endpoint;
 mod error;
 mod event;
 mod history;
+mod join;
 mod launch;
+mod listening;
 mod metrics;
 mod model;
 mod native;
@@ -46,8 +51,10 @@ mod tuning;
 pub use actor::Checking;
 pub use batching::Batching;
 pub use config::{ModelKind, PoolBuilder, Profile, WorkerSpec};
+pub use endpoint::{EndpointError, JoinEndpoint};
 pub use error::PoolError;
 pub use event::{PoolEvent, WorkerState, WorkerView};
+pub use join::{JoinError, JoinOptions, JoinTicket, Revocation, TicketId};
 pub use metrics::PoolMetrics;
 pub use model::{Answer, ModelHandle, ModelRequest, Timing};
 pub use pool::ResourcePool;

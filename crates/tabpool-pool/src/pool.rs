@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use futures::future::join_all;
-use tabpool_bridge::{Bridge, Grant};
+use tabpool_bridge::Bridge;
 use tabpool_browser::{discover, sweep};
 use tabpool_content::{BlockStore, Cid, DiskStore, ImportOptions, RefStore, import_folder};
 use tabpool_metrics::{MetricsStore, Reader, Recorder, StoreOptions};
@@ -16,31 +15,31 @@ use tabpool_models::Model;
 use tabpool_scheduler::{ModelId, ProgramId, RequestId};
 use tabpool_tensor::Tensor;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::actor::{Actor, Command, GroupPlan, HeldBack, Setup, SlotPlan};
+use crate::assets;
 use crate::history::History;
+use crate::join::Tickets;
+use crate::listening::Listening;
 use crate::metrics::Counters;
 use crate::model::ModelEntry;
 use crate::referee::Referee;
+use crate::server::Served;
 use crate::session::SessionId;
 use crate::tuning::Tunings;
 use crate::{
-    Answer, Batching, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent, PoolMetrics, WorkerSpec,
-    WorkerState, WorkerView,
+    Answer, Batching, JoinOptions, JoinTicket, ModelHandle, ModelRequest, PoolBuilder, PoolError, PoolEvent,
+    PoolMetrics, WorkerSpec, WorkerState, WorkerView,
 };
-use crate::{assets, server};
 
 /// Commands that wait for the actor at most; then callers wait.
 const INBOX: usize = 1024;
 /// Events a slow watcher may fall behind before it misses some.
 const WATCHERS_BEHIND: usize = 1024;
-/// How long the token in [`ResourcePool::join_url`] is good for.
-const JOIN_TOKEN: Duration = Duration::from_secs(24 * 3600);
 /// How long closing may take before what is left is dropped.
 const CLOSING: Duration = Duration::from_secs(15);
 
@@ -121,10 +120,11 @@ impl Shared {
 pub struct ResourcePool {
     shared: Arc<Shared>,
     bridge: Bridge,
+    tickets: Arc<Tickets>,
     url: String,
     data_dir: PathBuf,
     actor: Option<JoinHandle<()>>,
-    server: JoinHandle<()>,
+    servers: JoinSet<()>,
     metrics: Option<MetricsStore>,
     /// Last, so that a temporary data directory is removed when nothing uses it any more.
     _temporary: Option<TempDir>,
@@ -161,34 +161,21 @@ impl ResourcePool {
         let (slots, groups) = plans(&builder, &profiles).await?;
         let sleeps = slots.is_empty() && groups.iter().all(|group| group.config.min == 0);
 
-        let listen = |source| PoolError::Listen { address: builder.listen, source };
-        let listener = TcpListener::bind(builder.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
         let mut config = builder.bridge.clone();
         config.most_workers = config.most_workers.min(builder.max_connections);
         let (bridge, bridge_events) = Bridge::new(config);
         let counters = Arc::new(Mutex::new(Counters::default()));
-        let router = server::router(&bridge, Arc::clone(&store), Arc::clone(&counters), address);
-        let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
-        // Frames are small and wait for answers: held back until the last one is acknowledged, each would cost 40 ms.
-        let listener = listener.tap_io(|connection| {
-            if let Err(e) = connection.set_nodelay(true) {
-                tracing::warn!(error = %e, "a connection holds small messages back");
-            }
-        });
-        let server = tokio::spawn(async move {
-            if let Err(e) = axum::serve(listener, service).await {
-                tracing::error!(error = %e, "the pool's server ended");
-            }
-        });
+        let served = Served { bridge: bridge.clone(), store: Arc::clone(&store), counters: Arc::clone(&counters) };
+        let Listening { url, join_url, servers } =
+            Listening::start(builder.listen, builder.join_from.as_ref(), served).await?;
 
         let (commands, inbox) = mpsc::channel(INBOX);
         let (events, _) = broadcast::channel(WATCHERS_BEHIND);
         let (publish, views) = watch::channel(Vec::new());
-        let url = format!("http://{address}");
         let held_back = HeldBack::default();
         let referee = builder.checking.is_on().then(|| Referee::start(Arc::clone(&store), commands.clone()));
         let referee = referee.transpose().map_err(PoolError::Thread)?;
+        let tickets = Arc::new(Tickets::new(bridge.clone(), join_url));
         let actor = Actor::new(Setup {
             config: builder.scheduler.clone(),
             slots,
@@ -210,6 +197,7 @@ impl ResourcePool {
             history,
             checking: builder.checking,
             referee,
+            tickets: Arc::clone(&tickets),
         })?;
         let actor = Some(tokio::spawn(actor.run(inbox, bridge_events)));
         let shared = Shared {
@@ -228,7 +216,7 @@ impl ResourcePool {
             sleeps,
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
-        Ok(Self { shared, bridge, url, data_dir, actor, server, metrics, _temporary: temporary })
+        Ok(Self { shared, bridge, tickets, url, data_dir, actor, servers, metrics, _temporary: temporary })
     }
 
     /// Opens a model: its folder's config and headers are read, its weights stay where they are.
@@ -322,11 +310,24 @@ impl ResourcePool {
         &self.shared.store
     }
 
-    /// A URL that makes any tab of this machine a worker; its token is good for a day.
+    /// A ticket: a URL that makes tabs workers of this pool, until it expires or is revoked.
+    ///
+    /// # Errors
+    /// [`PoolError::Join`] where the options would let nobody in.
+    pub fn join(&self, options: JoinOptions) -> Result<JoinTicket, PoolError> {
+        Ok(self.tickets.issue(options)?)
+    }
+
+    /// The URL of a new ticket that lets any number of tabs in for a day: [`join`](Self::join) with nothing said.
     #[must_use]
     pub fn join_url(&self) -> String {
-        let token = self.bridge.tokens().issue(Grant { tag: None }, JOIN_TOKEN);
-        format!("{}/#token={token}", self.url)
+        self.tickets.issue_unchecked(JoinOptions::default()).url().to_owned()
+    }
+
+    /// The tickets that let tabs in, and those that brought tabs that are still here; oldest first.
+    #[must_use]
+    pub fn tickets(&self) -> Vec<JoinTicket> {
+        self.tickets.all()
     }
 
     /// Ends everything in order: nobody joins any more, waiting requests are answered, browsers close, measurements
@@ -349,7 +350,7 @@ impl ResourcePool {
     }
 
     async fn end(&mut self) {
-        self.server.abort();
+        self.servers.abort_all();
         if let Some(actor) = self.actor.take() {
             actor.abort();
             let _ = actor.await;
@@ -360,7 +361,7 @@ impl ResourcePool {
 impl Drop for ResourcePool {
     fn drop(&mut self) {
         // Dropping the actor drops its browsers, which ends them at once.
-        self.server.abort();
+        self.servers.abort_all();
         if let Some(actor) = &self.actor {
             actor.abort();
         }

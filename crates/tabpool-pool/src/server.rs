@@ -15,6 +15,7 @@ use tabpool_bridge::Bridge;
 use tabpool_content::{BlockStore, Cid, car_header, car_section};
 
 use crate::assets::{self, Asset};
+use crate::endpoint::Names;
 use crate::metrics::Counters;
 
 /// Blocks that one request may name.
@@ -24,28 +25,58 @@ const LONGEST_LIST: usize = MOST_BLOCKS * 128;
 /// Blocks of one answer that are read ahead of the network.
 const READ_AHEAD: usize = 3;
 
-/// Everything a pool serves. Only pages of the same origin can read it: browsers of other sites' pages are told so by
-/// the headers, and names other than the one listened on are refused, so that no foreign name can be pointed here.
-pub(crate) fn router(
-    bridge: &Bridge,
-    store: Arc<dyn BlockStore>,
-    counters: Arc<Mutex<Counters>>,
-    address: SocketAddr,
-) -> Router {
+/// What is served, whoever asks.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) bridge: Bridge,
+    pub(crate) store: Arc<dyn BlockStore>,
+    pub(crate) counters: Arc<Mutex<Counters>>,
+}
+
+/// The host names that are answered.
+type Hosts = Arc<[String]>;
+
+/// Everything a pool serves on its own address. Only pages of the same origin can read it: browsers of other sites' pages are
+/// told so by the headers, and names other than the one listened on are refused, so that no foreign name can be pointed here.
+pub(crate) fn router(served: Served, address: SocketAddr) -> Router {
+    let hosts = [address.to_string(), format!("localhost:{}", address.port())];
+    guarded(blocks_of(&served).merge(served.bridge.router()), served, hosts.into())
+}
+
+/// The same for whoever comes from beyond this machine. Blocks are for those who have joined.
+pub(crate) fn public_router(served: Served, names: Names) -> Router {
+    let passed = middleware::from_fn_with_state(served.bridge.clone(), joined_only);
+    let blocks = blocks_of(&served).route_layer(passed);
+    guarded(blocks.merge(served.bridge.entrance(names.entrance)), served, names.hosts.into())
+}
+
+fn blocks_of(served: &Served) -> Router {
     Router::new()
         .route("/ipfs/{cid}", get(block))
         .route("/ipfs/", post(blocks).layer(DefaultBodyLimit::max(LONGEST_LIST)))
-        .with_state(store)
-        .fallback(get(asset).with_state(counters))
-        .merge(bridge.router())
-        .layer(middleware::from_fn_with_state(address, guard))
+        .with_state(Arc::clone(&served.store))
+}
+
+fn guarded(routes: Router, served: Served, hosts: Hosts) -> Router {
+    let assets = Router::new().fallback(get(asset).with_state(served.counters));
+    routes.merge(assets).layer(middleware::from_fn_with_state(hosts, guard))
+}
+
+/// Lets those through who name their session, which is a secret of theirs.
+async fn joined_only(State(bridge): State<Bridge>, request: Request, next: Next) -> Response {
+    let named = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let session = named.and_then(|value| value.strip_prefix("Bearer "));
+    if session.is_some_and(|session| bridge.is_session(session)) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "blocks are for workers that have joined\n").into_response()
+    }
 }
 
 /// Refuses requests under foreign host names, and isolates what is served from other origins.
-async fn guard(State(address): State<SocketAddr>, request: Request, next: Next) -> Response {
+async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let port = address.port();
-    if host != address.to_string() && host != format!("localhost:{port}") {
+    if !hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host)) {
         return (StatusCode::FORBIDDEN, "this server answers under its own address only\n").into_response();
     }
     let mut response = next.run(request).await;
@@ -56,6 +87,7 @@ async fn guard(State(address): State<SocketAddr>, request: Request, next: Next) 
         ("cross-origin-resource-policy", "same-origin"),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
+        ("content-security-policy", "frame-ancestors 'none'"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

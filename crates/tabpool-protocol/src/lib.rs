@@ -26,6 +26,7 @@
 //! - **2**: sets of states. `MakeStates`, `FreeStates`, `StatesMade`, `StatesFailed` and `StatesLost`; `Run` names a set,
 //!   `Hello` lists those held (in a tensor, so that its body keeps its shape), `Status` counts them;
 //!   [`FaultKind::States`]. As `Run` and `Status` have other bodies than before, version 1 is not spoken any more.
+//! - **3**: `Status` says whether the worker is paused. As it has another body than before, version 2 is not spoken any more.
 //!
 //! # What this crate does not do
 //!
@@ -48,6 +49,6 @@ pub use states::{HeldStates, StateLimits, StateSpec, StatesError};
 pub use tuning::TunedClass;
 
 /// The newest protocol version this crate speaks.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The oldest protocol version this crate speaks.
-pub const OLDEST_VERSION: u8 = 2;
+pub const OLDEST_VERSION: u8 = 3;

@@ -131,6 +131,9 @@ pub struct WorkerStatus {
     /// Sets of states it holds and the bytes they take on their devices, which `device_memory` does not count. Since
     /// version 2.
     pub states: (u32, u64),
+    /// Whether somebody at it wants it to compute nothing for a while: it is given nothing new, what it was computing is wanted
+    /// from others, and it keeps what it has loaded. Since version 3.
+    pub paused: bool,
 }
 
 /// What a frame says. The number in each variant's documentation is its kind on the wire; numbers are never reused.

@@ -203,10 +203,15 @@ impl Worker {
         };
         for frame in out {
             self.env.send(frame.encode());
-            let status = WorkerStatus { states: self.sets.held(), ..self.env.status() };
-            self.env.send(Frame::from(Message::Status(status)).encode());
+            self.tell_status();
         }
         result
+    }
+
+    /// Tells the host how this worker is, without waiting for a heartbeat. Only for one that has joined.
+    pub fn tell_status(&self) {
+        let status = WorkerStatus { states: self.sets.held(), ..self.env.status() };
+        self.env.send(Frame::from(Message::Status(status)).encode());
     }
 
     /// The link is closed. What runs goes on; its answers wait for the next link.
@@ -224,12 +229,6 @@ impl Worker {
     #[must_use]
     pub fn completed(&self) -> u64 {
         self.completed.get()
-    }
-
-    /// How many programs are ready, for showing.
-    #[must_use]
-    pub fn programs(&self) -> usize {
-        self.programs.borrow().values().filter(|h| matches!(h, Held::Ready(..))).count()
     }
 
     fn joined(&self, session: String, resumed: bool) {

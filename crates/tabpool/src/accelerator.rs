@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tabpool_browser::{BrowserKind, SearchPaths, discover};
 use tabpool_content::Cid;
-use tabpool_pool::{ModelKind, ModelRequest, PoolBuilder, Profile, ResourcePool, Target, WorkerSpec, WorkerState};
+use tabpool_pool::{
+    JoinEndpoint, ModelKind, ModelRequest, PoolBuilder, Profile, ResourcePool, Target, WorkerSpec, WorkerState,
+};
 use tabpool_protocol::ApiKind;
 use tabpool_tensor::Precision;
 
@@ -54,6 +56,7 @@ pub struct AcceleratorBuilder {
     search: SearchPaths,
     workers: Vec<WorkerSpec>,
     targets: Vec<Target>,
+    guests_only: bool,
     profile: Profile,
     threads: Option<NonZeroUsize>,
     listen: Option<SocketAddr>,
@@ -68,6 +71,7 @@ impl Default for AcceleratorBuilder {
             search: SearchPaths::from_env(),
             workers: Vec::new(),
             targets: Vec::new(),
+            guests_only: false,
             profile: Profile::Kept,
             threads: None,
             listen: None,
@@ -95,6 +99,13 @@ impl AcceleratorBuilder {
     /// browser at all, the native worker serves.
     pub fn on(mut self, target: Target) -> Self {
         self.targets.push(target);
+        self
+    }
+
+    /// Starts no worker where none is asked for: only tabs that join by themselves compute, with a
+    /// [ticket](ResourcePool::join) of the pool's.
+    pub fn guests_only(mut self) -> Self {
+        self.guests_only = true;
         self
     }
 
@@ -143,6 +154,12 @@ impl AcceleratorBuilder {
         self
     }
 
+    /// Lets tabs of other machines join here, with a [ticket](ResourcePool::join) of the pool's.
+    pub fn join_from(mut self, endpoint: JoinEndpoint) -> Self {
+        self.pool = self.pool.join_from(endpoint);
+        self
+    }
+
     /// Changes settings of the pool that have no method here. Its data folder, search paths and address are set by the
     /// methods above.
     pub fn pool(mut self, change: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
@@ -156,7 +173,8 @@ impl AcceleratorBuilder {
         self
     }
 
-    /// Starts the workers and waits until each has joined or failed. One that joined is enough.
+    /// Starts the workers and waits until each has joined or failed. One that joined is enough; of
+    /// [guests](AcceleratorBuilder::guests_only) none is waited for.
     ///
     /// # Errors
     ///
@@ -175,7 +193,8 @@ impl AcceleratorBuilder {
         let in_use = library.in_use()?;
         let address = self.listen.unwrap_or_else(|| origin::address(&data_dir));
         let mut pool = self.pool.data_dir(&data_dir).search(self.search.clone()).listen(address);
-        let explicit = !self.workers.is_empty();
+        let explicit = !self.workers.is_empty() || self.guests_only;
+        let alone = self.workers.is_empty() && self.targets.is_empty() && self.guests_only;
         for spec in self.workers {
             pool = pool.worker(spec);
         }
@@ -192,6 +211,9 @@ impl AcceleratorBuilder {
             }
         }
         let pool = pool.build().await?;
+        if alone {
+            return Ok(Accelerator { pool, library, _in_use: in_use, _temporary: temporary });
+        }
         // Some that failed are not the end; with none there is nothing to go on with.
         let ready = pool.wait_ready(self.ready_within).await;
         let workers = pool.workers();

@@ -9,7 +9,7 @@ use tabpool_protocol::{Frame, Hello, Limits, Message, OLDEST_VERSION, RefusalCod
 use tokio_tungstenite::tungstenite;
 
 use super::{Bridge, BridgeConfig, BridgeEvent, Events};
-use crate::{Grant, LinkError, LocalLink};
+use crate::{Grant, LinkError, LocalLink, Token};
 
 fn quick() -> BridgeConfig {
     BridgeConfig { grace: Duration::from_millis(300), parting: Duration::from_millis(300), ..BridgeConfig::default() }
@@ -32,10 +32,10 @@ async fn message(link: &mut LocalLink) -> Message {
     Frame::decode(&bytes, &Limits::default()).expect("a frame").message
 }
 
-async fn join(bridge: &Bridge, events: &mut Events) -> (LocalLink, String, crate::WorkerLink, String) {
-    let token = bridge.tokens().issue(Grant { tag: Some(9) }, Duration::from_secs(60));
+async fn join(bridge: &Bridge, events: &mut Events) -> (LocalLink, String, crate::WorkerLink, Token) {
+    let token = bridge.tokens().issue(Grant { tag: Some(9), most: None }, Duration::from_secs(60));
     let mut link = bridge.connect_local();
-    link.outgoing.send(hello(&token, None)).await.expect("sent");
+    link.outgoing.send(hello(&token.secret, None)).await.expect("sent");
     let Message::Welcome { session, resumed: false, .. } = message(&mut link).await else { panic!("no welcome") };
     let Some(BridgeEvent::Joined { link: handle, tag: Some(9), .. }) = events.recv().await else { panic!("no join") };
     (link, session, handle, token)
@@ -78,7 +78,7 @@ async fn a_cut_link_resumes_with_its_worker_and_a_late_one_does_not() {
     assert!(matches!(events.recv().await, Some(BridgeEvent::Detached { .. })));
     assert_eq!(handle.send(Message::Ping { nonce: 1 }.into()), Err(LinkError::Down));
     let mut link = bridge.connect_local();
-    link.outgoing.send(hello(&token, Some(&session))).await.expect("sent");
+    link.outgoing.send(hello(&token.secret, Some(&session))).await.expect("sent");
     assert!(matches!(message(&mut link).await, Message::Welcome { resumed: true, .. }));
     let Some(BridgeEvent::Resumed { worker, hello: said }) = events.recv().await else { panic!("no resumption") };
     assert_eq!((worker, &said.held[..]), (handle.id(), &[3][..]));
@@ -87,8 +87,75 @@ async fn a_cut_link_resumes_with_its_worker_and_a_late_one_does_not() {
     assert!(matches!(events.recv().await, Some(BridgeEvent::Detached { .. })));
     assert!(matches!(events.recv().await, Some(BridgeEvent::Lost { worker, .. }) if worker == handle.id()));
     let mut link = bridge.connect_local();
-    link.outgoing.send(hello(&token, Some(&session))).await.expect("sent");
+    link.outgoing.send(hello(&token.secret, Some(&session))).await.expect("sent");
     assert!(matches!(message(&mut link).await, Message::Welcome { resumed: false, .. }));
+}
+
+/// Sends a hello, and gives what the host answers.
+async fn answer(bridge: &Bridge, token: &Token, resume: Option<&str>) -> (LocalLink, Message) {
+    let mut link = bridge.connect_local();
+    link.outgoing.send(hello(&token.secret, resume)).await.expect("sent");
+    let answer = message(&mut link).await;
+    (link, answer)
+}
+
+#[tokio::test]
+async fn a_worker_comes_back_after_its_token_was_revoked_but_not_after_it_was_expelled() {
+    let (bridge, mut events) = Bridge::new(quick());
+    let (link, session, handle, token) = join(&bridge, &mut events).await;
+    bridge.tokens().revoke(token.id);
+    drop(link);
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Detached { .. })));
+    let (mut link, welcome) = answer(&bridge, &token, Some(&session)).await;
+    assert!(matches!(welcome, Message::Welcome { resumed: true, .. }), "{welcome:?}");
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Resumed { .. })));
+    let (_, refusal) = answer(&bridge, &token, None).await;
+    assert!(matches!(refusal, Message::Refused { code: RefusalCode::Token, .. }), "{refusal:?}");
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Refused { .. })));
+
+    bridge.expel(token.id, "enough");
+    assert!(matches!(message(&mut link).await, Message::Bye { reason } if reason == "enough"));
+    drop(link);
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Lost { worker, .. }) if worker == handle.id()));
+}
+
+#[tokio::test]
+async fn a_worker_whose_link_is_cut_can_be_expelled() {
+    let (bridge, mut events) = Bridge::new(quick());
+    let (link, session, handle, token) = join(&bridge, &mut events).await;
+    drop(link);
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Detached { .. })));
+    bridge.tokens().revoke(token.id);
+    bridge.expel(token.id, "enough");
+    let (_, refusal) = answer(&bridge, &token, Some(&session)).await;
+    assert!(matches!(refusal, Message::Refused { code: RefusalCode::Token, .. }), "{refusal:?}");
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Refused { .. })));
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Lost { worker, .. }) if worker == handle.id()));
+}
+
+#[tokio::test]
+async fn a_token_for_so_many_workers_lets_no_more_in_until_one_is_gone() {
+    let (bridge, mut events) = Bridge::new(quick());
+    let token = bridge.tokens().issue(Grant { tag: None, most: Some(2) }, Duration::from_secs(60));
+    let (first, _) = answer(&bridge, &token, None).await;
+    let (_second, _) = answer(&bridge, &token, None).await;
+    let (_other, _) = answer(&bridge, &bridge.tokens().issue(Grant::default(), Duration::from_secs(60)), None).await;
+    for _ in 0..3 {
+        assert!(matches!(events.recv().await, Some(BridgeEvent::Joined { .. })));
+    }
+    assert_eq!(bridge.joined_with(token.id), 2);
+    let (_, refusal) = answer(&bridge, &token, None).await;
+    assert!(
+        matches!(&refusal, Message::Refused { code: RefusalCode::Full, reason } if reason.contains("2 workers")),
+        "{refusal:?}"
+    );
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Refused { .. })));
+    drop(first);
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Detached { .. })));
+    assert_eq!(bridge.joined_with(token.id), 2, "it may come back");
+    assert!(matches!(events.recv().await, Some(BridgeEvent::Lost { .. })));
+    let (_third, welcome) = answer(&bridge, &token, None).await;
+    assert!(matches!(welcome, Message::Welcome { .. }), "{welcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +178,7 @@ async fn web_sockets_join_and_foreign_origins_do_not() {
     let address = listener.local_addr().expect("an address");
     let service = bridge.router().into_make_service_with_connect_info::<SocketAddr>();
     let server = tokio::spawn(async move { axum::serve(listener, service).await });
-    let token = bridge.tokens().issue(Grant { tag: None }, Duration::from_secs(60));
+    let token = bridge.tokens().issue(Grant::default(), Duration::from_secs(60));
 
     let request = |origin: &str| {
         tungstenite::handshake::client::Request::builder()
@@ -129,7 +196,7 @@ async fn web_sockets_join_and_foreign_origins_do_not() {
     assert!(err.to_string().contains("403"), "{err}");
 
     let (mut socket, _) = tokio_tungstenite::connect_async(request(&format!("http://{address}"))).await.expect("open");
-    socket.send(tungstenite::Message::Binary(hello(&token, None))).await.expect("sent");
+    socket.send(tungstenite::Message::Binary(hello(&token.secret, None))).await.expect("sent");
     let reply = socket.next().await.expect("a message").expect("sound").into_data();
     let frame = Frame::decode(&reply, &Limits::default()).expect("a frame");
     assert!(matches!(frame.message, Message::Welcome { .. }));

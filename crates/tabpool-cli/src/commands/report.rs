@@ -8,6 +8,7 @@ use tabpool_metrics::{Api, Reader, Report, ReportFilter, Timestamp};
 
 use crate::context::Context;
 use crate::failure::Verdict;
+use crate::quantity::span;
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
@@ -97,18 +98,8 @@ fn since(text: &str) -> Result<Timestamp, String> {
         return Ok(day);
     }
     let bad = || "neither a span as in 24h or 7d nor a day as in 2026-01-31".to_owned();
-    let split = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(bad)?;
-    let (number, unit) = text.split_at(split);
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
-        _ => return Err(bad()),
-    };
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    Ok(Timestamp::now().minus(Duration::from_secs(number.saturating_mul(seconds))))
+    let span = span(text).ok_or_else(bad)?;
+    Ok(Timestamp::now().minus(span))
 }
 
 /// The first moment of a day in UTC.

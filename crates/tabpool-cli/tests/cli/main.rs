@@ -4,6 +4,7 @@
 mod embedding;
 mod generating;
 mod hub;
+mod inviting;
 mod library;
 mod media;
 mod program;
@@ -31,6 +32,10 @@ fn wrong_arguments_end_with_two_and_a_usage_line() {
         &["run", "model", "--input", "x"],
         &["run", "model", "--input", "x", "--output", "y", "--on", "netscape:webgpu"],
         &["report", "--since", "yesterday"],
+        &["invite", "--valid-for", "soon"],
+        &["invite", "--tabs", "0"],
+        &["invite", "--name", "pool.example"],
+        &["invite", "--listen", "127.0.0.2:0", "--certificate", "x.pem"],
         &["demo", "--rounds", "0"],
     ] {
         let said = program.run(arguments).ended_with(2);

@@ -12,6 +12,7 @@ use tabpool_tensor::Precision;
 
 use super::Actor;
 use crate::PoolEvent;
+use crate::join::Issued;
 use crate::target::{protocol_api, scheduler_api};
 use crate::tuning;
 
@@ -23,10 +24,22 @@ const KEPT_NAMES: usize = 16;
 const MOST_TOLD_MIB: u32 = 8192;
 const KEPT_NAME: usize = 200;
 
+/// A worker that joins, as the bridge tells of it.
+pub(super) struct Joining {
+    pub(super) link: WorkerLink,
+    pub(super) tag: Option<u64>,
+    pub(super) ticket: Option<Arc<Issued>>,
+    pub(super) session: String,
+    pub(super) remote: String,
+    pub(super) capabilities: Capabilities,
+}
+
 /// A worker that has joined.
 pub(super) struct Worker {
     pub(super) link: WorkerLink,
     pub(super) slot: Option<SlotId>,
+    pub(super) ticket: Option<Arc<Issued>>,
+    pub(super) remote: String,
     pub(super) kind: WorkerKind,
     pub(super) session: String,
     pub(super) identity: Arc<WorkerIdentity>,
@@ -41,7 +54,7 @@ pub(super) struct Worker {
     pub(super) answered: u64,
     /// It is to be replaced, and has been given its last request.
     pub(super) recycling: bool,
-    loading: BTreeSet<(ProgramId, Api)>,
+    pub(super) loading: BTreeSet<(ProgramId, Api)>,
     pub(super) loaded: BTreeSet<(ProgramId, Api)>,
     content_failures: HashMap<(ProgramId, Api), u32>,
 }
@@ -56,6 +69,12 @@ impl Worker {
             description: if info.description.is_empty() { info.device.clone() } else { info.description.clone() },
         });
         Arc::new(WorkerIdentity { adapter: adapter.unwrap_or_default(), ..(*self.identity).clone() })
+    }
+
+    /// Whether it may be given the model in a folder. One that the pool has not started says by its ticket; where that is gone,
+    /// nothing is known of it and it gets nothing.
+    fn may_have(&self, root: &str) -> bool {
+        self.slot.is_some() || self.ticket.as_ref().is_some_and(|ticket| ticket.admits(root))
     }
 
     /// Its device as tunings tell devices apart. A worker that came by itself only claims what it is: what it measured is
@@ -75,7 +94,8 @@ fn kind_of(browser: &str) -> WorkerKind {
 }
 
 impl Actor {
-    pub(super) fn joined(&mut self, link: WorkerLink, tag: Option<u64>, session: String, capabilities: Capabilities) {
+    pub(super) fn joined(&mut self, joining: Joining) {
+        let Joining { link, tag, ticket, session, remote, capabilities } = joining;
         let id = WorkerId(link.id().0);
         let slot = tag.map(SlotId).filter(|slot| self.slots.contains_key(slot));
         // A page that was loaded anew joins in the place of the one before.
@@ -102,6 +122,8 @@ impl Actor {
         let worker = Worker {
             link,
             slot,
+            ticket,
+            remote,
             kind,
             session,
             identity,
@@ -129,14 +151,14 @@ impl Actor {
 
     /// The bytes that a worker may hold: what its slot says, or half of what it says it has. A browser rounds that down to a few
     /// steps; from the highest on nothing is known.
-    fn memory_limit(&self, id: WorkerId) -> Option<u64> {
+    pub(super) fn memory_limit(&self, id: WorkerId) -> Option<u64> {
         let worker = self.workers.get(&id)?;
         let said = worker.slot.and_then(|slot| self.slots.get(&slot)).and_then(|slot| slot.spec.memory);
         let told = worker.capabilities.memory_mib.filter(|mib| *mib < MOST_TOLD_MIB);
         said.or(told.map(|mib| u64::from(mib) * (1024 * 1024) / 2))
     }
 
-    fn setup_credits(&self) -> u16 {
+    pub(super) fn setup_credits(&self) -> u16 {
         u16::try_from(self.setup.config.credits_per_worker).unwrap_or(u16::MAX)
     }
 
@@ -233,6 +255,11 @@ impl Actor {
     /// Orders a load. Where the link is cut the order is repeated when it resumes.
     pub(super) fn load(&mut self, id: WorkerId, program: ProgramId, api: Api) {
         let (Some(worker), Some(entry)) = (self.workers.get_mut(&id), self.programs.get(&program)) else { return };
+        if !worker.may_have(&entry.identity.cid) {
+            let (reason, retry) = ("the ticket it came with is for other models".to_owned(), LoadRetry::Never);
+            self.follow_ups.push_back(Event::LoadFailed { worker: id, program, api, reason, retry });
+            return;
+        }
         worker.loading.insert((program, api));
         let message = Message::Load { program: program.0, api: protocol_api(api), name: entry.identity.name.clone() };
         let sent = worker.link.send(Frame { id: 0, message, tensors: vec![entry.encoded.clone()] });
@@ -277,12 +304,7 @@ impl Actor {
             }
             Message::Finished { attempt, stats } => self.finished(id, request, attempt, stats, frame.tensors),
             Message::Failed { attempt, fault, reason } => self.failed(id, request, attempt, fault, reason),
-            Message::Status(status) => {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.status = status;
-                }
-                self.recycle_if_due(id);
-            }
+            Message::Status(status) => self.told_status(id, status),
             Message::Tuned { api, found } => self.tuned(id, api, found),
             Message::StatesMade { states, bytes, .. } => self.states_made(id, states, bytes),
             Message::StatesFailed { states, fault, reason, .. } => self.states_failed(id, states, fault, &reason),

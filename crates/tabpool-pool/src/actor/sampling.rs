@@ -45,6 +45,8 @@ impl Actor {
         WorkerView {
             id: None,
             slot: Some(id.0),
+            ticket: None,
+            remote: String::new(),
             kind: slot.spec.kind(),
             state: if slot.set_aside { WorkerState::SetAside } else { WorkerState::Starting },
             capabilities: tabpool_protocol::Capabilities::default(),
@@ -116,14 +118,17 @@ struct Held {
 }
 
 fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, held: Held) -> WorkerView {
-    let state = match (worker.detached, worker.in_flight.is_empty()) {
-        (true, _) => WorkerState::Detached,
-        (false, true) => WorkerState::Idle,
-        (false, false) => WorkerState::Busy,
+    let state = match (worker.detached, worker.status.paused, worker.in_flight.is_empty()) {
+        (true, ..) => WorkerState::Detached,
+        (false, true, _) => WorkerState::Paused,
+        (false, false, true) => WorkerState::Idle,
+        (false, false, false) => WorkerState::Busy,
     };
     WorkerView {
         id: Some(worker.link.id()),
         slot: slot.map(|(id, _)| id.0),
+        ticket: worker.ticket.as_ref().map(|ticket| ticket.id),
+        remote: worker.remote.clone(),
         kind: worker.kind,
         state,
         capabilities: worker.capabilities.clone(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tabpool_bridge::Grant;
+use tabpool_bridge::{Grant, Token};
 use tabpool_metrics::{Connection, ConnectionEvent, Timestamp, WorkerIdentity};
 use tabpool_scheduler::{Event, SlotId};
 use tokio::task::JoinHandle;
@@ -27,7 +27,7 @@ pub(super) struct Slot {
     pub(super) running: Option<Running>,
     /// The end of what ran before, to be waited for before the next start.
     pub(super) ending: Option<JoinHandle<()>>,
-    token: Option<String>,
+    token: Option<Token>,
     pub(super) set_aside: bool,
     pub(super) last_reason: String,
     pub(super) membership: Membership,
@@ -91,10 +91,12 @@ impl Actor {
             slot.ending = Some(ending);
         }
         if let Some(token) = slot.token.take() {
-            self.setup.bridge.tokens().revoke(&token);
+            self.setup.bridge.tokens().revoke(token.id);
+            self.setup.bridge.expel(token.id, "its place is filled anew");
         }
-        let token = self.setup.bridge.tokens().issue(Grant { tag: Some(id.0) }, TOKEN);
+        let token = self.setup.bridge.tokens().issue(Grant { tag: Some(id.0), most: None }, TOKEN);
         slot.token = Some(token.clone());
+        let token = token.secret;
         slot.set_aside = false;
         slot.starts += 1;
         slot.started = Some(Instant::now());

@@ -70,6 +70,13 @@ impl Sessions {
         self.held.retain(|_, held| held.worker != worker || !gone(held.set, held.api));
     }
 
+    /// Forgets all sets of a worker; gives their numbers.
+    fn release(&mut self, worker: WorkerId) -> Vec<u64> {
+        let sets = self.held.values().filter(|held| held.worker == worker).map(|held| held.set).collect();
+        self.forget(worker, |_, _| true);
+        sets
+    }
+
     /// Compares with what a worker that is back says it holds; gives the sets that nobody needs.
     fn resume(&mut self, worker: WorkerId, holds: &[HeldStates]) -> Vec<u64> {
         let there: HashSet<u64> = holds.iter().map(|held| held.states).collect();
@@ -161,6 +168,13 @@ impl Actor {
         self.count_states(id);
     }
 
+    /// A worker keeps no states any more: its sessions begin elsewhere.
+    pub(super) fn release_states(&mut self, id: WorkerId) {
+        for set in self.sessions.release(id) {
+            self.free_states(id, set);
+        }
+    }
+
     /// A worker is gone.
     pub(super) fn states_lost(&mut self, id: WorkerId) {
         self.sessions.forget(id, |_, _| true);
@@ -215,5 +229,7 @@ mod tests {
         assert_eq!(sessions.arrange(&run(false), worker, Api::WebGpu), None);
         sessions.forget(worker, |_, api| api == Api::WebGpu);
         assert_eq!(sessions.on(worker), (0, 0));
+        sessions.arrange(&run(true), worker, Api::Cpu);
+        assert_eq!((sessions.release(worker), sessions.release(worker)), (vec![4], vec![]));
     }
 }

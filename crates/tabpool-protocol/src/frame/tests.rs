@@ -52,46 +52,46 @@ fn round_trips(frame: &Frame) {
 }
 
 #[test]
-fn the_bytes_of_version_2_stay_as_they_are() {
+fn the_bytes_of_version_3_stay_as_they_are() {
     let golden = |frame: Frame, want: &str| assert_eq!(hex(&frame), want.replace(char::is_whitespace, ""));
     golden(
         run(),
-        "02050000 0f000000 0700000000000000
+        "03050000 0f000000 0700000000000000
          04ac020202 0105 02 05020103 000102 00
          0100000002000000 0300000000000000
          0000003f000080bf",
     );
-    golden(Message::Ping { nonce: 5 }.into(), "02070000 03000000 0000000000000000 060500 0000000000");
+    golden(Message::Ping { nonce: 5 }.into(), "03070000 03000000 0000000000000000 060500 0000000000");
     golden(
         make(),
-        "02 0b 0000 1a000000 0000000000000000
+        "03 0b 0000 1a000000 0000000000000000
          13 05 00 e0d403 02 06 6b6579732e30 00 04 01 04 8001 40 01 6e 05 00 00 000000000000",
     );
-    golden(Message::FreeStates { states: 300 }.into(), "02 0c 0000 04000000 0000000000000000 14 ac02 00 00000000");
+    golden(Message::FreeStates { states: 300 }.into(), "03 0c 0000 04000000 0000000000000000 14 ac02 00 00000000");
     golden(
         Message::StatesMade { states: 300, api: ApiKind::Cpu, bytes: 131_072 }.into(),
-        "02 49 0000 08000000 0000000000000000 15 ac02 02 808008 00",
+        "03 49 0000 08000000 0000000000000000 15 ac02 02 808008 00",
     );
     let (states, api, reason) = (5, ApiKind::Cpu, "no".to_owned());
     golden(
         Message::StatesFailed { states, api, fault: FaultKind::Memory, reason: reason.clone() }.into(),
-        "02 4a 0000 08000000 0000000000000000 16 05 02 03 02 6e6f 00",
+        "03 4a 0000 08000000 0000000000000000 16 05 02 03 02 6e6f 00",
     );
     golden(
         Message::StatesLost { states, api, cause: StatesLoss::Failed, reason: reason.clone() }.into(),
-        "02 4b 0000 08000000 0000000000000000 17 05 02 01 02 6e6f 00",
+        "03 4b 0000 08000000 0000000000000000 17 05 02 01 02 6e6f 00",
     );
     golden(
         Message::Failed { attempt: 1, fault: FaultKind::States, reason }.into(),
-        "02 45 0000 07000000 0000000000000000 0e 01 07 02 6e6f 00 00",
+        "03 45 0000 07000000 0000000000000000 0e 01 07 02 6e6f 00 00",
     );
     golden(
-        Message::Status(WorkerStatus { states: (2, 300), ..WorkerStatus::default() }).into(),
-        "02 46 0000 09000000 0000000000000000 0f 00 00 00 00 02 ac02 00 00000000000000",
+        Message::Status(WorkerStatus { states: (2, 300), paused: true, ..WorkerStatus::default() }).into(),
+        "03 46 0000 0a000000 0000000000000000 0f 00 00 00 00 02 ac02 01 00 000000000000",
     );
     golden(
         hello(),
-        "02 40 0000 1d000000 0000000000000000
+        "03 40 0000 1d000000 0000000000000000
          09 02 02 00 01 01 73 01 09 01 ac02 02 000000 00 00 00 00 00 00 00 0000 01 08 01 0a 000000
          02 05 02 01 ac02 ac02 00 00 000000000000",
     );
@@ -141,7 +141,7 @@ fn frames_round_trip_and_their_tensors_are_aligned_slices() {
 fn a_hello_of_a_newer_version_is_read_and_anything_else_is_not() {
     assert_eq!(Frame::decode(&hello().encode_as(9), &Limits::default()), Ok(hello()));
     let err = Frame::decode(&run().encode_as(9), &Limits::default()).expect_err("newer");
-    assert_eq!(err, FrameError::Version { got: 9, want: 2 });
+    assert_eq!(err, FrameError::Version { got: 9, want: 3 });
 }
 
 #[test]
@@ -210,7 +210,11 @@ fn of_states() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), api(), any::<u32>(), any::<Option<u64>>())
             .prop_map(|(program, api, attempt, states)| Message::Run { program, api, attempt, states }),
-        any::<(u32, u64)>().prop_map(|states| Message::Status(WorkerStatus { states, ..WorkerStatus::default() })),
+        any::<((u32, u64), bool)>().prop_map(|(states, paused)| Message::Status(WorkerStatus {
+            states,
+            paused,
+            ..WorkerStatus::default()
+        })),
         lists
             .prop_map(|sets| sets.into_iter().map(|(states, api, bytes)| HeldStates { states, api, bytes }).collect())
             .prop_map(|states| Message::Hello(Box::new(Hello { states, ..Hello::default() }))),

@@ -52,7 +52,7 @@ fn a_newer_worker_is_refused_with_the_versions() {
         host.receive(s(0), &hello(VERSION + 1, VERSION + 3).encode_as(VERSION + 3), &mut out).expect_err("too new");
     assert!(matches!(err, SessionError::Refused { code: RefusalCode::Version, .. }));
     assert!(matches!(&out[0].message, Message::Refused { code: RefusalCode::Version, reason }
-        if reason.contains("versions 3 to 5, this host 2 to 2")));
+        if reason.contains("versions 4 to 6, this host 3 to 3")));
 }
 
 #[test]

@@ -48,7 +48,9 @@ impl Worker {
 
     fn start_load(self: &Rc<Self>, program: u64, api: ApiKind, name: String, tensors: &[Tensor]) {
         if let Some(Held::Ready(_, precision)) = self.programs.borrow().get(&(program, api)) {
-            let stats = LoadStats { precision: *precision, ..LoadStats::default() };
+            let lanes = self.devices.borrow().get(&api).map_or(1, |device| device.backend.lanes());
+            let at_once = u16::try_from(lanes).unwrap_or(u16::MAX);
+            let stats = LoadStats { precision: *precision, at_once, ..LoadStats::default() };
             self.deliver(&Message::Loaded { program, api, stats, kept: Vec::new() }.into());
             return;
         }

@@ -96,6 +96,7 @@ struct Place {
     /// When the place began, and how long ago that is by its own clock.
     began: OnceCell<Instant>,
     elapsed: Cell<Duration>,
+    paused: Cell<bool>,
 }
 
 struct Here(Rc<Place>);
@@ -126,7 +127,7 @@ impl Environment for Here {
         Capabilities::default()
     }
     fn status(&self) -> WorkerStatus {
-        WorkerStatus::default()
+        WorkerStatus { paused: self.0.paused.get(), ..WorkerStatus::default() }
     }
     fn send(&self, message: Bytes) -> bool {
         if *self.0.down.borrow() {
@@ -396,4 +397,24 @@ fn a_host_that_wants_to_know_has_loads_tune() {
     let frames = place.take();
     assert_eq!(tuned(&frames).len(), 1);
     loaded_stats(&frames);
+}
+
+#[test]
+fn a_paused_worker_says_so_at_once_keeps_what_it_loaded_and_tunes_nothing() {
+    let (place, worker) = joined();
+    let program = adder(&place, [1.0, 2.0]);
+    tune(&worker, 7, false, Vec::new());
+    load(&worker, 1, &program);
+    place.take();
+    for paused in [true, false] {
+        place.paused.set(paused);
+        worker.tell_status();
+        let frames = place.take();
+        assert!(matches!(&frames[..], [Frame { message: Message::Status(s), .. }] if s.paused == paused), "{frames:?}");
+        // The host asks for what is there already.
+        load(&worker, 1, &program);
+        assert_eq!(loaded_stats(&place.take()).fetched, (0, 0));
+        worker.tick().expect("linked");
+        assert_eq!(tuned(&place.take()).is_empty(), paused);
+    }
 }

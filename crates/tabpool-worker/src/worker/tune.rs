@@ -55,12 +55,12 @@ impl Worker {
         }
     }
 
-    /// Where nobody waits for an answer or a load, loads one of the programs noted anew, with the budget to try what is unknown,
+    /// Where nobody waits for an answer or a load, and nobody has paused this worker, loads one of the programs noted anew, with the budget to try what is unknown,
     /// and again in moments of calm as long as that finds something: the first answer of a device does not wait for that, and
     /// whoever comes meanwhile has it end.
     pub(super) fn improve_when_idle(self: &Rc<Self>) {
         let loading = || self.programs.borrow().values().any(|held| matches!(held, Held::Loading(_)));
-        if self.improving.get() || !self.requests.borrow().is_empty() || loading() {
+        if self.improving.get() || !self.requests.borrow().is_empty() || loading() || self.env.status().paused {
             return;
         }
         let Some(untuned) = self.next_untuned() else { return };
