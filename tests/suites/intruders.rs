@@ -271,6 +271,8 @@ enum Lie {
     DType,
     /// No answer at all.
     Silence,
+    /// Zeros, of which nothing but the numbers is wrong.
+    Numbers,
 }
 
 impl Lie {
@@ -285,6 +287,7 @@ impl Lie {
             Lie::TooMany => vec![hidden, pooled.clone(), pooled],
             Lie::Shape => vec![zeros(vec![batch, sequence, 63])?, pooled],
             Lie::Silence => Vec::new(),
+            Lie::Numbers => vec![hidden, pooled],
             Lie::DType => vec![Tensor::from_i32([batch, sequence, 64], vec![0; batch * sequence * 64])?, pooled],
         })
     }
@@ -371,6 +374,39 @@ async fn an_answer_of_a_wrong_shape_is_not_believed() -> Outcome {
 #[tokio::test]
 async fn an_answer_of_a_wrong_dtype_is_not_believed() -> Outcome {
     believed_by_nobody(Lie::DType, "i32").await
+}
+
+/// Its first answer is compared with what the host itself computes, and nobody is given it or those that came with it.
+#[tokio::test]
+async fn a_guest_with_wrong_numbers_is_found_out_before_anybody_gets_them() -> Outcome {
+    let mut stage = Stage::new().await?;
+    let intruder = stage.door.join().await?;
+    let joined = |event: &PoolEvent| match event {
+        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+        _ => None,
+    };
+    let worker = stage.watch.until("the liar's join", TOLD_WITHIN, joined).await?;
+    let liar = tokio::spawn(lie(intruder, Lie::Numbers));
+    let golden = Golden::read("bert")?;
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
+    let runs = (0..24).map(|_| golden.check(&model));
+    for outcome in futures::future::join_all(runs).await {
+        outcome?;
+    }
+    let distrusted = |event: &PoolEvent| match event {
+        PoolEvent::Distrusted { worker, reason, .. } => Some((*worker, reason.clone())),
+        _ => None,
+    };
+    let (who, reason) = stage.watch.until("the verdict", TOLD_WITHIN, distrusted).await?;
+    require(who == worker && reason.contains("its numbers are wrong"), || format!("{who}: {reason}"))?;
+    match model.pinned(worker).run(golden.inputs.clone()).await {
+        Err(PoolError::NoWorker(told)) if told.contains("its numbers are wrong") => {}
+        other => return Err(format!("{other:?} does not say what is wrong").into()),
+    }
+    require(stage.pool.metrics().replayed > 0, || "the liar was given nothing to lie about".to_owned())?;
+    golden.check(&model).await?;
+    stage.pool.close().await?;
+    liar.await?.map(drop)
 }
 
 /// A worker that takes requests and answers none is waited for, given up, and sent away; its requests are answered.

@@ -173,8 +173,8 @@ impl Actor {
                 } else if self.workers.contains_key(&id) {
                     self.proofs.proved.insert(subject);
                 }
-                for Kept { request, attempt, stats, tensors } in kept {
-                    self.use_answer(id, request, attempt, stats, tensors);
+                for kept in kept {
+                    self.use_answer(id, kept);
                 }
             }
         }

@@ -154,31 +154,22 @@ impl Actor {
         }
         worker.in_flight.remove(&request);
         worker.answered += 1;
-        let api = self.requests.get(&request).and_then(|waiting| waiting.sent).map_or(Api::Cpu, |sent| sent.api);
+        let waiting = self.requests.get(&request);
+        let api = waiting.and_then(|waiting| waiting.sent).map_or(Api::Cpu, |sent| sent.api);
+        // Workers are not trusted: what does not fit is a failure of the worker's, and another one is asked.
+        if let Some(Err(reason)) = waiting.map(|waiting| waiting.fits(&stats, &tensors)) {
+            let reason = format!("the answer of {} does not fit: {reason}", worker.link.id());
+            let fault = tabpool_scheduler::Fault::Worker;
+            return self.handle(Event::Failed { worker: id, request, attempt, fault, reason });
+        }
         if let Some(kept) = self.keep_until_proved(id, api, Kept { request, attempt, stats, tensors }) {
-            self.use_answer(id, request, attempt, kept.stats, kept.tensors);
+            self.use_answer(id, kept);
         }
     }
 
     /// An answer may be given to whoever asked.
-    pub(super) fn use_answer(
-        &mut self,
-        id: WorkerId,
-        request: RequestId,
-        attempt: u32,
-        stats: RunStats,
-        tensors: Vec<Tensor>,
-    ) {
+    pub(super) fn use_answer(&mut self, id: WorkerId, Kept { request, attempt, stats, tensors }: Kept) {
         if let Some(waiting) = self.requests.get_mut(&request) {
-            // Workers are not trusted: what does not fit is a failure of the worker's, and another one is asked.
-            let permitted = waiting.program.precision;
-            let exact = stats.precision.within(permitted);
-            let exact = exact.then_some(()).ok_or_else(|| format!("{} is not {permitted}", stats.precision));
-            if let Err(reason) = waiting.program.fits(&tensors).and(exact) {
-                let reason = format!("the answer of {id} does not fit: {reason}");
-                let fault = tabpool_scheduler::Fault::Worker;
-                return self.handle(Event::Failed { worker: id, request, attempt, fault, reason });
-            }
             waiting.answer = Some((attempt, stats, tensors, Instant::now()));
         }
         let compute = Duration::from_micros(stats.compute_us.saturating_add(stats.readback_us));
@@ -270,6 +261,13 @@ impl Actor {
 }
 
 impl Request {
+    /// Whether an answer is what the program gives, as exact as was permitted; if not, what is wrong.
+    fn fits(&self, stats: &RunStats, tensors: &[Tensor]) -> Result<(), String> {
+        self.program.fits(tensors)?;
+        let permitted = self.program.precision;
+        stats.precision.within(permitted).then_some(()).ok_or_else(|| format!("{} is not {permitted}", stats.precision))
+    }
+
     /// Whether computing it again elsewhere gives the same.
     pub(super) fn is_repeatable(&self) -> bool {
         self.session.is_none()

@@ -89,8 +89,7 @@ fn an_api_with_wrong_numbers_gets_nothing_more_and_the_next_one_serves() {
     let reason = "wrong numbers".to_owned();
     pool.then(Event::ApiSetAside { worker: WorkerId(1), api: Api::WebGpu, reason: reason.clone() });
     assert_eq!(loads(&pool.submit(request_of(1))), [(1, Api::Cpu, LoadReason::First)]);
-    pool.then(Event::ApiSetAside { worker: WorkerId(1), api: Api::Cpu, reason });
-    let actions = pool.loaded_with(1, Api::Cpu);
+    let actions = pool.then(Event::ApiSetAside { worker: WorkerId(1), api: Api::Cpu, reason });
     let [(1, Outcome::NoWorker { reason })] = &replies(&actions)[..] else { panic!("{actions:?}") };
     assert!(reason.contains("set aside with cpu: wrong numbers"), "{reason}");
 }
