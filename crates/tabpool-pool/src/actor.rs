@@ -260,6 +260,10 @@ impl Actor {
                 self.counters(Counters::replayed);
                 self.tell(PoolEvent::Replayed { worker: tabpool_bridge::WorkerId(worker.0), reason });
             }
+            Record::Hedged { request, slow, worker, waited } => {
+                tracing::info!(%request, %slow, %worker, ?waited, "trying a request on a second worker");
+                self.counters(Counters::hedged);
+            }
             Record::BackOff { slot, delay, reason, .. } => {
                 tracing::info!(%slot, ?delay, reason, "the next start waits");
             }

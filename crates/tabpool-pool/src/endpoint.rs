@@ -274,7 +274,7 @@ mod tests {
         assert!(matches!(refused(&everywhere.clone().name("pool.example")), EndpointError::Plain(_)));
         assert!(everywhere.clone().name("pool.example").allow_plain_http().check().is_ok());
         assert!(everywhere.clone().behind("https://pool.example").check().is_ok());
-        assert!(matches!(refused(&everywhere.clone().behind("http://pool.example")), EndpointError::Plain(_)));
+        assert!(matches!(refused(&everywhere.behind("http://pool.example")), EndpointError::Plain(_)));
         assert!(matches!(refused(&JoinEndpoint::on(address("192.0.2.1:8600"))), EndpointError::Plain(_)));
         assert!(JoinEndpoint::on(address("127.0.0.2:0")).check().is_ok());
         let named = |name: &str| JoinEndpoint::on(address("127.0.0.1:0")).name(name);

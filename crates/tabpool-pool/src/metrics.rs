@@ -19,6 +19,8 @@ pub struct PoolMetrics {
     pub failed: u64,
     /// Requests that ran again because a worker did not answer.
     pub replayed: u64,
+    /// Requests that were tried on a second worker because the first took long.
+    pub hedged: u64,
     /// Time on devices, all workers together.
     pub compute_time: Duration,
     /// Answers a second over the time in which there were any.
@@ -77,6 +79,10 @@ impl Counters {
 
     pub(crate) fn replayed(&mut self) {
         self.figures.replayed += 1;
+    }
+
+    pub(crate) fn hedged(&mut self) {
+        self.figures.hedged += 1;
     }
 
     pub(crate) fn figures(&self) -> PoolMetrics {

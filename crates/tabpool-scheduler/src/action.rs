@@ -176,6 +176,17 @@ pub enum Record {
         /// Why, for a person.
         reason: String,
     },
+    /// An attempt took long, and another was made beside it.
+    Hedged {
+        /// Which request.
+        request: RequestId,
+        /// The worker that takes long.
+        slow: WorkerId,
+        /// The worker that tries it too.
+        worker: WorkerId,
+        /// How long the first has taken.
+        waited: Duration,
+    },
     /// A program failed too often in a row on a worker and is not placed there for a while.
     CircuitOpened {
         /// Which worker.

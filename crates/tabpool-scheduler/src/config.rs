@@ -36,6 +36,8 @@ pub struct Config {
     pub restart: RestartConfig,
     /// When a program is kept away from a worker.
     pub circuit: CircuitConfig,
+    /// When a request is tried on a second worker beside the first.
+    pub hedging: HedgingConfig,
     /// What is believed before anything was measured.
     pub priors: Priors,
     /// The most latency estimates kept; the stalest are forgotten.
@@ -57,6 +59,7 @@ impl Default for Config {
             ageing: Duration::from_secs(1),
             restart: RestartConfig::default(),
             circuit: CircuitConfig::default(),
+            hedging: HedgingConfig::default(),
             priors: Priors::default(),
             max_estimates: 16_384,
         }
@@ -113,6 +116,24 @@ pub struct CircuitConfig {
 impl Default for CircuitConfig {
     fn default() -> Self {
         Self { failures: 3, cool_down: Duration::from_secs(30) }
+    }
+}
+
+/// When a request is tried on a second worker beside the first.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HedgingConfig {
+    /// How many times as long as expected the first attempt must have taken.
+    pub patience: f64,
+    /// How long it must have taken at least: less is jitter.
+    pub at_least: Duration,
+    /// The most second attempts there may be, as a share of all attempts; none with zero.
+    pub share: f64,
+}
+
+impl Default for HedgingConfig {
+    fn default() -> Self {
+        Self { patience: 4.0, at_least: Duration::from_millis(500), share: 0.05 }
     }
 }
 
@@ -182,6 +203,7 @@ impl Config {
             ("restart.launch_timeout", self.restart.launch_timeout),
             ("restart.set_aside", self.restart.set_aside),
             ("circuit.cool_down", self.circuit.cool_down),
+            ("hedging.at_least", self.hedging.at_least),
             ("priors.load", self.priors.load),
         ];
         if let Some((setting, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
@@ -189,6 +211,12 @@ impl Config {
         }
         if !(1.0..=100.0).contains(&self.restart.factor) {
             return Err(ConfigError::Range { setting: "restart.factor", least: 1, most: 100 });
+        }
+        if !(1.0..=1000.0).contains(&self.hedging.patience) {
+            return Err(ConfigError::Range { setting: "hedging.patience", least: 1, most: 1000 });
+        }
+        if !(0.0..=1.0).contains(&self.hedging.share) {
+            return Err(ConfigError::Range { setting: "hedging.share", least: 0, most: 1 });
         }
         if !(0.0..=1.0).contains(&self.restart.jitter) {
             return Err(ConfigError::Range { setting: "restart.jitter", least: 0, most: 1 });

@@ -190,6 +190,8 @@ pub struct Submit {
     /// Attempts at most, where it may not be tried as often as others: once, if it changes what only its worker has. At least
     /// one is made, and no more than [`Config::max_attempts`](crate::Config::max_attempts).
     pub max_attempts: Option<u32>,
+    /// Whether two workers may run it at once: it changes nothing on them.
+    pub repeatable: bool,
 }
 
 /// Who is to blame for a failed attempt, and so what follows.

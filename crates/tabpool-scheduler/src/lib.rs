@@ -10,6 +10,7 @@
 //! - every request submitted is answered by exactly one [`Action::Reply`];
 //! - a worker is never given more than its credits, and nothing it has not loaded;
 //! - what a lost, failing or silent worker held is tried elsewhere, before everything else, a bounded number of times;
+//! - what takes far longer than expected is tried on a second worker beside the first, if it may run twice;
 //! - a queue that is full says when to come back, and a wish that nobody can fulfil is refused with a sentence.
 //!
 //! # The life of a request
@@ -54,6 +55,7 @@
 //!     deadline: None,
 //!     cost: 1.0,
 //!     max_attempts: None,
+//!     repeatable: true,
 //! };
 //! scheduler.handle(ms(1), Event::Submit(submit), &mut actions);
 //! assert!(matches!(actions[..], [Action::Load { api: Api::Cpu, .. }]));
@@ -88,7 +90,7 @@ mod timer;
 mod worker;
 
 pub use action::{Action, FailureCause, LoadReason, Outcome, Record, StopTarget};
-pub use config::{CircuitConfig, Config, ConfigError, Priors, RestartConfig};
+pub use config::{CircuitConfig, Config, ConfigError, HedgingConfig, Priors, RestartConfig};
 pub use event::{Event, Fault, LoadRetry, Submit};
 pub use id::{Api, ModelId, ProgramId, RequestId, SlotId, WeightId, WorkerId, WorkerKind};
 pub use memory::{Footprint, Needs};

@@ -7,6 +7,7 @@
 mod answers;
 mod audit;
 mod explain;
+mod hedging;
 mod loads;
 mod membership;
 mod memory;
@@ -70,6 +71,7 @@ struct Request {
     /// Attempts dispatched.
     attempts: u32,
     max_attempts: u32,
+    repeatable: bool,
     /// Why attempts failed, one each.
     reasons: Vec<String>,
     state: RequestState,
@@ -78,7 +80,7 @@ struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestState {
     Queued { lane: LaneId },
-    InFlight { worker: WorkerId },
+    InFlight(hedging::Flights),
 }
 
 /// What placement has to look at again.
@@ -229,6 +231,7 @@ impl Scheduler {
             Timer::Slot(slot) => self.slot_due(slot, actions),
             Timer::Load(worker, program, api) => self.load_overdue(worker, program, api, actions),
             Timer::Attempt(worker, request, attempt) => self.attempt_overdue(worker, request, attempt, actions),
+            Timer::Hedge(worker, request, attempt) => self.hedge_due(worker, request, attempt, actions),
             Timer::Circuit(worker, program) => self.circuit_due(worker, program),
             Timer::Request(request) => self.deadline_passed(request, actions),
             Timer::Recheck => {

@@ -27,6 +27,8 @@ pub struct Stats {
     pub dispatched: u64,
     /// Attempts that failed and led to another.
     pub replayed: u64,
+    /// Attempts made beside another that took long.
+    pub hedged: u64,
     /// Attempts unanswered in time.
     pub attempt_timeouts: u64,
     /// Answers to attempts nobody waited for any more.

@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Load(WorkerId, ProgramId, Api),
     /// A dispatched attempt is unanswered.
     Attempt(WorkerId, RequestId, u32),
+    /// A dispatched attempt takes long.
+    Hedge(WorkerId, RequestId, u32),
     /// A circuit may be tried again.
     Circuit(WorkerId, ProgramId),
     /// A request's deadline.

@@ -61,6 +61,8 @@ pub(crate) struct InFlight {
     pub(crate) expected: f64,
     /// When it counts as unanswered.
     pub(crate) due: Duration,
+    /// When another may be made beside it.
+    pub(crate) hedge_at: Option<Duration>,
     pub(crate) standing: Standing,
     pub(crate) question: crate::latency::Question,
     /// Since when it is computed, as far as can be told from here; `None` while others come first.

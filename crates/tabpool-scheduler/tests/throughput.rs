@@ -43,6 +43,7 @@ fn rate(depth: u64, events: u64) -> f64 {
                 deadline: None,
                 cost: 1.0,
                 max_attempts: None,
+                repeatable: true,
             })
         } else {
             match todo.swap_remove(requests as usize % todo.len()) {

@@ -1,5 +1,6 @@
 //! Requests: from submission to the one answer each gets.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,11 +54,12 @@ pub(super) struct Request {
     session: Option<InSession>,
     pub(super) reply: oneshot::Sender<Result<RawAnswer, PoolError>>,
     submitted: Instant,
-    sent: Option<Sent>,
+    /// Its attempts, of which there are few.
+    sent: Vec<Sent>,
     answer: Option<(u32, RunStats, Vec<Tensor>, Instant)>,
 }
 
-/// Its last attempt.
+/// An attempt at a request.
 #[derive(Clone, Copy)]
 struct Sent {
     worker: WorkerId,
@@ -80,8 +82,8 @@ impl Actor {
         let Job { request, program, placement, priority, timeout, tensors, rows, tokens, session, reply } = job;
         let now = self.epoch.elapsed();
         let bucket = program.bucket;
-        if !self.programs.contains_key(&program.id) {
-            self.programs.insert(program.id, Arc::clone(&program));
+        if let Entry::Vacant(place) = self.programs.entry(program.id) {
+            place.insert(Arc::clone(&program));
             self.handle(Event::Program { program: program.id, needs: program.needs.clone() });
             for remembered in self.setup.history.of(&program, cost) {
                 self.handle(remembered);
@@ -97,10 +99,12 @@ impl Actor {
             cost: cost(bucket.batch * bucket.sequence),
             // What a later run finds is on its worker alone, and it changes it: twice would be once too often.
             max_attempts: session.as_ref().filter(|session| !session.begins).map(|_| 1),
+            repeatable: session.is_none(),
         };
         self.wake_for(&placement);
         let submitted = Instant::now();
-        let waiting = Request { program, tensors, rows, tokens, session, reply, submitted, sent: None, answer: None };
+        let waiting =
+            Request { program, tensors, rows, tokens, session, reply, submitted, sent: Vec::new(), answer: None };
         self.requests.insert(request, waiting);
         self.handle(Event::Submit(submit));
     }
@@ -129,7 +133,7 @@ impl Actor {
         }
         // Where the link is cut, its resumption shows that the request did not arrive.
         worker.in_flight.insert(request, attempt);
-        waiting.sent = Some(Sent { worker: id, attempt, api, at: Instant::now() });
+        waiting.sent.push(Sent { worker: id, attempt, api, at: Instant::now() });
     }
 
     pub(super) fn cancel_on(&mut self, id: WorkerId, request: RequestId, attempt: u32) {
@@ -155,7 +159,7 @@ impl Actor {
         worker.in_flight.remove(&request);
         worker.answered += 1;
         let waiting = self.requests.get(&request);
-        let api = waiting.and_then(|waiting| waiting.sent).map_or(Api::Cpu, |sent| sent.api);
+        let api = waiting.and_then(|waiting| waiting.attempt(attempt)).map_or(Api::Cpu, |sent| sent.api);
         // Workers are not trusted: what does not fit is a failure of the worker's, and another one is asked.
         if let Some(Err(reason)) = waiting.map(|waiting| waiting.fits(&stats, &tensors)) {
             let reason = format!("the answer of {} does not fit: {reason}", worker.link.id());
@@ -189,7 +193,7 @@ impl Actor {
     /// Answers a request: the scheduler says so exactly once for each.
     pub(super) fn reply(&mut self, request: RequestId, outcome: Outcome) {
         let Some(mut waiting) = self.requests.remove(&request) else { return };
-        let attempts = waiting.sent.map_or(0, |s| s.attempt);
+        let attempts = waiting.sent.last().map_or(0, |s| s.attempt);
         let goes_on = waiting.session.as_ref().is_some_and(|session| !session.begins);
         let answer = match outcome {
             Outcome::Finished { worker, attempt } => match waiting.answer.take() {
@@ -209,10 +213,10 @@ impl Actor {
         let total = waiting.submitted.elapsed();
         match answer {
             Ok((id, attempts, stats, tensors, at)) => {
-                let (timing, precision) = (waiting.timing(&stats, at), stats.precision);
+                let (timing, precision) = (waiting.timing(attempts, &stats, at), stats.precision);
                 let ran = Ran { timing, precision, outputs: &tensors, attempts };
                 self.record_inference(request, &waiting, &ran, Recorded::Ok);
-                let api = waiting.sent.map_or(Api::Cpu, |s| s.api);
+                let api = waiting.attempt(attempts).map_or(Api::Cpu, |s| s.api);
                 let kind = self.workers.get(&id).map_or_else(|| "gone".to_owned(), |w| w.kind.to_string());
                 self.counters(|c| c.finished(format!("{kind}:{api}"), timing.total, timing.compute));
                 let (worker, api) = (tabpool_bridge::WorkerId(id.0), protocol_api(api));
@@ -233,7 +237,8 @@ impl Actor {
 
     fn record_inference(&self, id: RequestId, request: &Request, ran: &Ran<'_>, outcome: Recorded) {
         let &Ran { timing, precision, outputs, attempts } = ran;
-        let worker = request.sent.and_then(|s| Some(self.workers.get(&s.worker)?.identity_for(s.api)));
+        let sent = request.attempt(attempts);
+        let worker = sent.and_then(|s| Some(self.workers.get(&s.worker)?.identity_for(s.api)));
         let bytes = |tensors: &[Tensor]| tensors.iter().map(|t| t.data().len() as u64).sum();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let bucket = request.program.bucket;
@@ -245,7 +250,7 @@ impl Actor {
             bucket: Bucket { batch: small(bucket.batch), sequence: small(bucket.sequence) },
             batch_used: small(request.rows),
             tokens: small(request.tokens),
-            api: metrics_api(request.sent.map_or(Api::Cpu, |s| s.api)),
+            api: metrics_api(sent.map_or(Api::Cpu, |s| s.api)),
             precision: metrics_precision(precision),
             queue_wait: timing.queue_wait,
             transfer: timing.transfer,
@@ -278,8 +283,13 @@ impl Request {
         (Arc::clone(&self.program), self.tensors.clone())
     }
 
-    fn timing(&self, stats: &RunStats, answered: Instant) -> Timing {
-        let sent = self.sent.map_or(self.submitted, |s| s.at);
+    /// One of its attempts.
+    fn attempt(&self, attempt: u32) -> Option<Sent> {
+        self.sent.iter().find(|sent| sent.attempt == attempt).copied()
+    }
+
+    fn timing(&self, attempt: u32, stats: &RunStats, answered: Instant) -> Timing {
+        let sent = self.attempt(attempt).map_or(self.submitted, |s| s.at);
         let (compute, readback) = (Duration::from_micros(stats.compute_us), Duration::from_micros(stats.readback_us));
         let away = answered.saturating_duration_since(sent);
         Timing {

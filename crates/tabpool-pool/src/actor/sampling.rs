@@ -112,6 +112,7 @@ impl Actor {
 }
 
 /// What a worker's memory is taken by.
+#[derive(Clone, Copy)]
 struct Held {
     states: (usize, u64),
     memory: (u64, Option<u64>),

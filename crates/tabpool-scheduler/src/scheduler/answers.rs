@@ -35,6 +35,7 @@ impl Scheduler {
         }
         self.circuit_succeeded(worker, entry.program, actions);
         if entry.standing == Standing::Wanted {
+            self.unwant_others(request, worker, attempt, actions);
             self.answer(request, Outcome::Finished { worker, attempt }, actions);
         }
         self.stop_if_drained(worker, actions);
@@ -55,11 +56,12 @@ impl Scheduler {
         }
         if entry.standing == Standing::Wanted {
             if fault == Fault::Input {
+                self.unwant_others(request, worker, attempt, actions);
                 let outcome = Outcome::Failed { cause: FailureCause::Input, reason, attempts: attempt };
                 self.answer(request, outcome, actions);
             } else {
                 self.circuit_failed(worker, entry.program, &reason, actions);
-                self.retry(request, FailedAttempt { worker, reason, elsewhere: Some(worker) }, actions);
+                self.retry(request, FailedAttempt { worker, attempt, reason, elsewhere: Some(worker) }, actions);
             }
         }
         self.stop_if_drained(worker, actions);
@@ -91,7 +93,7 @@ impl Scheduler {
         if before == Standing::Wanted {
             actions.push(Action::CancelOn { worker, request, attempt });
             self.circuit_failed(worker, entry.program, &reason, actions);
-            let failed = FailedAttempt { worker, reason: reason.clone(), elsewhere: Some(worker) };
+            let failed = FailedAttempt { worker, attempt, reason: reason.clone(), elsewhere: Some(worker) };
             self.retry(request, failed, actions);
         }
         if silent || before == Standing::Overdue {
@@ -110,6 +112,9 @@ impl Scheduler {
             return None;
         };
         self.timers.clear(entry.due, Timer::Attempt(worker, request, attempt));
+        if let Some(at) = entry.hedge_at {
+            self.timers.clear(at, Timer::Hedge(worker, request, attempt));
+        }
         if entry.standing != Standing::Overdue {
             known.timeouts_in_a_row = 0;
         }

@@ -32,14 +32,15 @@ impl Scheduler {
             if request.deadline < self.now {
                 return Err(format!("{id} outlived its deadline"));
             }
-            if let RequestState::InFlight { worker } = request.state {
-                in_flight += 1;
+            let RequestState::InFlight(flights) = request.state else { continue };
+            in_flight += 1;
+            for (worker, attempt) in flights.iter() {
                 let holder = self.workers.get(&worker).ok_or(format!("{id} is on lost {worker}"))?;
                 let held = |entry: &&crate::worker::InFlight| {
-                    entry.request == *id && entry.attempt == request.attempts && entry.standing == Standing::Wanted
+                    entry.request == *id && entry.attempt == attempt && entry.standing == Standing::Wanted
                 };
-                if holder.in_flight.iter().filter(held).count() != 1 {
-                    return Err(format!("{worker} does not hold {id}, attempt {}", request.attempts));
+                if holder.in_flight.iter().filter(held).count() != 1 || attempt > request.attempts {
+                    return Err(format!("{worker} does not hold {id}, attempt {attempt}"));
                 }
             }
         }
@@ -73,8 +74,13 @@ impl Scheduler {
             }
             wanted += worker.in_flight.iter().filter(|entry| entry.standing == Standing::Wanted).count();
         }
-        if wanted != self.in_flight() {
-            return Err(format!("{wanted} attempts are wanted, {} in flight", self.in_flight()));
+        let flights = self.requests.values().map(|request| match request.state {
+            RequestState::InFlight(flights) => flights.iter().count(),
+            RequestState::Queued { .. } => 0,
+        });
+        let flights: usize = flights.sum();
+        if wanted != flights {
+            return Err(format!("{wanted} attempts are wanted, {flights} under way"));
         }
         Ok(())
     }
@@ -116,6 +122,10 @@ impl Scheduler {
             let attempt =
                 |entry: &crate::worker::InFlight| (entry.due, Timer::Attempt(*id, entry.request, entry.attempt));
             wanted.extend(worker.in_flight.iter().map(attempt));
+            let hedge = |entry: &crate::worker::InFlight| {
+                Some((entry.hedge_at?, Timer::Hedge(*id, entry.request, entry.attempt)))
+            };
+            wanted.extend(worker.in_flight.iter().filter_map(hedge));
             for (program, on_worker) in &worker.programs {
                 if let CircuitState::Open(until) = on_worker.circuit.state {
                     wanted.push((until, Timer::Circuit(*id, *program)));

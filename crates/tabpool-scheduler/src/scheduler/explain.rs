@@ -52,7 +52,8 @@ impl Scheduler {
     pub(super) fn explain_wait(&self, request: &Request) -> String {
         let waited = self.age(request).as_secs_f64();
         let mut text = match request.state {
-            RequestState::InFlight { worker } => {
+            RequestState::InFlight(flights) => {
+                let worker = flights.first();
                 format!("not answered by {worker} when its deadline passed, {waited:.3} s after it came")
             }
             RequestState::Queued { .. } => {

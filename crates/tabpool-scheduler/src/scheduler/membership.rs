@@ -127,8 +127,12 @@ impl Scheduler {
         }
         for entry in std::mem::take(&mut known.in_flight) {
             self.timers.clear(entry.due, Timer::Attempt(worker, entry.request, entry.attempt));
+            if let Some(at) = entry.hedge_at {
+                self.timers.clear(at, Timer::Hedge(worker, entry.request, entry.attempt));
+            }
             if entry.standing == Standing::Wanted {
-                let failed = FailedAttempt { worker, reason: reason.to_owned(), elsewhere: None };
+                let failed =
+                    FailedAttempt { worker, attempt: entry.attempt, reason: reason.to_owned(), elsewhere: None };
                 self.retry(entry.request, failed, actions);
             }
         }

@@ -16,9 +16,9 @@
 use std::time::Duration;
 
 use super::memory::Room;
-use super::{Changed, RequestState, Scheduler};
+use super::{Changed, Scheduler};
 use crate::action::{Action, LoadReason, Outcome};
-use crate::id::{Api, WorkerId};
+use crate::id::{Api, RequestId, WorkerId};
 use crate::latency::Question;
 use crate::placement::{Offer, finished_by};
 use crate::queue::{Candidate, LaneId, LaneKey, Readiness};
@@ -63,6 +63,13 @@ impl Seen {
     fn if_loaded(&self, backlog: f64) -> Offer {
         Offer { start: backlog, ..self.offer }
     }
+}
+
+/// Where a request is sent, and what is expected there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) candidate: Candidate,
+    pub(super) offer: Offer,
 }
 
 /// What became of a visit to a lane.
@@ -231,16 +238,27 @@ impl Scheduler {
 
     /// Sends the request that `position` others of the lane precede. `None` if there is none.
     fn send(&mut self, lane: LaneId, position: usize, to: &Seen, actions: &mut Vec<Action>) -> Option<()> {
-        let Candidate { worker, api, .. } = to.candidate;
         let request = self.queue.lane(lane)?.nth(position)?;
+        let known = self.requests.get(&request)?;
+        let (rank, submitted_at) = (known.rank, known.submitted_at);
+        self.dispatch(request, &Target { candidate: to.candidate, offer: to.offer }, actions)?;
+        self.charge_wait(lane, submitted_at, to);
+        self.unqueue(lane, rank);
+        Some(())
+    }
+
+    /// Makes one more attempt at a request.
+    pub(super) fn dispatch(&mut self, request: RequestId, to: &Target, actions: &mut Vec<Action>) -> Option<()> {
+        let Candidate { worker, api, .. } = to.candidate;
+        let expected = Duration::try_from_secs_f64(to.offer.finish()).unwrap_or(LONGEST_ALLOWANCE);
+        let hedge_at = self.hedge_at(request, expected);
         let known = self.requests.get_mut(&request)?;
         let holder = self.workers.get_mut(&worker)?;
         known.attempts += 1;
-        known.state = RequestState::InFlight { worker };
-        let expected = Duration::try_from_secs_f64(to.offer.finish()).unwrap_or(LONGEST_ALLOWANCE);
+        let (attempt, program) = (known.attempts, known.program);
+        known.state = known.state.and(worker, attempt);
         let patience = expected.saturating_mul(self.config.attempt_patience);
         let allowance = self.config.attempt_timeout.saturating_add(patience).min(LONGEST_ALLOWANCE);
-        let (attempt, program) = (known.attempts, known.program);
         let question = Question { model: known.model, program, kind: holder.kind, api, cost: known.cost };
         let due = self.now.saturating_add(allowance);
         holder.put_in_flight(InFlight {
@@ -251,14 +269,15 @@ impl Scheduler {
             api,
             expected: to.offer.compute,
             due,
+            hedge_at,
             standing: Standing::Wanted,
             question,
             running_since: None,
         });
-        let (rank, submitted_at) = (known.rank, known.submitted_at);
         self.timers.set(due, Timer::Attempt(worker, request, attempt));
-        self.charge_wait(lane, submitted_at, to);
-        self.unqueue(lane, rank);
+        if let Some(at) = hedge_at {
+            self.timers.set(at, Timer::Hedge(worker, request, attempt));
+        }
         self.stats.dispatched += 1;
         actions.push(Action::Dispatch { worker, request, attempt, program, api, expected });
         Some(())
@@ -457,6 +476,14 @@ impl Scheduler {
         }
         let trying = circuit == CircuitState::Trying;
         Candidacy::Yes(Candidate { worker: id, api, readiness, trying })
+    }
+
+    /// The worker as a candidate of a lane, if it is one now.
+    pub(super) fn candidate(&self, id: WorkerId, worker: &Worker, key: &LaneKey) -> Option<Candidate> {
+        match self.candidacy(id, worker, key) {
+            Candidacy::Yes(candidate) => Some(candidate),
+            Candidacy::NotNow | Candidacy::No => None,
+        }
     }
 
     /// Whether a slot will bring a worker that may serve the lane.

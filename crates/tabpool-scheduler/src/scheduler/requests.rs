@@ -8,7 +8,6 @@ use crate::event::Submit;
 use crate::id::{RequestId, WorkerId};
 use crate::queue::{LaneId, LaneKey, Rank};
 use crate::timer::Timer;
-use crate::worker::Standing;
 
 /// Costs outside this range say more about the caller's arithmetic than about the program.
 const COST_RANGE: (f64, f64) = (1e-4, 1e6);
@@ -54,6 +53,7 @@ impl Scheduler {
             deadline,
             attempts: 0,
             max_attempts,
+            repeatable: submit.repeatable,
             reasons: Vec::new(),
             state: RequestState::Queued { lane },
         };
@@ -81,23 +81,15 @@ impl Scheduler {
         }
     }
 
-    /// Answers a request that may be anywhere. What runs of it on a worker is no longer wanted, but keeps its credit
-    /// until the worker has answered: only the worker knows when it is free again.
+    /// Answers a request that may be anywhere. What runs of it on workers is no longer wanted.
     fn give_up(&mut self, request: RequestId, outcome: Outcome, actions: &mut Vec<Action>) {
         let Some(known) = self.requests.get(&request) else { return };
-        let attempt = known.attempts;
         match known.state {
             RequestState::Queued { lane } => {
                 let rank = known.rank;
                 self.unqueue(lane, rank);
             }
-            RequestState::InFlight { worker } => {
-                let holder = self.workers.get_mut(&worker);
-                if let Some(entry) = holder.and_then(|holder| holder.in_flight_mut(request, attempt)) {
-                    entry.standing = Standing::Unwanted;
-                    actions.push(Action::CancelOn { worker, request, attempt });
-                }
-            }
+            RequestState::InFlight(flights) => self.unwant(request, flights, actions),
         }
         self.answer(request, outcome, actions);
     }
@@ -124,12 +116,19 @@ impl Scheduler {
     /// An attempt ended without an answer: the request goes back to the front, or is taken for poison.
     pub(super) fn retry(&mut self, request: RequestId, failed: FailedAttempt, actions: &mut Vec<Action>) {
         let Some(known) = self.requests.get_mut(&request) else { return };
-        let FailedAttempt { worker, reason, elsewhere } = failed;
-        let attempt = known.attempts;
+        let FailedAttempt { worker, attempt, reason, elsewhere } = failed;
         known.reasons.push(format!("attempt {attempt} on {worker}: {reason}"));
-        if attempt >= known.max_attempts {
+        if let RequestState::InFlight(flights) = known.state
+            && let Some(others) = flights.without(worker, attempt)
+        {
+            // Another attempt goes on, and may answer.
+            known.state = RequestState::InFlight(others);
+            return;
+        }
+        let attempts = known.attempts;
+        if attempts >= known.max_attempts {
             let reason = known.reasons.join("; ");
-            let outcome = Outcome::Failed { cause: FailureCause::Poison, reason, attempts: attempt };
+            let outcome = Outcome::Failed { cause: FailureCause::Poison, reason, attempts };
             self.answer(request, outcome, actions);
             return;
         }
@@ -160,6 +159,7 @@ impl Scheduler {
 #[derive(Debug)]
 pub(super) struct FailedAttempt {
     pub(super) worker: WorkerId,
+    pub(super) attempt: u32,
     pub(super) reason: String,
     /// The worker to keep away from; `None` if it is gone, for its successor is as good as any.
     pub(super) elsewhere: Option<WorkerId>,

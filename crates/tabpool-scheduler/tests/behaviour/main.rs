@@ -1,5 +1,6 @@
 //! Each rule of the scheduler on its own, seen from outside: events in, actions out.
 
+mod hedging;
 mod memory;
 mod placing;
 mod pool;

@@ -128,6 +128,7 @@ pub(crate) fn request_of(request: u64) -> Submit {
         deadline: None,
         cost: 1.0,
         max_attempts: None,
+        repeatable: false,
     }
 }
 

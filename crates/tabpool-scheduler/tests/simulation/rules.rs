@@ -50,8 +50,8 @@ pub(crate) struct Open {
     pub(crate) submit: Submit,
     pub(crate) deadline: Duration,
     pub(crate) attempts: u32,
-    /// Where its wanted attempt is.
-    pub(crate) on: Option<WorkerId>,
+    /// Where its wanted attempts are.
+    pub(crate) on: BTreeMap<u32, WorkerId>,
 }
 
 /// The observer.
@@ -120,7 +120,7 @@ impl Rules {
             Event::Submit(submit) => {
                 let deadline = submit.deadline.unwrap_or(now + self.config.request_timeout);
                 if !self.answered.contains(&submit.request) {
-                    let open = Open { submit: *submit, deadline, attempts: 0, on: None };
+                    let open = Open { submit: *submit, deadline, attempts: 0, on: BTreeMap::new() };
                     self.open.entry(submit.request).or_insert(open);
                 }
             }
@@ -189,10 +189,9 @@ impl Rules {
 
     fn no_longer_on(&mut self, worker: WorkerId, request: RequestId, attempt: u32) {
         if let Some(open) = self.open.get_mut(&request)
-            && open.attempts == attempt
-            && open.on == Some(worker)
+            && open.on.get(&attempt) == Some(&worker)
         {
-            open.on = None;
+            open.on.remove(&attempt);
         }
     }
 
@@ -218,6 +217,9 @@ impl Rules {
             let Some(place) = self.slots.get_mut(&slot) else { return };
             if let PlaceState::Running(old) = place.state {
                 self.workers.remove(&old);
+                for open in self.open.values_mut() {
+                    open.on.retain(|_, on| *on != old);
+                }
             }
             place.state = PlaceState::Running(worker);
             place.apis = Some(apis.to_vec());
@@ -241,6 +243,9 @@ impl Rules {
     }
 
     fn gone(&mut self, worker: WorkerId) {
+        for open in self.open.values_mut() {
+            open.on.retain(|_, on| *on != worker);
+        }
         if let Some(slot) = self.workers.remove(&worker).and_then(|seen| seen.slot)
             && let Some(place) = self.slots.get_mut(&slot)
         {
@@ -342,15 +347,15 @@ impl Rules {
         attempt: u32,
         (program, api): (ProgramId, Api),
     ) -> Verdict {
-        if let Some(on) = self.open.get(&request).and_then(|open| open.on) {
-            let held = self.workers.get(&on).is_some_and(|seen| seen.held.keys().any(|(held, _)| *held == request));
-            holds(!held, || format!("is still wanted from {on}"))?;
+        if let Some(open) = self.open.get(&request).filter(|open| !open.on.is_empty()) {
+            let second = open.submit.repeatable && open.on.len() == 1 && open.on.values().all(|on| *on != worker);
+            holds(second, || format!("is still wanted from {:?}", open.on))?;
         }
         let seen = self.workers.get_mut(&worker).ok_or("dispatches to an unknown worker")?;
         let open = self.open.get_mut(&request).ok_or("dispatches a request that is answered")?;
         let placement = open.submit.placement;
         open.attempts += 1;
-        open.on = Some(worker);
+        open.on.insert(attempt, worker);
         holds(attempt == open.attempts, || format!("is attempt {}", open.attempts))?;
         holds(attempt <= most_attempts(&self.config, &open.submit), || "is one attempt too many".to_owned())?;
         holds(program == open.submit.program, || "runs another program".to_owned())?;
@@ -375,7 +380,8 @@ impl Rules {
         match outcome {
             Outcome::Finished { worker, attempt } => {
                 let given = self.answering == Some((*worker, request, *attempt));
-                holds(given && *attempt == open.attempts, || "was not finished just now".to_owned())
+                let alone = open.on.len() == 1 && open.on.get(attempt) == Some(worker);
+                holds(given && alone, || format!("was not finished just now, or elsewhere too: {:?}", open.on))
             }
             Outcome::Rejected { retry_after, .. } => {
                 holds(!retry_after.is_zero() && open.attempts == 0, || "is a bad rejection".to_owned())
@@ -386,7 +392,9 @@ impl Rules {
                 holds(self.input_fault == Some(request), || "has no input fault".to_owned())
             }
             Outcome::Failed { cause: FailureCause::Poison, attempts, .. } => {
-                let spent = *attempts == most_attempts(&self.config, &open.submit) && *attempts == open.attempts;
+                let spent = *attempts == most_attempts(&self.config, &open.submit)
+                    && *attempts == open.attempts
+                    && open.on.is_empty();
                 holds(spent, || "gives up too early".to_owned())
             }
             Outcome::NoWorker { .. } => {

@@ -114,6 +114,8 @@ fn config(scenario: Scenario) -> Config {
     config.restart.set_aside = Duration::from_secs(15);
     config.restart.max = Duration::from_secs(4);
     config.max_estimates = 40;
+    config.hedging.at_least = Duration::from_millis(50);
+    config.hedging.share = 0.2;
     config
 }
 
@@ -429,6 +431,7 @@ impl World {
             deadline,
             cost: (1 << program) as f32,
             max_attempts: (rough && self.chance.permille(150)).then_some(1),
+            repeatable: self.chance.permille(700),
         };
         if rough && self.chance.permille(40) {
             let when = self.now + self.chance.micros(0, 2_000_000);
