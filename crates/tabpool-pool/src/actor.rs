@@ -28,6 +28,7 @@ use crate::join::Tickets;
 use crate::launch::{BrowserPlan, Running};
 use crate::metrics::Counters;
 use crate::model::ProgramEntry;
+use crate::preferences::Preferences;
 use crate::referee::{Referee, Verdict};
 use crate::session::SessionId;
 use crate::tuning::Tunings;
@@ -101,6 +102,7 @@ pub(crate) struct Setup {
     pub(crate) tuning: TuningPolicy,
     pub(crate) tunings: Tunings,
     pub(crate) history: History,
+    pub(crate) preferences: Preferences,
     pub(crate) checking: Checking,
     pub(crate) referee: Option<Referee>,
     pub(crate) tickets: Arc<Tickets>,

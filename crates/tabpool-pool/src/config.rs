@@ -8,9 +8,10 @@ use std::time::Duration;
 use tabpool_bridge::BridgeConfig;
 use tabpool_browser::{BrowserKind, GpuMode, SearchPaths};
 use tabpool_protocol::ApiKind;
-use tabpool_scheduler::{Api, Config, ScalingConfig, WorkerKind};
+use tabpool_scheduler::{Config, ScalingConfig, WorkerKind};
 
 use crate::actor::Recycle;
+use crate::preferences::Preferences;
 use crate::{Batching, Checking, JoinEndpoint, PoolError, ResourcePool, TuningPolicy};
 
 /// What a model works on: decides which browser is tried first, until measurements say otherwise.
@@ -172,7 +173,7 @@ pub struct PoolBuilder {
     pub(crate) batching: Batching,
     pub(crate) memory_ceiling: Option<u64>,
     pub(crate) checking: Checking,
-    preferences: Vec<(ModelKind, BrowserKind)>,
+    pub(crate) preferences: Preferences,
 }
 
 impl Default for PoolBuilder {
@@ -193,7 +194,7 @@ impl Default for PoolBuilder {
             batching: Batching::up_to(1),
             memory_ceiling: None,
             checking: Checking::guests(),
-            preferences: Vec::new(),
+            preferences: Preferences::default(),
         }
     }
 }
@@ -218,9 +219,10 @@ impl PoolBuilder {
         self
     }
 
-    /// Tries models of this kind on this browser first, until measurements say otherwise.
+    /// Tries models of this kind on this browser first, until measurements say otherwise. Where nothing is said, sound is tried on
+    /// Firefox first, pictures on Chrome or Chromium, text on Edge.
     pub fn prefer(mut self, kind: ModelKind, browser: BrowserKind) -> Self {
-        self.preferences.push((kind, browser));
+        self.preferences.prefer(kind, WorkerSpec::browser(browser).kind());
         self
     }
 
@@ -291,16 +293,7 @@ impl PoolBuilder {
     /// # Errors
     /// [`PoolError`] where the data directory, the database or the port cannot be had, or a browser was asked for that
     /// is not here. Nothing stays behind.
-    pub async fn build(mut self) -> Result<ResourcePool, PoolError> {
-        // Models are text models so far: a preference makes their prior on that browser a fifth shorter.
-        for &(kind, browser) in &self.preferences {
-            if kind == ModelKind::Text {
-                let worker = WorkerSpec::browser(browser).kind();
-                for (api, otherwise) in Api::ALL.into_iter().zip(self.scheduler.priors.compute_otherwise) {
-                    self.scheduler.priors.compute.insert((worker, api), otherwise.mul_f32(0.8));
-                }
-            }
-        }
+    pub async fn build(self) -> Result<ResourcePool, PoolError> {
         ResourcePool::start(self).await
     }
 }

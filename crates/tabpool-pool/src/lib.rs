@@ -42,6 +42,7 @@ mod metrics;
 mod model;
 mod native;
 mod pool;
+mod preferences;
 mod referee;
 mod server;
 mod session;

@@ -34,7 +34,8 @@ const SENTENCE_EMBEDDING: &str = "sentence_embedding";
 pub struct ModelRequest {
     pub(crate) name: String,
     pub(crate) root: Option<Cid>,
-    pub(crate) kind: ModelKind,
+    /// What it works on, if whoever asked for it has said so.
+    pub(crate) kind: Option<ModelKind>,
     placement: Placement,
     priority: i8,
     timeout: Option<Duration>,
@@ -48,7 +49,7 @@ impl ModelRequest {
         Self {
             name: name.into(),
             root: None,
-            kind: ModelKind::Text,
+            kind: None,
             placement: Placement::ANY,
             priority: 0,
             timeout: None,
@@ -63,9 +64,9 @@ impl ModelRequest {
         self
     }
 
-    /// What the model works on.
+    /// What the model works on; told by its inputs where it is not said.
     pub fn kind(mut self, kind: ModelKind) -> Self {
-        self.kind = kind;
+        self.kind = Some(kind);
         self
     }
 
@@ -164,6 +165,8 @@ pub(crate) struct ProgramEntry {
     pub(crate) encoded: Tensor,
     /// The names of what it gives, in order.
     names: Vec<String>,
+    /// What the model works on.
+    pub(crate) kind: ModelKind,
     /// What it takes on a device, as far as its graph tells.
     pub(crate) needs: Needs,
     /// What it gives, in order. An answer that is anything else is not believed.
@@ -182,6 +185,18 @@ impl ProgramEntry {
             }
         }
         Ok(())
+    }
+}
+
+/// What a model works on, by what it takes.
+fn kind_of(signature: &Signature) -> ModelKind {
+    let takes = |name: &str| signature.input(name).is_some();
+    if takes("pixel_values") {
+        ModelKind::Vision
+    } else if takes("input_features") || takes("input_values") {
+        ModelKind::Audio
+    } else {
+        ModelKind::Text
     }
 }
 
@@ -310,6 +325,7 @@ impl ModelEntry {
 pub struct ModelHandle {
     shared: Arc<Shared>,
     opened: Arc<ModelEntry>,
+    kind: ModelKind,
     /// The entry point that is run.
     entry: &'static str,
     placement: Placement,
@@ -330,10 +346,11 @@ impl std::fmt::Debug for ModelHandle {
 
 impl ModelHandle {
     pub(crate) fn new(shared: Arc<Shared>, opened: Arc<ModelEntry>, request: &ModelRequest) -> Self {
-        let ModelRequest { placement, priority, timeout, precision, batching, .. } = *request;
+        let ModelRequest { kind, placement, priority, timeout, precision, batching, .. } = *request;
+        let kind = kind.unwrap_or_else(|| kind_of(opened.model.first().signature()));
         let entry = opened.model.first().name();
         let batching = batching.unwrap_or(shared.batching);
-        Self { shared, opened, entry, placement, priority, timeout, precision, batching }
+        Self { shared, opened, kind, entry, placement, priority, timeout, precision, batching }
     }
 
     /// What people call it.
@@ -498,7 +515,8 @@ impl ModelHandle {
         if let Some(known) = self.opened.programs.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(Arc::clone(known));
         }
-        let (opened, id, precision) = (Arc::clone(&self.opened), self.shared.next_program(), self.precision);
+        let (opened, id) = (Arc::clone(&self.opened), self.shared.next_program());
+        let (kind, precision) = (self.kind, self.precision);
         // Building reads nothing but what the model read when it was opened, yet takes milliseconds.
         let built = tokio::task::spawn_blocking(move || {
             let program = key.made.program(&opened.model)?.permitting(precision);
@@ -520,6 +538,7 @@ impl ModelHandle {
                     precision,
                     encoded,
                     names,
+                    kind,
                     needs,
                     outputs,
                 }),

@@ -195,6 +195,7 @@ impl ResourcePool {
             tuning: builder.tuning,
             tunings: Tunings::new(known),
             history,
+            preferences: builder.preferences.clone(),
             checking: builder.checking,
             referee,
             tickets: Arc::clone(&tickets),

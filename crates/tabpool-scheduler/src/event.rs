@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::id::{Api, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use crate::memory::{Footprint, Needs};
-use crate::placement::Placement;
+use crate::placement::{KindSet, Placement};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +59,13 @@ pub enum Event {
         program: ProgramId,
         /// What it takes.
         needs: Needs,
+    },
+    /// Kinds of worker that are taken to be somewhat faster for a model than others, until something is measured.
+    Preferred {
+        /// The model.
+        model: ModelId,
+        /// The kinds.
+        kinds: KindSet,
     },
     /// What an earlier session measured. Believed until something is measured now.
     Remembered {

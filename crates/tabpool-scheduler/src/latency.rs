@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::config::Priors;
 use crate::id::{Api, ModelId, ProgramId, WorkerKind};
+use crate::placement::KindSet;
 
 /// The weight of the newest measurement. A fifth follows a change within some ten requests and is not thrown by one
 /// slow run.
@@ -17,6 +18,9 @@ const NEWEST: f64 = 0.2;
 
 /// Estimates are in seconds; nothing takes less than this, so that rates stay finite.
 pub(crate) const LEAST: f64 = 1e-6;
+
+/// What a preference makes of a prior: enough to be tried first, too little to wait for.
+const PREFERENCE: f64 = 0.8;
 
 /// Moves a mean towards a measurement.
 pub(crate) fn follow(mean: &mut f64, measured: f64) {
@@ -55,13 +59,15 @@ struct Estimate {
 pub(crate) struct Latency {
     estimates: BTreeMap<Key, Estimate>,
     priors: Priors,
+    /// Kinds that a model is believed to suit. As many as the caller has models.
+    preferred: BTreeMap<ModelId, KindSet>,
     max_estimates: usize,
     measurements: u64,
 }
 
 impl Latency {
     pub(crate) fn new(priors: Priors, max_estimates: usize) -> Self {
-        Self { estimates: BTreeMap::new(), priors, max_estimates, measurements: 0 }
+        Self { estimates: BTreeMap::new(), priors, preferred: BTreeMap::new(), max_estimates, measurements: 0 }
     }
 
     /// Seconds that a request of this sort is expected to compute on an average worker of the kind.
@@ -73,9 +79,16 @@ impl Latency {
             model.seconds * cost
         } else {
             let prior = self.priors.compute.get(&(kind, api)).copied();
-            prior.unwrap_or(self.priors.compute_otherwise[api.index()]).as_secs_f64() * cost
+            let prior = prior.unwrap_or(self.priors.compute_otherwise[api.index()]).as_secs_f64() * cost;
+            let preferred = self.preferred.get(&model).is_some_and(|kinds| kinds.contains(kind));
+            if preferred { prior * PREFERENCE } else { prior }
         };
         seconds.max(LEAST)
+    }
+
+    /// Takes these kinds to be somewhat faster for a model, until something is measured.
+    pub(crate) fn prefer(&mut self, model: ModelId, kinds: KindSet) {
+        self.preferred.insert(model, kinds);
     }
 
     /// Whether `compute` rests on measurements of this very program.
@@ -158,6 +171,17 @@ mod tests {
         assert!((latency.compute(question(1, 2.0)) - 0.060).abs() < 1e-9);
         latency.computed(question(1, 2.0), 0.5);
         assert!((latency.compute(question(1, 2.0)) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_preference_holds_until_the_first_measurement() {
+        let mut latency = latency();
+        latency.prefer(ModelId(1), KindSet::of(&[WorkerKind::Firefox]));
+        let firefox = Question { kind: WorkerKind::Firefox, ..question(1, 1.0) };
+        assert!((latency.compute(firefox) - 0.024).abs() < 1e-9);
+        assert!((latency.compute(question(1, 1.0)) - 0.030).abs() < 1e-9);
+        latency.computed(firefox, 0.5);
+        assert!((latency.compute(firefox) - 0.5).abs() < 1e-9);
     }
 
     #[test]

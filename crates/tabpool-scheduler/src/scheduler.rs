@@ -194,6 +194,7 @@ impl Scheduler {
             Event::Lost { worker, reason } => self.lost(worker, reason, actions),
             Event::Program { program, needs } => self.sizes.say(program, needs),
             Event::ApiSetAside { worker, api, reason } => self.api_set_aside(worker, api, reason),
+            Event::Preferred { model, kinds } => self.latency.prefer(model, kinds),
             Event::Remembered { model, program, kind, api, cost, compute } => {
                 let cost = requests::sound_cost(cost);
                 self.latency.remember(

@@ -264,7 +264,7 @@ impl Accelerator {
             accelerator: self,
             name: name.into(),
             root: None,
-            kind: ModelKind::Text,
+            kind: None,
             target: Target::default(),
             hardware: Vec::new(),
             precision: Precision::F32,
@@ -300,7 +300,7 @@ pub struct Accelerate<'a> {
     accelerator: &'a Accelerator,
     name: String,
     root: Option<Cid>,
-    kind: ModelKind,
+    kind: Option<ModelKind>,
     target: Target,
     hardware: Vec<ApiKind>,
     precision: Precision,
@@ -313,9 +313,9 @@ impl<'a> Accelerate<'a> {
         self
     }
 
-    /// What the model works on; decides which browser is tried first.
+    /// What the model works on, told by its inputs where it is not said; decides which browser is tried first.
     pub fn kind(mut self, kind: ModelKind) -> Self {
-        self.kind = kind;
+        self.kind = Some(kind);
         self
     }
 
@@ -351,7 +351,10 @@ impl<'a> Accelerate<'a> {
                 .await
                 .map_err(|_| Error::Interrupted { doing: "reading the model" })??,
         };
-        let mut request = ModelRequest::new(resolved.name).root(resolved.root).kind(self.kind).on(self.target);
+        let mut request = ModelRequest::new(resolved.name).root(resolved.root).on(self.target);
+        if let Some(kind) = self.kind {
+            request = request.kind(kind);
+        }
         request = request.precision(self.precision);
         if !self.hardware.is_empty() {
             request = request.hardware(self.hardware);

@@ -85,6 +85,8 @@ impl Actor {
         if let Entry::Vacant(place) = self.programs.entry(program.id) {
             place.insert(Arc::clone(&program));
             self.handle(Event::Program { program: program.id, needs: program.needs.clone() });
+            let kinds = self.setup.preferences.of(program.kind);
+            self.handle(Event::Preferred { model: program.model, kinds });
             for remembered in self.setup.history.of(&program, cost) {
                 self.handle(remembered);
             }
