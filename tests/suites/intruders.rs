@@ -287,7 +287,8 @@ impl Lie {
             Lie::TooMany => vec![hidden, pooled.clone(), pooled],
             Lie::Shape => vec![zeros(vec![batch, sequence, 63])?, pooled],
             Lie::Silence => Vec::new(),
-            Lie::Numbers => vec![hidden, pooled],
+            // In the order that a golden is asked for in.
+            Lie::Numbers => vec![pooled, hidden],
             Lie::DType => vec![Tensor::from_i32([batch, sequence, 64], vec![0; batch * sequence * 64])?, pooled],
         })
     }

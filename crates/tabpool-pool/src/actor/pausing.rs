@@ -23,7 +23,9 @@ impl Actor {
 
     fn turned(&mut self, id: WorkerId, paused: bool) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        for (request, attempt) in worker.in_flight.drain() {
+        let mut held: Vec<_> = worker.in_flight.drain().collect();
+        held.sort_unstable();
+        for (request, attempt) in held {
             // Nobody wants its answer any more. Where this does not arrive, the answer comes and is ignored.
             let cancel = Frame { id: request.0, message: Message::Cancel { attempt }, tensors: Vec::new() };
             let _ = worker.link.send(cancel);
