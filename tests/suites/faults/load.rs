@@ -1,5 +1,6 @@
 //! The load: questions whose right answers are known, asked steadily, and what became of them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,10 +25,13 @@ const LENGTHS: [usize; 4] = [7, 20, 33, 60];
 const SAMPLES: usize = 1600;
 /// Asked at a time, so that there are more than one worker takes.
 const BURST: u64 = 6;
-/// Unanswered at a time; beyond it nothing is asked, as a caller with bounds would do.
-const MOST_OPEN: usize = 2000;
+/// Unanswered at a time of one place; beyond it nothing is asked there, as a caller with bounds would do: a browser that is struck
+/// again and again must not be owed more than it answers in its good moments.
+const MOST_OPEN: u64 = 150;
 /// Things that went wrong are told up to this many.
 const MOST_TOLD: usize = 20;
+/// So much of a reason is told.
+const LONGEST_REASON: usize = 200;
 
 /// A question and its answer.
 struct Question {
@@ -121,7 +125,9 @@ fn inputs(model: &str, number: usize) -> Result<Named, Fault> {
 enum Where {
     Anywhere,
     /// Any worker of this kind.
-    Kind(&'static str),
+    Chromium,
+    /// The same.
+    Firefox,
     /// The tab behind the relay alone, which nobody takes the place of: it may be refused with a reason.
     Guest,
 }
@@ -130,10 +136,10 @@ const PLACES: [Where; 8] = [
     Where::Anywhere,
     Where::Anywhere,
     Where::Anywhere,
-    Where::Kind("chromium"),
-    Where::Kind("chromium"),
-    Where::Kind("firefox"),
-    Where::Kind("firefox"),
+    Where::Chromium,
+    Where::Chromium,
+    Where::Firefox,
+    Where::Firefox,
     Where::Guest,
 ];
 
@@ -146,13 +152,23 @@ pub(crate) struct Tally {
     pub(crate) refused: AtomicU64,
     /// Answers that took several attempts.
     pub(crate) again: AtomicU64,
+    /// Questions that were not asked because too many were open.
+    pub(crate) held_back: AtomicU64,
     attempts: AtomicU64,
+    /// Open ones, by place.
+    waiting: [AtomicU64; 4],
     /// In microseconds.
     times: Mutex<Vec<u32>>,
     wrong: Mutex<Vec<String>>,
+    reasons: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Tally {
+    /// Questions that have no answer yet.
+    pub(crate) fn open(&self) -> u64 {
+        self.waiting.iter().map(|waiting| waiting.load(Ordering::Relaxed)).sum()
+    }
+
     /// What went wrong, as far as it is kept.
     pub(crate) fn wrong(&self) -> Vec<String> {
         locked(&self.wrong).clone()
@@ -171,6 +187,19 @@ impl Tally {
         Duration::from_micros(u64::from(times.get(at).copied().unwrap_or_default()))
     }
 
+    /// Why questions were refused, without the numbers in it, and how often.
+    pub(crate) fn reasons(&self) -> BTreeMap<String, u64> {
+        locked(&self.reasons).clone()
+    }
+
+    fn because(&self, reason: &str) {
+        let plain: String = reason.chars().filter(|one| !one.is_ascii_digit()).take(LONGEST_REASON).collect();
+        let mut reasons = locked(&self.reasons);
+        if reasons.len() < MOST_TOLD || reasons.contains_key(&plain) {
+            *reasons.entry(plain).or_default() += 1;
+        }
+    }
+
     fn put(&self, place: Where, question: &Question, answer: Result<Answer, PoolError>, took: Duration) {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         let told = match (answer, place) {
@@ -182,12 +211,14 @@ impl Tally {
                 self.attempts.fetch_max(u64::from(answer.attempts), Ordering::Relaxed);
                 question.check(&answer).err().map(|e| e.to_string())
             }
-            (Err(PoolError::NoWorker(_) | PoolError::Failed { .. }), Where::Guest) => {
+            (Err(PoolError::NoWorker(reason) | PoolError::Failed { reason, .. }), Where::Guest) => {
                 count(&self.refused);
+                self.because(&reason);
                 None
             }
             (Err(e), place) => Some(format!("{} {place:?} after {took:?}: {e}", MODELS[question.model])),
         };
+        self.waiting[place as usize].fetch_sub(1, Ordering::Relaxed);
         locked(&self.times).push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         if let Some(told) = told {
             let mut wrong = locked(&self.wrong);
@@ -220,13 +251,18 @@ pub(crate) async fn ask(
         while let Some(ended) = open.try_join_next() {
             ended?;
         }
-        for _ in 0..BURST.min((MOST_OPEN - open.len().min(MOST_OPEN)) as u64) {
+        for _ in 0..BURST {
             let at = chance.below(book.questions.len());
             let place = *chance.pick(&PLACES).unwrap_or(&Where::Anywhere);
+            if tally.waiting[place as usize].load(Ordering::Relaxed) >= MOST_OPEN {
+                tally.held_back.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             let model = &models[book.questions[at].model];
             let model = match place {
                 Where::Anywhere => model.clone(),
-                Where::Kind(kind) => model.on(kind.parse()?),
+                Where::Chromium => model.on("chromium".parse()?),
+                Where::Firefox => model.on("firefox".parse()?),
                 Where::Guest => match guest(&pool).and_then(|guest| guest.id) {
                     Some(id) => model.pinned(id),
                     None => continue,
@@ -234,6 +270,7 @@ pub(crate) async fn ask(
             };
             let (book, tally) = (Arc::clone(&book), Arc::clone(&tally));
             tally.asked.fetch_add(1, Ordering::Relaxed);
+            tally.waiting[place as usize].fetch_add(1, Ordering::Relaxed);
             open.spawn(async move {
                 let begun = Instant::now();
                 let answer = model.run(book.questions[at].inputs.clone()).await;

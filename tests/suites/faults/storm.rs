@@ -1,13 +1,13 @@
 //! The storm: fair weather first, then what strikes, then what is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tabpool_browser::{Browser, GpuMode, Installed, LaunchOptions};
-use tabpool_pool::{PoolError, PoolMetrics, Profile, ResourcePool, TuningPolicy, WorkerSpec};
+use tabpool_pool::{PoolError, PoolEvent, PoolMetrics, Profile, ResourcePool, TuningPolicy, WorkerSpec};
 use tabpool_protocol::ApiKind;
 use tabpool_scheduler::Config;
 use tabpool_tests::chance::Chance;
@@ -18,6 +18,8 @@ use tabpool_tests::relay::Relay;
 use tabpool_tests::room::Room;
 use tabpool_tests::scene::{self, JOINED_WITHIN, eventually};
 use tabpool_tests::{Fault, Outcome, places, require};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -44,12 +46,18 @@ const ENOUGH_LOOKS: usize = 60;
 const MEMORY_SLACK: u64 = 64 << 20;
 const FILES_SLACK: usize = 24;
 
+/// Things that the pool told are kept up to this many.
+const MOST_TOLD: usize = 150;
+
 /// Everything that is on stage.
 struct Stage {
     pool: Arc<ResourcePool>,
     relay: Arc<Relay>,
     room: Arc<Room>,
     tab: Browser,
+    /// The last things that the pool told, for whoever looks for what went wrong.
+    told: Arc<Mutex<VecDeque<String>>>,
+    listening: JoinHandle<()>,
 }
 
 /// How large the host is.
@@ -84,8 +92,9 @@ pub(crate) async fn weather(wishes: Wishes, chromium: &Installed, firefox: &Inst
     field.calm().await?;
     drop(field);
     stop.send(true)?;
-    tokio::time::timeout(OWED, asking).await.map_err(|_| "answers are owed that do not come")???;
-    let told = || format!("the storm was {log:#?}");
+    let told = || format!("the storm was {log:#?}, and the pool told {:#?}", stage.last_events());
+    let owed = || format!("{} answers are owed; {:#?}; {}", tally.open(), stage.pool.workers(), told());
+    tokio::time::timeout(OWED, asking).await.map_err(|_| owed())???;
     require(tally.wrong().is_empty(), || format!("{:#?}; {}", tally.wrong(), told()))?;
     stage.healthy(&book).await.map_err(|e| format!("{e}; {}", told()))?;
     let after = Look::now();
@@ -150,7 +159,13 @@ impl Stage {
         let url = relay.url(&format!("{}&apis=webgpu", pool.join_url()))?;
         let tab = Browser::launch(firefox, LaunchOptions::new(url, profiles, GpuMode::detect())).await?;
         eventually("the tab behind the relay", JOINED_WITHIN, || guest(&pool)).await?;
-        Ok(Self { pool, relay, room, tab })
+        let told = Arc::default();
+        let listening = tokio::spawn(listen(pool.events(), Arc::clone(&told)));
+        Ok(Self { pool, relay, room, tab, told, listening })
+    }
+
+    fn last_events(&self) -> VecDeque<String> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until every worker is back, and asks each a question.
@@ -170,7 +185,8 @@ impl Stage {
 
     /// Ends everything; nothing is left, and every answer is in the database once.
     async fn close(self, filled: bool) -> Outcome {
-        let Self { pool, relay, room, tab } = self;
+        let Self { pool, relay, room, tab, listening, .. } = self;
+        listening.abort();
         let figures = pool.metrics();
         let data = pool.data_dir().to_owned();
         tab.close(Duration::from_secs(5)).await;
@@ -187,6 +203,28 @@ impl Stage {
         recorded(&data, &figures, filled)?;
         drop(room);
         Ok(())
+    }
+}
+
+/// Keeps what a pool tells of its workers, loads that go on left out.
+async fn listen(mut events: Receiver<PoolEvent>, told: Arc<Mutex<VecDeque<String>>>) {
+    let begun = Instant::now();
+    loop {
+        let event = match events.recv().await {
+            Ok(PoolEvent::Loading { .. } | PoolEvent::Tuned { .. }) => continue,
+            Ok(event) => format!("{event:?}"),
+            Err(RecvError::Lagged(missed)) => format!("{missed} events were missed"),
+            Err(RecvError::Closed) => return,
+        };
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() == MOST_TOLD {
+            told.pop_front();
+        }
+        told.push_back(format!(
+            "{:.1} s: {}",
+            begun.elapsed().as_secs_f64(),
+            event.chars().take(300).collect::<String>()
+        ));
     }
 }
 
@@ -231,14 +269,15 @@ fn show(log: &BTreeMap<Strike, Vec<String>>, tally: &Tally, stage: &Stage, durin
     let figures = stage.pool.metrics();
     tabpool_tests::show(&format!(
         "{strikes} faults in {:.0} s: {} ({} devices were open)\n{} requests, {} right answers, {} refused with a reason of \
-         those that only the struck tab could serve; {} took several attempts, {} at most; {} replays, {} loads; 50 % within \
-         {:.1?}, 99 % within {:.1?}, all within {:.1?}\nby {:?}",
+         those that only the struck tab could serve, {} not asked while too many were open; {} took several attempts, {} at \
+         most; {} replays, {} loads; 50 % within {:.1?}, 99 % within {:.1?}, all within {:.1?}\nby {:?}\nrefused because {:#?}",
         during.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
         stage.relay.destroyed(),
         number(&tally.asked),
         number(&tally.right),
         number(&tally.refused),
+        number(&tally.held_back),
         number(&tally.again),
         tally.most_attempts(),
         figures.replayed,
@@ -247,6 +286,7 @@ fn show(log: &BTreeMap<Strike, Vec<String>>, tally: &Tally, stage: &Stage, durin
         tally.time(99),
         tally.time(100),
         figures.platforms,
+        tally.reasons(),
     ));
 }
 
