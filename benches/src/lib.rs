@@ -4,7 +4,9 @@
 
 pub mod generation;
 pub mod onnx;
+pub mod overhead;
 pub mod peers;
+pub mod pooling;
 mod rig;
 
 use std::time::{Duration, Instant};

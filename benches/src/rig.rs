@@ -5,6 +5,7 @@ pub(crate) mod host;
 pub(crate) mod machine;
 pub(crate) mod page;
 pub(crate) mod server;
+pub(crate) mod weights;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,12 @@ pub(crate) fn keep_in_readme(root: &Path, [begin, end]: [&str; 2], tables: &str)
     let (_, after) = rest.split_once(end).ok_or("the place for the tables in benches/README.md has no end")?;
     fs::write(&path, format!("{before}{begin}\n{tables}{end}{after}"))?;
     Ok(path)
+}
+
+/// Runnable tasks in the last minute, by the system's count: others' work is in every figure.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> f64 {

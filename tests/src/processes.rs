@@ -17,6 +17,10 @@ pub enum Signal {
     Terminate,
     /// What no process can catch.
     Kill,
+    /// Holds a process still; no process can catch that either.
+    Stop,
+    /// Lets it go on.
+    Continue,
 }
 
 /// Sends a signal to a process, or, where `target` is negative, to a process group.
@@ -28,9 +32,56 @@ pub fn send(signal: Signal, target: i64) -> Outcome {
         Signal::Interrupt => "INT",
         Signal::Terminate => "TERM",
         Signal::Kill => "KILL",
+        Signal::Stop => "STOP",
+        Signal::Continue => "CONT",
     };
     let status = Command::new("kill").args(["-s", name, "--", &target.to_string()]).stderr(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(format!("kill -s {name} {target}: {status}").into()) }
+}
+
+/// One process, told from a later one that was given the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, in the system's ticks.
+    started: u64,
+}
+
+impl Process {
+    /// The living process of this number. Those that have ended and wait to be reaped do not count.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let fields = stat(pid)?;
+        (fields.first()? != "Z").then_some(())?;
+        Some(Self { pid, started: fields.get(19)?.parse().ok()? })
+    }
+
+    /// Sends it a signal, unless it has ended; says whether it was sent.
+    #[must_use]
+    pub fn send(self, signal: Signal) -> bool {
+        Self::of(self.pid) == Some(self) && send(signal, i64::from(self.pid)).is_ok()
+    }
+
+    /// It and all that descend from it.
+    #[must_use]
+    pub fn family(self) -> Vec<Self> {
+        descendants(self.pid, "").into_iter().chain([self.pid]).filter_map(Self::of).collect()
+    }
+}
+
+/// Bytes of memory that this process holds.
+#[must_use]
+pub fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * 4096
+}
+
+/// Files, sockets and pipes that this process holds open.
+#[must_use]
+pub fn open_files() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// Processes, other than this one and the living `except`, whose command line or environment names `path`.
@@ -66,10 +117,15 @@ pub fn descendants(ancestor: u32, text: &str) -> Vec<u32> {
 
 /// The process that started this one; none for the first, and for one that is gone.
 fn parent(pid: u32) -> Option<u32> {
+    let parent = stat(pid)?.get(1)?.parse().ok()?;
+    (parent != 0).then_some(parent)
+}
+
+/// What the system says of a process, from its state on.
+fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything; the state and the parent follow it.
-    let parent = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    (parent != 0).then_some(parent)
+    Some(stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
 /// Profiles that are to end with their browser, among the files of a data directory.

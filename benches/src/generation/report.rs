@@ -10,7 +10,7 @@ use super::measure::{Case, Measured, Outcome};
 use super::{Folders, Options, Setting};
 use crate::Fault;
 use crate::rig::machine::Machine;
-use crate::rig::{figure, keep_in_readme, percentile};
+use crate::rig::{figure, keep_in_readme, load, percentile};
 
 const BEGIN: &str = "<!-- generation: begin -->";
 const END: &str = "<!-- generation: end -->";
@@ -122,11 +122,6 @@ impl Report {
         }
         text
     }
-}
-
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 impl Entry {

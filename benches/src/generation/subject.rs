@@ -4,18 +4,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use safetensors::Dtype;
-use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::json;
 
 use crate::Fault;
 use crate::onnx::{EPSILON, Gpt2Form, Gpt2Sizes, gpt2_model};
+use crate::rig::weights::{Drawn, Random, write};
 
 /// The forms of attention that the peer is given.
 pub(super) const FORMS: [Gpt2Form; 2] = [Gpt2Form::Fused, Gpt2Form::Primitive];
-
-/// A tensor's dimensions and elements.
-type Drawn = (Vec<usize>, Vec<f32>);
 
 /// A model that was written.
 #[derive(Clone, Debug)]
@@ -47,15 +43,7 @@ impl Subject {
             "tie_word_embeddings": false,
         });
         fs::write(folder.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
-        let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = weights
-            .iter()
-            .map(|(name, (dims, values))| (name, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-            .collect();
-        let mut views = Vec::with_capacity(bytes.len());
-        for (name, dims, bytes) in &bytes {
-            views.push((*name, TensorView::new(Dtype::F32, (*dims).clone(), bytes)?));
-        }
-        serialize_to_file(views, None, &folder.join("model.safetensors"))?;
+        write(&weights, folder)?;
         for form in FORMS {
             let weight = |name: &str| weights.get(name).cloned().unwrap_or_default();
             fs::write(files.join(file(form)), gpt2_model(sizes, form, &weight))?;
@@ -84,7 +72,7 @@ type Draw<'a> = dyn FnMut(String, &[usize], f32, f32) + 'a;
 fn weights(sizes: Gpt2Sizes) -> HashMap<String, Drawn> {
     let Gpt2Sizes { layers, hidden, vocabulary, positions, .. } = sizes;
     let mut weights = HashMap::new();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::default();
     let mut draw = |name: String, dims: &[usize], mean: f32, spread: f32| {
         let values = (0..dims.iter().product()).map(|_| mean + spread * random.next()).collect();
         weights.insert(name, (dims.to_vec(), values));
@@ -115,35 +103,4 @@ fn weights(sizes: Gpt2Sizes) -> HashMap<String, Drawn> {
     norm(&mut draw, "transformer.ln_f".to_owned());
     draw("lm_head.weight".to_owned(), &[vocabulary, hidden], 0.0, even(hidden));
     weights
-}
-
-/// Marsaglia's xorshift64*, as numbers about zero whose square is one on average.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        #[expect(clippy::cast_precision_loss, reason = "23 bits fit")]
-        let share = (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 41) as f32 / 8_388_608.0;
-        (share - 0.5) * 12.0_f32.sqrt()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Random;
-
-    #[test]
-    fn numbers_are_spread_about_zero_and_come_again() {
-        let [one, two] = [7, 7].map(|seed| {
-            let mut random = Random(seed);
-            (0..4096).map(|_| random.next()).collect::<Vec<_>>()
-        });
-        assert_eq!(one, two);
-        let mean = one.iter().sum::<f32>() / 4096.0;
-        let square = one.iter().map(|v| v * v).sum::<f32>() / 4096.0;
-        assert!(mean.abs() < 0.1 && (square - 1.0).abs() < 0.1, "{mean} {square}");
-    }
 }

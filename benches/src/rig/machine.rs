@@ -41,7 +41,8 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, cores, memory_gib, system, browsers } = self;
-        write!(f, "{processor}, {cores} cores, {memory_gib} GiB, {system}; {}", browsers.join(", "))
+        write!(f, "{processor}, {cores} cores, {memory_gib} GiB, {system}")?;
+        if browsers.is_empty() { Ok(()) } else { write!(f, "; {}", browsers.join(", ")) }
     }
 }
 

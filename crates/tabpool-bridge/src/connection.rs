@@ -77,16 +77,7 @@ impl Connection {
                     Err(reason) => Err(End::Broken(reason)),
                 },
                 // The sender kept in `self` keeps this channel open.
-                Some(order) = self.orders.recv() => match order {
-                    Order::Send(frame) => {
-                        out.push(frame);
-                        Ok(())
-                    }
-                    Order::Close(reason) => {
-                        out.push(Message::Bye { reason: reason.clone() }.into());
-                        Err(End::Dismissed(reason))
-                    }
-                },
+                Some(order) = self.orders.recv() => self.obey(order, &mut out),
                 () = sleep => {
                     let now = self.now();
                     self.session.tick(now, &mut out).map_err(|e| match e {
@@ -95,19 +86,43 @@ impl Connection {
                     })
                 }
             };
-            for frame in out {
-                let sent =
-                    tokio::time::timeout(self.shared.config.session.timeout, self.socket.send(frame.encode())).await;
-                match sent {
-                    Ok(Ok(())) => {}
-                    Ok(Err(reason)) => return End::Broken(reason),
-                    Err(_) => return End::Broken("the worker does not take its messages".to_owned()),
-                }
+            if let Err(reason) = self.send(out).await {
+                return End::Broken(reason);
             }
             if let Err(end) = step {
                 return end;
             }
         }
+    }
+
+    /// Takes an order, and those that wait behind it: what is sent together costs the system one call.
+    fn obey(&mut self, first: Order, out: &mut Vec<Frame>) -> Result<(), End> {
+        let mut next = Some(first);
+        while let Some(order) = next {
+            match order {
+                Order::Send(frame) => out.push(frame),
+                Order::Close(reason) => {
+                    out.push(Message::Bye { reason: reason.clone() }.into());
+                    return Err(End::Dismissed(reason));
+                }
+            }
+            // No more than the queue holds, so that a host that is quicker than this does not keep it from listening.
+            next = if out.len() < ORDERS { self.orders.try_recv().ok() } else { None };
+        }
+        Ok(())
+    }
+
+    /// Sends frames in order; a worker that takes none for too long is not waited for.
+    async fn send(&mut self, frames: Vec<Frame>) -> Result<(), String> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let limit = self.shared.config.session.timeout;
+        let late = |_| "the worker does not take its messages".to_owned();
+        for frame in frames {
+            tokio::time::timeout(limit, self.socket.feed(frame.encode())).await.map_err(late)??;
+        }
+        tokio::time::timeout(limit, self.socket.flush()).await.map_err(late)?
     }
 
     async fn received(

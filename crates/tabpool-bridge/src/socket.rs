@@ -2,7 +2,12 @@
 
 use axum::extract::ws::{Message, WebSocket, close_code};
 use bytes::Bytes;
+use futures::SinkExt as _;
 use tokio::sync::mpsc;
+
+fn broke(error: &axum::Error) -> String {
+    format!("the socket broke: {error}")
+}
 
 /// A transport of one connection.
 pub(crate) enum Socket {
@@ -27,19 +32,26 @@ impl Socket {
                         return Err(format!("the worker closed the socket ({}) {}", frame.code, frame.reason));
                     }
                     Some(Ok(Message::Close(None))) | None => return Err("the worker closed the socket".to_owned()),
-                    Some(Err(e)) => return Err(format!("the socket broke: {e}")),
+                    Some(Err(e)) => return Err(broke(&e)),
                 }
             },
             Socket::Local { incoming, .. } => incoming.recv().await.ok_or_else(|| "the worker ended".to_owned()),
         }
     }
 
-    pub(crate) async fn send(&mut self, message: Bytes) -> Result<(), String> {
+    /// Gives a message to the transport, which sends it by the next [`flush`](Self::flush) at the latest.
+    pub(crate) async fn feed(&mut self, message: Bytes) -> Result<(), String> {
         match self {
-            Socket::Web(socket) => {
-                socket.send(Message::Binary(message)).await.map_err(|e| format!("the socket broke: {e}"))
-            }
+            Socket::Web(socket) => socket.feed(Message::Binary(message)).await.map_err(|e| broke(&e)),
             Socket::Local { outgoing, .. } => outgoing.send(message).await.map_err(|_| "the worker ended".to_owned()),
+        }
+    }
+
+    /// Waits until everything is on its way.
+    pub(crate) async fn flush(&mut self) -> Result<(), String> {
+        match self {
+            Socket::Web(socket) => socket.flush().await.map_err(|e| broke(&e)),
+            Socket::Local { .. } => Ok(()),
         }
     }
 

@@ -172,10 +172,10 @@ impl Scheduler {
         self.workers.iter().map(|(id, worker)| worker.view(*id))
     }
 
-    /// One worker.
+    /// The bytes that programs and states take on a worker, loads going on included, and the most they may.
     #[must_use]
-    pub fn worker(&self, worker: WorkerId) -> Option<WorkerView> {
-        self.workers.get(&worker).map(|known| known.view(worker))
+    pub fn memory(&self, worker: WorkerId) -> Option<(u64, Option<u64>)> {
+        self.workers.get(&worker).map(|known| (known.ledger.used(), known.memory))
     }
 
     /// The slots, by id.

@@ -1,7 +1,7 @@
 //! Workers that have joined: their links, what they hold, what they say.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tabpool_bridge::{LinkError, WorkerLink};
@@ -57,11 +57,18 @@ pub(super) struct Worker {
     pub(super) loading: BTreeSet<(ProgramId, Api)>,
     pub(super) loaded: BTreeSet<(ProgramId, Api)>,
     content_failures: HashMap<(ProgramId, Api), u32>,
+    /// Who computed with which API, as every answer is recorded with it.
+    identities: [OnceLock<Arc<WorkerIdentity>>; Api::ALL.len()],
 }
 
 impl Worker {
     /// Who is told to have computed with an API.
     pub(super) fn identity_for(&self, api: Api) -> Arc<WorkerIdentity> {
+        let place = Api::ALL.iter().position(|known| *known == api).and_then(|at| self.identities.get(at));
+        place.map_or_else(|| self.made_identity(api), |place| Arc::clone(place.get_or_init(|| self.made_identity(api))))
+    }
+
+    fn made_identity(&self, api: Api) -> Arc<WorkerIdentity> {
         let info = self.capabilities.working().find(|(a, _)| scheduler_api(*a) == api).map(|(_, info)| info);
         let adapter = info.map(|info| Adapter {
             vendor: info.vendor.clone(),
@@ -138,6 +145,7 @@ impl Actor {
             loading: BTreeSet::new(),
             loaded: BTreeSet::new(),
             content_failures: HashMap::new(),
+            identities: Default::default(),
         };
         self.workers.insert(id, worker);
         self.worker_connection(id, ConnectionEvent::Joined, String::new());

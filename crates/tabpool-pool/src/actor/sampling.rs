@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tabpool_metrics::{PoolSample, Timestamp};
-use tabpool_scheduler::{SlotId, WorkerId};
+use tabpool_scheduler::{SlotId, WorkerId, WorkerKind};
 
 use super::links::Worker;
 use super::slots::Slot;
@@ -11,60 +11,123 @@ use super::{Actor, Command};
 use crate::launch::Running;
 use crate::{WorkerState, WorkerView};
 
+/// What of a view changes while its worker stays: all that is looked at with every event.
+struct Glance<'a> {
+    slot: Option<(SlotId, &'a Slot)>,
+    worker: Option<&'a Worker>,
+    state: WorkerState,
+    states: (usize, u64),
+    memory: (u64, Option<u64>),
+}
+
+impl Glance<'_> {
+    fn worker_id(&self) -> Option<tabpool_bridge::WorkerId> {
+        self.worker.map(|worker| worker.link.id())
+    }
+
+    fn slot_id(&self) -> Option<u64> {
+        self.slot.map(|(id, _)| id.0)
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.slot.and_then(|(_, slot)| slot.running.as_ref()).and_then(Running::pid)
+    }
+
+    fn starts(&self) -> u32 {
+        self.slot.map_or(0, |(_, slot)| slot.starts)
+    }
+
+    fn last_reason(&self) -> &str {
+        self.slot.map_or("", |(_, slot)| &slot.last_reason)
+    }
+
+    /// Whether a view is of the same worker in the same place.
+    fn is_of(&self, view: &WorkerView) -> bool {
+        (view.id, view.slot) == (self.worker_id(), self.slot_id())
+    }
+
+    /// Brings a view up to date; says whether it was not.
+    fn refresh(&self, view: &mut WorkerView) -> bool {
+        let figures = (self.starts(), self.states, self.memory, self.pid());
+        let same = view.state == self.state
+            && (view.starts, view.states, view.memory, view.pid) == figures
+            && view.last_reason == self.last_reason();
+        if !same {
+            view.state.clone_from(&self.state);
+            (view.starts, view.states, view.memory, view.pid) = figures;
+            self.last_reason().clone_into(&mut view.last_reason);
+        }
+        !same
+    }
+
+    fn view(&self) -> WorkerView {
+        let worker = self.worker;
+        WorkerView {
+            id: self.worker_id(),
+            slot: self.slot_id(),
+            ticket: worker.and_then(|worker| worker.ticket.as_ref()).map(|ticket| ticket.id),
+            remote: worker.map(|worker| worker.remote.clone()).unwrap_or_default(),
+            kind: worker
+                .map(|worker| worker.kind)
+                .or(self.slot.map(|(_, slot)| slot.spec.kind()))
+                .unwrap_or(WorkerKind::Remote),
+            state: self.state.clone(),
+            capabilities: worker.map(|worker| worker.capabilities.clone()).unwrap_or_default(),
+            apis: worker.map(|worker| worker.apis.clone()).unwrap_or_default(),
+            memory: self.memory,
+            states: self.states,
+            session: worker.map(|worker| worker.session.clone()).unwrap_or_default(),
+            pid: self.pid(),
+            start_up: worker.and_then(|worker| worker.start_up),
+            starts: self.starts(),
+            last_reason: self.last_reason().to_owned(),
+        }
+    }
+}
+
 impl Actor {
-    /// Publishes the views of all workers and slots, if anything about them changed.
+    /// Publishes the views of all workers and slots, if anything about them changed. This follows every event, so what stays
+    /// with a worker is not made anew as it becomes busy and idle.
     pub(super) fn publish(&self) {
-        let mut views: Vec<WorkerView> = self.slots.iter().map(|(id, slot)| self.slot_view(*id, slot)).collect();
-        views.sort_unstable_by_key(|v| v.slot);
-        let mut guests: Vec<_> =
-            self.workers.values().filter(|w| w.slot.is_none()).map(|w| view(None, w, self.held_by(w))).collect();
-        guests.sort_unstable_by_key(|v| v.id);
-        views.extend(guests);
+        let now = self.glances();
         self.setup.views.send_if_modified(|published| {
-            let same = published.len() == views.len()
-                && published.iter().zip(&views).all(|(a, b)| {
-                    a.id == b.id
-                        && a.state == b.state
-                        && a.starts == b.starts
-                        && a.states == b.states
-                        && a.memory == b.memory
-                        && a.pid == b.pid
-                        && a.last_reason == b.last_reason
-                });
-            if !same {
-                *published = views;
+            let same_workers =
+                published.len() == now.len() && published.iter().zip(&now).all(|(view, now)| now.is_of(view));
+            if !same_workers {
+                *published = now.iter().map(Glance::view).collect();
+                return true;
             }
-            !same
+            // Every view is to be refreshed, the first change notwithstanding.
+            published.iter_mut().zip(&now).fold(false, |changed, (view, now)| now.refresh(view) || changed)
         });
     }
 
-    fn slot_view(&self, id: SlotId, slot: &Slot) -> WorkerView {
-        if let Some(worker) = self.workers.values().find(|w| w.slot == Some(id)) {
-            return view(Some((id, slot)), worker, self.held_by(worker));
-        }
-        WorkerView {
-            id: None,
-            slot: Some(id.0),
-            ticket: None,
-            remote: String::new(),
-            kind: slot.spec.kind(),
-            state: if slot.set_aside { WorkerState::SetAside } else { WorkerState::Starting },
-            capabilities: tabpool_protocol::Capabilities::default(),
-            apis: Vec::new(),
-            memory: (0, slot.spec.memory),
-            states: (0, 0),
-            session: String::new(),
-            pid: slot.running.as_ref().and_then(Running::pid),
-            start_up: None,
-            starts: slot.starts,
-            last_reason: slot.last_reason.clone(),
-        }
+    /// The slots in order, then the workers that came by themselves.
+    fn glances(&self) -> Vec<Glance<'_>> {
+        let filled = self.slots.iter().map(|(id, slot)| {
+            let worker = self.workers.values().find(|worker| worker.slot == Some(*id));
+            self.glance(Some((*id, slot)), worker)
+        });
+        let guests = self.workers.values().filter(|worker| worker.slot.is_none());
+        let mut all: Vec<_> = filled.chain(guests.map(|worker| self.glance(None, Some(worker)))).collect();
+        all.sort_unstable_by_key(|glance| (glance.slot.is_none(), glance.slot_id(), glance.worker_id()));
+        all
     }
 
-    fn held_by(&self, worker: &Worker) -> Held {
-        let id = WorkerId(worker.link.id().0);
-        let memory = self.scheduler.worker(id).map_or((0, None), |view| (view.memory, view.memory_limit));
-        Held { states: self.sessions.on(id), memory }
+    fn glance<'a>(&self, slot: Option<(SlotId, &'a Slot)>, worker: Option<&'a Worker>) -> Glance<'a> {
+        let state = match (worker, slot) {
+            (Some(worker), _) if worker.detached => WorkerState::Detached,
+            (Some(worker), _) if worker.status.paused => WorkerState::Paused,
+            (Some(worker), _) if worker.in_flight.is_empty() => WorkerState::Idle,
+            (Some(_), _) => WorkerState::Busy,
+            (None, Some((_, slot))) if slot.set_aside => WorkerState::SetAside,
+            (None, _) => WorkerState::Starting,
+        };
+        let id = worker.map(|worker| WorkerId(worker.link.id().0));
+        let states = id.map(|id| self.sessions.on(id)).unwrap_or_default();
+        let memory = id.and_then(|id| self.scheduler.memory(id));
+        let memory = memory.unwrap_or((0, slot.and_then(|(_, slot)| slot.spec.memory)));
+        Glance { slot, worker, state, states, memory }
     }
 
     /// Records a sample of the pool, and has memory measured for the next.
@@ -108,39 +171,6 @@ impl Actor {
             let browsers = browsers.iter().filter_map(of).sum();
             let _ = commands.try_send(Command::Memory { host: host_memory(), browsers });
         });
-    }
-}
-
-/// What a worker's memory is taken by.
-#[derive(Clone, Copy)]
-struct Held {
-    states: (usize, u64),
-    memory: (u64, Option<u64>),
-}
-
-fn view(slot: Option<(SlotId, &Slot)>, worker: &Worker, held: Held) -> WorkerView {
-    let state = match (worker.detached, worker.status.paused, worker.in_flight.is_empty()) {
-        (true, ..) => WorkerState::Detached,
-        (false, true, _) => WorkerState::Paused,
-        (false, false, true) => WorkerState::Idle,
-        (false, false, false) => WorkerState::Busy,
-    };
-    WorkerView {
-        id: Some(worker.link.id()),
-        slot: slot.map(|(id, _)| id.0),
-        ticket: worker.ticket.as_ref().map(|ticket| ticket.id),
-        remote: worker.remote.clone(),
-        kind: worker.kind,
-        state,
-        capabilities: worker.capabilities.clone(),
-        apis: worker.apis.clone(),
-        memory: held.memory,
-        states: held.states,
-        session: worker.session.clone(),
-        pid: slot.and_then(|(_, s)| s.running.as_ref()).and_then(Running::pid),
-        start_up: worker.start_up,
-        starts: slot.map_or(0, |(_, s)| s.starts),
-        last_reason: slot.map(|(_, s)| s.last_reason.clone()).unwrap_or_default(),
     }
 }
 

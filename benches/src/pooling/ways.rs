@@ -1,0 +1,141 @@
+//! The ways to have the requests answered.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+use serde::Serialize;
+use tabpool::{Answer, ModelHandle, ModelRequest, Target};
+
+use super::Surroundings;
+use crate::Fault;
+use crate::rig::host::Worker;
+use crate::rig::milliseconds;
+
+/// No answer takes longer.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Answers of two workers with one kind of arithmetic may differ by this, absolute and relative: batches are summed otherwise.
+const CLOSE: f32 = 2e-3;
+
+/// How long the requests took.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Times {
+    pub(super) seconds: f64,
+    /// What the devices computed, all runs together, as the answers say: a run of several requests counts for each.
+    pub(super) computed_seconds: f64,
+    /// Cores that were busy, this machine's others included.
+    pub(super) cores: f64,
+}
+
+/// What was answered.
+pub(super) type Answers = Vec<Vec<f32>>;
+
+/// Starts a browser for each of some requests; gives each subject's times from the start to the answer, in milliseconds.
+pub(super) async fn each_anew(here: &Surroundings, samples: usize, threads: usize) -> Result<Vec<Vec<f64>>, Fault> {
+    let mut times = vec![Vec::new(); here.subjects.len()];
+    // What the host does only once, importing a model and building its program, is not in the figures.
+    for number in 0..=samples {
+        for (at, subject) in here.subjects.iter().enumerate() {
+            let question = subject.question(number)?;
+            let begun = Instant::now();
+            let worker = here.host.tab(&here.starter, &here.on, (here.api, Some(threads))).await?;
+            let model = model(here, at, |request| request.pinned(worker.id)).await?;
+            model.run_for(question, &[subject.output]).await?;
+            let took = begun.elapsed();
+            worker.close().await;
+            if number > 0 {
+                times[at].push(milliseconds(took));
+            }
+        }
+    }
+    Ok(times)
+}
+
+/// Loads every model on a worker.
+pub(super) async fn ready(here: &Surroundings, worker: &Worker) -> Result<(), Fault> {
+    let requests = here.requests(32 * here.subjects.len());
+    one_by_one(here, worker, &requests).await.map(drop)
+}
+
+/// One request after another, all on one worker.
+pub(super) async fn one_by_one(
+    here: &Surroundings,
+    worker: &Worker,
+    requests: &[(usize, usize)],
+) -> Result<(Times, Answers), Fault> {
+    let mut models = Vec::new();
+    for at in 0..here.subjects.len() {
+        models.push(model(here, at, |request| request.pinned(worker.id)).await?);
+    }
+    let questions = questions(here, requests)?;
+    let (begun, busy) = (Instant::now(), busy());
+    let mut answers = Vec::with_capacity(questions.len());
+    for ((at, _), question) in requests.iter().zip(questions) {
+        answers.push(models[*at].run_for(question, &[here.subjects[*at].output]).await?);
+    }
+    gathered(begun, busy, &answers)
+}
+
+/// All requests at once, on every tab that is there.
+pub(super) async fn at_once(here: &Surroundings, requests: &[(usize, usize)]) -> Result<(Times, Answers), Fault> {
+    let target: Target = format!("{}:{}", here.on.kind, here.api).parse()?;
+    let mut models = Vec::new();
+    for at in 0..here.subjects.len() {
+        models.push(model(here, at, |request| request.on(target)).await?);
+    }
+    let questions = questions(here, requests)?;
+    let (begun, busy) = (Instant::now(), busy());
+    let runs = requests.iter().zip(questions).map(|((at, _), question)| {
+        let (model, output) = (&models[*at], here.subjects[*at].output);
+        async move { model.run_for(question, &[output]).await }
+    });
+    let answers = try_join_all(runs).await?;
+    gathered(begun, busy, &answers)
+}
+
+/// A subject's model, where it is to run.
+async fn model(
+    here: &Surroundings,
+    at: usize,
+    place: impl FnOnce(ModelRequest) -> ModelRequest,
+) -> Result<ModelHandle, Fault> {
+    let request = ModelRequest::new(here.subjects[at].name).root(here.roots[at]).hardware([here.api]).timeout(LIMIT);
+    Ok(here.host.accelerator.pool().model(place(request)).await?)
+}
+
+/// Whether two ways gave the same answers.
+pub(super) fn agree(one: &Answers, other: &Answers) -> Result<(), Fault> {
+    let far = |(a, b): (&f32, &f32)| (a - b).abs() > CLOSE + CLOSE * a.abs() || (a - b).is_nan();
+    for (number, (one, other)) in one.iter().zip(other).enumerate() {
+        if one.len() != other.len() || one.iter().zip(other).any(far) {
+            return Err(format!("request {number} was answered differently by the pool").into());
+        }
+    }
+    Ok(())
+}
+
+fn questions(here: &Surroundings, requests: &[(usize, usize)]) -> Result<Vec<Vec<(String, tabpool::Tensor)>>, Fault> {
+    requests.iter().map(|(at, number)| here.subjects[*at].question(*number)).collect()
+}
+
+fn gathered(begun: Instant, before: Duration, answers: &[Answer]) -> Result<(Times, Answers), Fault> {
+    let took = begun.elapsed();
+    let computed: Duration = answers.iter().map(|answer| answer.timing.compute + answer.timing.readback).sum();
+    let times = Times {
+        seconds: took.as_secs_f64(),
+        computed_seconds: computed.as_secs_f64(),
+        cores: busy().saturating_sub(before).as_secs_f64() / took.as_secs_f64(),
+    };
+    let values = |answer: &Answer| Ok(answer.outputs[0].1.to_f32()?.into_owned());
+    Ok((times, answers.iter().map(values).collect::<Result<_, Fault>>()?))
+}
+
+/// Time that all cores of the machine were busy, in steps of ten milliseconds.
+fn busy() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_ascii_whitespace().skip(1).filter_map(|ticks| ticks.parse().ok()).collect();
+    // User, nice, system; idle and waiting for disks follow; then interrupts.
+    let busy = ticks.iter().take(3).chain(ticks.iter().skip(5).take(3)).sum::<u64>();
+    Duration::from_millis(busy * 10)
+}
