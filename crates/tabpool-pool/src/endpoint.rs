@@ -83,9 +83,13 @@ impl EndpointError {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Nameless(_) => Some("give it a name, or the address of one network to listen on"),
-            Self::Plain(_) => Some("give it a certificate and its key, put it behind a proxy that has one, or allow plain HTTP"),
+            Self::Plain(_) => {
+                Some("give it a certificate and its key, put it behind a proxy that has one, or allow plain HTTP")
+            }
             Self::File { .. } => Some("name PEM files that this account may read"),
-            Self::Certificate { .. } => Some("name the certificate's chain first and the key that belongs to it second"),
+            Self::Certificate { .. } => {
+                Some("name the certificate's chain first and the key that belongs to it second")
+            }
             _ => None,
         }
     }
@@ -151,7 +155,8 @@ impl JoinEndpoint {
         let usual = if self.tls.is_some() { 443 } else { 80 };
         // Browsers leave the usual port out of what they say.
         let port = if bound.port() == usual { String::new() } else { format!(":{}", bound.port()) };
-        let mut hosts: Vec<String> = self.names.iter().map(|name| format!("{}{port}", name.to_ascii_lowercase())).collect();
+        let mut hosts: Vec<String> =
+            self.names.iter().map(|name| format!("{}{port}", name.to_ascii_lowercase())).collect();
         match bound.ip() {
             ip if ip.is_unspecified() => {}
             IpAddr::V4(ip) => hosts.push(format!("{ip}{port}")),
@@ -225,8 +230,10 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, EndpointError> {
         return Err(EndpointError::File { path: certificate.clone(), reason });
     }
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| unread(key, e))?;
-    let unfit =
-        |e: tokio_rustls::rustls::Error| EndpointError::Certificate { certificate: certificate.clone(), reason: e.to_string() };
+    let unfit = |e: tokio_rustls::rustls::Error| EndpointError::Certificate {
+        certificate: certificate.clone(),
+        reason: e.to_string(),
+    };
     // The provider is handed over: two in one process would otherwise panic at the first use.
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -267,7 +274,7 @@ mod tests {
         assert!(matches!(refused(&everywhere.clone().name("pool.example")), EndpointError::Plain(_)));
         assert!(everywhere.clone().name("pool.example").allow_plain_http().check().is_ok());
         assert!(everywhere.clone().behind("https://pool.example").check().is_ok());
-        assert!(matches!(refused(&everywhere.clone().behind("http://pool.example")), EndpointError::Plain(_)));
+        assert!(matches!(refused(&everywhere.behind("http://pool.example")), EndpointError::Plain(_)));
         assert!(matches!(refused(&JoinEndpoint::on(address("192.0.2.1:8600"))), EndpointError::Plain(_)));
         assert!(JoinEndpoint::on(address("127.0.0.2:0")).check().is_ok());
         let named = |name: &str| JoinEndpoint::on(address("127.0.0.1:0")).name(name);

@@ -185,7 +185,9 @@ impl PoolError {
                 Some("add one with `tabpool models add`, or name a model's folder".to_owned())
             }
             PoolError::Busy { retry_after, .. } => Some(format!("try again in {retry_after:?}")),
-            PoolError::NotLoopback(_) => Some("listen on 127.0.0.1, and let tabs of other machines join from an endpoint".to_owned()),
+            PoolError::NotLoopback(_) => {
+                Some("listen on 127.0.0.1, and let tabs of other machines join from an endpoint".to_owned())
+            }
             PoolError::Endpoint(e) => e.hint().map(str::to_owned),
             _ => None,
         }

@@ -110,7 +110,7 @@ impl JoinOptions {
 #[non_exhaustive]
 pub enum JoinError {
     /// It would be good for no time, or for too long.
-    #[error("a ticket cannot be good for {0:?}: more than nothing and at most {} days", YEAR.as_secs() / (24 * 3600))]
+    #[error("a ticket cannot be good for {0:?}: for some time, and for a year at most")]
     Lifetime(Duration),
     /// It would let nobody in.
     #[error("a ticket for no tabs lets nobody in")]
@@ -119,7 +119,7 @@ pub enum JoinError {
     #[error("a ticket for no models lets tabs in for nothing")]
     NoModels,
     /// Its label is too long.
-    #[error("a ticket's label has {length} characters, at most {LONGEST_LABEL} are shown")]
+    #[error("a ticket's label has {length} characters, at most {most} are shown", most = LONGEST_LABEL)]
     Label {
         /// How long it is.
         length: usize,

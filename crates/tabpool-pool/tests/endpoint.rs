@@ -138,7 +138,8 @@ async fn with_a_certificate_only_tls_is_spoken() -> Outcome {
     // One that says nothing holds nobody up.
     let _silent = TcpStream::connect(&address).await?;
     for _ in 0..2 {
-        let stream = connector.connect(ServerName::try_from("pool.example")?, TcpStream::connect(&address).await?).await?;
+        let stream =
+            connector.connect(ServerName::try_from("pool.example")?, TcpStream::connect(&address).await?).await?;
         let (status, head) = asked(stream, "/link", host, &format!("{LINK}Origin: {origin}\r\n")).await?;
         assert_eq!(status, 101, "{head}");
     }

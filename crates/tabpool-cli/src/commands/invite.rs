@@ -152,7 +152,8 @@ async fn wait(accelerator: &Accelerator, ticket: &JoinTicket, context: &Context)
             return;
         }
         let here = if tabs == 0 { "nobody is here".to_owned() } else { format!("{} here", count(tabs as u64, "tab")) };
-        let good = if ticket.is_valid() { remaining(ticket.remaining()) + " left to join" } else { "closed".to_owned() };
+        let good =
+            if ticket.is_valid() { remaining(ticket.remaining()) + " left to join" } else { "closed".to_owned() };
         line.say(format!("{here}, {} done, {good}", count(figures.finished, "run")));
     }
 }

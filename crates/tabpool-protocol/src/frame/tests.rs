@@ -210,8 +210,11 @@ fn of_states() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), api(), any::<u32>(), any::<Option<u64>>())
             .prop_map(|(program, api, attempt, states)| Message::Run { program, api, attempt, states }),
-        any::<((u32, u64), bool)>()
-            .prop_map(|(states, paused)| Message::Status(WorkerStatus { states, paused, ..WorkerStatus::default() })),
+        any::<((u32, u64), bool)>().prop_map(|(states, paused)| Message::Status(WorkerStatus {
+            states,
+            paused,
+            ..WorkerStatus::default()
+        })),
         lists
             .prop_map(|sets| sets.into_iter().map(|(states, api, bytes)| HeldStates { states, api, bytes }).collect())
             .prop_map(|states| Message::Hello(Box::new(Hello { states, ..Hello::default() }))),

@@ -410,10 +410,7 @@ fn a_paused_worker_says_so_at_once_keeps_what_it_loaded_and_tunes_nothing() {
         place.paused.set(paused);
         worker.tell_status();
         let frames = place.take();
-        assert!(
-            matches!(&frames[..], [Frame { message: Message::Status(s), .. }] if s.paused == paused),
-            "{frames:?}"
-        );
+        assert!(matches!(&frames[..], [Frame { message: Message::Status(s), .. }] if s.paused == paused), "{frames:?}");
         // The host asks for what is there already.
         load(&worker, 1, &program);
         assert_eq!(loaded_stats(&place.take()).fetched, (0, 0));
