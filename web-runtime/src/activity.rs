@@ -168,7 +168,10 @@ mod tests {
         }
         assert_eq!(activity.models(), [("bert", API, MOST_NAMES as u64)]);
         let (session, heartbeat_ms, timeout_ms) = ("s".to_owned(), 1, 1);
-        hear(activity, Message::Welcome { version: VERSION, session, resumed: false, heartbeat_ms, timeout_ms, credits: 1 });
+        hear(
+            activity,
+            Message::Welcome { version: VERSION, session, resumed: false, heartbeat_ms, timeout_ms, credits: 1 },
+        );
         assert_eq!(activity.models(), [], "a session that begins has nothing");
     }
 

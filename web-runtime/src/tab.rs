@@ -78,7 +78,8 @@ impl Tab {
 
     /// The host has let this tab in.
     pub(crate) fn joined(&self, welcome: &Bytes) {
-        if let Ok(Frame { message: Message::Welcome { session, .. }, .. }) = Frame::decode(welcome, &Limits::default()) {
+        if let Ok(Frame { message: Message::Welcome { session, .. }, .. }) = Frame::decode(welcome, &Limits::default())
+        {
             self.gateway.joined(session);
         }
     }
