@@ -110,7 +110,7 @@ impl JoinOptions {
 #[non_exhaustive]
 pub enum JoinError {
     /// It would be good for no time, or for too long.
-    #[error("a ticket cannot be good for {0:?}: for some time, and for a year at most")]
+    #[error("a ticket cannot be good for {0:?}: more than nothing and at most {days} days", days = YEAR.as_secs() / (24 * 3600))]
     Lifetime(Duration),
     /// It would let nobody in.
     #[error("a ticket for no tabs lets nobody in")]
