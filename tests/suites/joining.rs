@@ -102,7 +102,8 @@ async fn a_tab_whose_ticket_is_revoked_is_sent_home() -> Outcome {
         let browser = open(&installed, profiles.path(), ticket.url()).await?;
         let joined = |event: &PoolEvent| matches!(event, PoolEvent::Joined { slot: None, .. }).then_some(());
         watch.until("the tab's join", JOINED_WITHIN, joined).await?;
-        let workers = pool.workers();
+        let here = || Some(pool.workers()).filter(|workers| !workers.is_empty());
+        let workers = scene::eventually("the tab to be shown", GONE_WITHIN, here).await?;
         let its =
             workers.iter().all(|worker| worker.ticket == Some(ticket.id()) && worker.remote.starts_with("127.0.0.1:"));
         require(workers.len() == 1 && its, || format!("{workers:?}"))?;
@@ -133,8 +134,8 @@ async fn a_tab_that_is_paused_is_seen_to_be_and_is_given_nothing() -> Outcome {
             _ => None,
         };
         let worker = watch.until("the pause", JOINED_WITHIN, paused).await?;
-        let states: Vec<_> = pool.workers().into_iter().map(|worker| worker.state).collect();
-        require(states == [WorkerState::Paused], || format!("{states:?}"))?;
+        let shown = || pool.workers().iter().all(|worker| worker.state == WorkerState::Paused).then_some(());
+        scene::eventually("the pause to be shown", GONE_WITHIN, shown).await?;
         let model = pool.model(ModelRequest::new(fixture_name("bert")).pinned(worker)).await?;
         let answer = model.run(Golden::read("bert")?.inputs).await;
         match answer {

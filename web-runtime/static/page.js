@@ -251,7 +251,8 @@ function tellBattery() {
   if (!battery) return;
   const percent = Math.round(battery.level * 100);
   find("battery-field").hidden = false;
-  put("battery", `${percent} %${battery.charging ? ", charging" : ""}`);
+  put("battery", `${percent} %`);
+  put("battery-name", battery.charging ? "Battery, charging" : "Battery");
   worker?.postMessage({ kind: "battery", percent, charging: battery.charging });
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::bridge::{BridgeEvent, Remote, Shared};
 use crate::sessions::{Order, Session, WorkerId, WorkerLink};
 use crate::socket::Socket;
-use crate::tokens::{Grant, TokenId, random_name};
+use crate::tokens::{TokenId, random_name};
 
 /// Frames that wait for one worker's socket. Credits bound what the host sends; this is for loads and pings besides.
 const ORDERS: usize = 64;
@@ -21,6 +21,17 @@ struct Joined {
     worker: WorkerId,
     connection: u64,
 }
+
+/// How it came in.
+enum Entry {
+    /// With this token, of this tag.
+    New { token: TokenId, tag: Option<u64> },
+    /// Its session goes on.
+    Back,
+}
+
+/// Why it may not.
+type Refusal = (RefusalCode, String);
 
 struct Connection {
     shared: Arc<Shared>,
@@ -153,15 +164,15 @@ impl Connection {
     async fn admit(&mut self, hello: Hello, out: &mut Vec<Frame>) -> Result<Joined, End> {
         let admitted = self.decide(&hello);
         match admitted {
-            Ok((who, joined)) => {
-                out.push(self.session.welcome(self.now(), &who.name, joined.is_none()));
+            Ok((who, entry)) => {
+                out.push(self.session.welcome(self.now(), &who.name, matches!(entry, Entry::Back)));
                 let link = WorkerLink { id: who.worker, sessions: Arc::clone(&self.shared.sessions) };
                 let (worker, hello) = (who.worker, Box::new(hello));
-                let event = match joined {
-                    None => BridgeEvent::Resumed { worker, hello },
-                    Some((token, grant)) => {
+                let event = match entry {
+                    Entry::Back => BridgeEvent::Resumed { worker, hello },
+                    Entry::New { token, tag } => {
                         let (session, remote) = (who.name.clone(), self.remote.name.clone());
-                        BridgeEvent::Joined { link, token, tag: grant.tag, session, hello, remote }
+                        BridgeEvent::Joined { link, token, tag, session, hello, remote }
                     }
                 };
                 self.shared.tell(event).await;
@@ -175,8 +186,8 @@ impl Connection {
         }
     }
 
-    /// Enters the worker into the table; gives what it joined with, or nothing where its session goes on.
-    fn decide(&self, hello: &Hello) -> Result<(Joined, Option<(TokenId, Grant)>), (RefusalCode, String)> {
+    /// Enters the worker into the table.
+    fn decide(&self, hello: &Hello) -> Result<(Joined, Entry), Refusal> {
         let Shared { config, sessions, tokens, .. } = &*self.shared;
         let mut table = sessions.lock();
         if table.closing {
@@ -192,7 +203,7 @@ impl Connection {
         {
             session.connection = connection;
             session.orders = orders;
-            return Ok((Joined { name: name.clone(), worker: session.worker, connection }, None));
+            return Ok((Joined { name: name.clone(), worker: session.worker, connection }, Entry::Back));
         }
         let (token, grant) = tokens.check(&hello.token).map_err(|e| (RefusalCode::Token, e.to_string()))?;
         if table.by_name.len() >= config.most_workers {
@@ -206,7 +217,7 @@ impl Connection {
         let (name, worker) = (random_name(), WorkerId(table.last_worker));
         let session = Session { worker, token, expelled: false, connection, orders };
         table.by_name.insert(name.clone(), session);
-        Ok((Joined { name, worker, connection }, Some((token, grant))))
+        Ok((Joined { name, worker, connection }, Entry::New { token, tag: grant.tag }))
     }
 
     async fn finish(mut self, joined: Option<Joined>, end: End) {

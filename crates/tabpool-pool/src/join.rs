@@ -119,7 +119,7 @@ pub enum JoinError {
     #[error("a ticket for no models lets tabs in for nothing")]
     NoModels,
     /// Its label is too long.
-    #[error("a ticket's label has {length} characters, at most {LONGEST_LABEL} are shown")]
+    #[error("a ticket's label has {length} characters, at most {most} are shown", most = LONGEST_LABEL)]
     Label {
         /// How long it is.
         length: usize,
