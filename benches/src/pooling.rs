@@ -93,25 +93,24 @@ pub async fn run(options: &Options, folders: &Folders) -> Result<(), Fault> {
 
     let whole = here.host.tab(&here.starter, &here.on, (here.api, Some(cores))).await?;
     ready(&here, &whole).await?;
-    let one = here.host.tab(&here.starter, &here.on, (here.api, Some(1))).await?;
-    ready(&here, &one).await?;
-    let mut right = Vec::new();
     for round in 0..=options.rounds {
-        // The first round does not count: what computes in two stages has compiled the second by then.
-        let (times, answers) = one_by_one(&here, &one, &requests).await?;
-        report.add(round, "one", times);
-        right = answers;
         report.add(round, "whole", one_by_one(&here, &whole, &requests).await?.0);
     }
     whole.close().await;
 
+    let one = here.host.tab(&here.starter, &here.on, (here.api, Some(1))).await?;
+    ready(&here, &one).await?;
     let mut others = Vec::new();
     for _ in 1..cores {
         let other = here.host.tab(&here.starter, &here.on, (here.api, Some(1))).await?;
         ready(&here, &other).await?;
         others.push(other);
     }
+    // One and all take turns, so that whatever else the machine does is unfair to both alike. The first round does not count: what
+    // computes in two stages has compiled the second by then.
     for round in 0..=options.rounds {
+        let (times, right) = one_by_one(&here, &one, &requests).await?;
+        report.add(round, "one", times);
         let (times, answers) = at_once(&here, &requests).await?;
         agree(&right, &answers)?;
         report.add(round, "pool", times);

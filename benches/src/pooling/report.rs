@@ -101,29 +101,30 @@ impl Report {
         let samples = self.anew.iter().map(Vec::len).sum::<usize>();
         let mut text = format!(
             "\n`{command}` on {machine}. {requests} requests in {browser}: {}, in turn. Load of the machine at the end, by the \
-             system's count: {load}.\n\n| way | seconds | requests a second | cores busy | times as fast as the first |\n\
-             |---|---|---|---|---|\n",
+             system's count: {load}.\n\n| way | seconds | requests a second | cores busy with it | others' | times as fast as the first |\n\
+             |---|---|---|---|---|---|\n",
             subjects.join(", ")
         );
-        let mut row = |what: String, seconds: f64, cores: f64| {
+        let mut row = |what: String, seconds: f64, cores: [f64; 2]| {
             let rate = *requests as f64 / seconds;
-            let cores = if cores.is_nan() { "–".to_owned() } else { format!("{cores:.2}") };
+            let [cores, others] =
+                cores.map(|cores| if cores.is_nan() { "–".to_owned() } else { format!("{cores:.2}") });
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {what} | {} | {} | {cores} | **{:.1}** |",
+                "| {what} | {} | {} | {cores} | {others} | **{:.1}** |",
                 figure(seconds),
                 figure(rate),
                 anew / seconds
             );
         };
-        let busy = |rounds: &Rounds| median(rounds, |times| times.cores);
+        let busy = |rounds: &Rounds| [median(rounds, |times| times.cores), median(rounds, |times| times.others)];
         row(
             format!(
                 "a) a browser started for each, {cores} threads: {samples} measured, the rest reckoned by their means"
             ),
             anew,
-            f64::NAN,
+            [f64::NAN; 2],
         );
         row("b) one worker that is kept, 1 thread, one request after another".to_owned(), one, busy(&self.one));
         row(format!("the same with {cores} threads"), whole, busy(&self.whole));
@@ -138,12 +139,15 @@ impl Report {
         let _ = writeln!(
             text,
             "\nFrom the start of a browser to its answer (medians): {}. The closing of a browser is in no figure. Of b, {} s were \
-             computed on one core; on {cores} cores without anything else that is {} s, of which c takes {:.2} times as long.\n\n\
+             computed on one core; on {cores} cores without anything else that is {} s, of which c takes {:.2} times as long. \
+             By processor time of this program and its browsers b cost {} s and c {} s.\n\n\
              | goal | at least | measured | |\n|---|---|---|---|",
             starts.join(", "),
             figure(computed),
             figure(limit),
-            pool / limit
+            pool / limit,
+            figure(median(&self.one, |times| times.cores * times.seconds)),
+            figure(median(&self.pool, |times| times.cores * times.seconds)),
         );
         for (what, bound, measured) in [("c over a", OVER_ANEW, anew / pool), ("c over b", OVER_ONE, one / pool)] {
             let met = if measured >= bound { "met" } else { "**not met**" };

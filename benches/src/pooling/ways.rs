@@ -1,5 +1,6 @@
 //! The ways to have the requests answered.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,10 @@ pub(super) struct Times {
     pub(super) seconds: f64,
     /// What the devices computed, all runs together, as the answers say: a run of several requests counts for each.
     pub(super) computed_seconds: f64,
-    /// Cores that were busy, this machine's others included.
+    /// Cores that this program and its browsers kept busy.
     pub(super) cores: f64,
+    /// Cores that everybody else on the machine kept busy.
+    pub(super) others: f64,
 }
 
 /// What was answered.
@@ -68,7 +71,7 @@ pub(super) async fn one_by_one(
         models.push(model(here, at, |request| request.pinned(worker.id)).await?);
     }
     let questions = questions(here, requests)?;
-    let (begun, busy) = (Instant::now(), busy());
+    let (begun, busy) = (Instant::now(), Busy::now());
     let mut answers = Vec::with_capacity(questions.len());
     for ((at, _), question) in requests.iter().zip(questions) {
         answers.push(models[*at].run_for(question, &[here.subjects[*at].output]).await?);
@@ -84,7 +87,7 @@ pub(super) async fn at_once(here: &Surroundings, requests: &[(usize, usize)]) ->
         models.push(model(here, at, |request| request.on(target)).await?);
     }
     let questions = questions(here, requests)?;
-    let (begun, busy) = (Instant::now(), busy());
+    let (begun, busy) = (Instant::now(), Busy::now());
     let runs = requests.iter().zip(questions).map(|((at, _), question)| {
         let (model, output) = (&models[*at], here.subjects[*at].output);
         async move { model.run_for(question, &[output]).await }
@@ -118,24 +121,59 @@ fn questions(here: &Surroundings, requests: &[(usize, usize)]) -> Result<Vec<Vec
     requests.iter().map(|(at, number)| here.subjects[*at].question(*number)).collect()
 }
 
-fn gathered(begun: Instant, before: Duration, answers: &[Answer]) -> Result<(Times, Answers), Fault> {
+fn gathered(begun: Instant, before: Busy, answers: &[Answer]) -> Result<(Times, Answers), Fault> {
     let took = begun.elapsed();
+    let now = Busy::now();
+    let [ours, all] = [now.ours - before.ours, now.all - before.all];
     let computed: Duration = answers.iter().map(|answer| answer.timing.compute + answer.timing.readback).sum();
     let times = Times {
         seconds: took.as_secs_f64(),
         computed_seconds: computed.as_secs_f64(),
-        cores: busy().saturating_sub(before).as_secs_f64() / took.as_secs_f64(),
+        cores: ours / took.as_secs_f64(),
+        others: (all - ours).max(0.0) / took.as_secs_f64(),
     };
     let values = |answer: &Answer| Ok(answer.outputs[0].1.to_f32()?.into_owned());
     Ok((times, answers.iter().map(values).collect::<Result<_, Fault>>()?))
 }
 
-/// Time that all cores of the machine were busy, in steps of ten milliseconds.
-fn busy() -> Duration {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_ascii_whitespace().skip(1).filter_map(|ticks| ticks.parse().ok()).collect();
-    // User, nice, system; idle and waiting for disks follow; then interrupts.
-    let busy = ticks.iter().take(3).chain(ticks.iter().skip(5).take(3)).sum::<u64>();
-    Duration::from_millis(busy * 10)
+/// Processor time in seconds, in steps of ten milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Busy {
+    /// Of this program and all that descend from it.
+    ours: f64,
+    /// Of all cores.
+    all: f64,
+}
+
+impl Busy {
+    fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let line = stat.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> = line.split_ascii_whitespace().skip(1).filter_map(|ticks| ticks.parse().ok()).collect();
+        // User, nice, system; idle and waiting for disks follow; then interrupts.
+        let all = ticks.iter().take(3).chain(ticks.iter().skip(5).take(3)).sum::<u64>();
+        let processes = processes();
+        let parents: HashMap<u32, u32> = processes.iter().map(|(pid, parent, _)| (*pid, *parent)).collect();
+        let descends = |pid: u32| {
+            std::iter::successors(Some(pid), |pid| parents.get(pid).copied()).any(|pid| pid == std::process::id())
+        };
+        let ours = processes.iter().filter(|(pid, ..)| descends(*pid)).map(|(.., ticks)| ticks).sum::<u64>();
+        #[expect(clippy::cast_precision_loss, reason = "a machine's uptime fits")]
+        let seconds = |ticks: u64| ticks as f64 / 100.0;
+        Self { ours: seconds(ours), all: seconds(all) }
+    }
+}
+
+/// Every process with its parent and its processor time in ticks.
+fn processes() -> Vec<(u32, u32, u64)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in parentheses and may hold anything; the state and the parent follow it.
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_ascii_whitespace().collect();
+        let ticks = fields.get(11..13)?.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Some((pid, fields.get(1)?.parse().ok()?, ticks))
+    })
+    .collect()
 }
