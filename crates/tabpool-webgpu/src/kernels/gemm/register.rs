@@ -4,7 +4,8 @@
 //! every load lane by lane and for every barrier with all that lives across it. What counts there is products for each
 //! element loaded, so tiles are as large as the compiler bears: lavapipe takes 32 by 16 with accumulators in memory,
 //! SwiftShader's code is fastest where it stays within the instruction cache, which 16 by 8 with two rows of `b` at a time
-//! does, or with fewer loads at 64 by 16: that depends on the machine below it, and the larger one compiles for a second.
+//! does, or with fewer loads at 32 by 16: that depends on the machine below it. Still larger ones are little faster there, and
+//! take compilers many times as long.
 //!
 //! The text is written here because compilers there do not turn arrays of accumulators into registers. Each accumulator
 //! takes all products of a step in turn, so that it is loaded and stored once a step where it does not fit a register.

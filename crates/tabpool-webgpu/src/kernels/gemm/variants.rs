@@ -100,7 +100,6 @@ const REGISTER_16X8_SHORT: GemmVariant = variant("register_16x8_short", TILE_16X
 const REGISTER_16X16: GemmVariant = variant("register_16x16", TILE_16X16, Numbers::F32);
 const REGISTER_32X16: GemmVariant = variant("register_32x16", TILE_32X16, Numbers::F32);
 const REGISTER_32X16_NARROW: GemmVariant = variant("register_32x16_narrow", tile(32, 16, 4, (4, 1)), Numbers::F32);
-const REGISTER_64X16_NARROW: GemmVariant = variant("register_64x16_narrow", tile(64, 16, 4, (4, 1)), Numbers::F32);
 const TILED_32X64: GemmVariant = variant("tiled_32x64", tiled(32, 64, 16, 4), Numbers::F32);
 const TILED_64X64: GemmVariant = variant("tiled_64x64", tiled(64, 64, 16, 4), Numbers::F32);
 const TILED_128X64: GemmVariant = variant("tiled_128x64", tiled(128, 64, 8, 8), Numbers::F32);
@@ -134,7 +133,7 @@ const INT8_SPLIT: GemmVariant = variant("int8_split_1x16", Form::Split, Numbers:
 
 impl GemmVariant {
     /// Every variant.
-    pub const ALL: [GemmVariant; 39] = [
+    pub const ALL: [GemmVariant; 38] = [
         REGISTER_1X4,
         REGISTER_1X16,
         REGISTER_4X8,
@@ -146,7 +145,6 @@ impl GemmVariant {
         REGISTER_16X16,
         REGISTER_32X16,
         REGISTER_32X16_NARROW,
-        REGISTER_64X16_NARROW,
         TILED_32X64,
         TILED_64X64,
         TILED_128X64,
@@ -253,7 +251,7 @@ impl GemmVariant {
                 &[REGISTER_16X8_SHORT, REGISTER_32X16_NARROW, REGISTER_16X16, REGISTER_16X8]
             }
             (AdapterKind::SwiftShader, _) => {
-                &[REGISTER_16X8_SHORT, REGISTER_64X16_NARROW, REGISTER_32X16_NARROW, REGISTER_32X16, REGISTER_16X16]
+                &[REGISTER_16X8_SHORT, REGISTER_32X16_NARROW, REGISTER_32X16, REGISTER_16X16]
             }
             (AdapterKind::Software, 0..=3) => &[REGISTER_1X16, REGISTER_1X4],
             (AdapterKind::Software, 4..=8) => &[REGISTER_4X16, REGISTER_4X8, REGISTER_8X8],
