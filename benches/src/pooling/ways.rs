@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use serde::Serialize;
-use tabpool::{Answer, ModelHandle, ModelRequest, Target};
+use tabpool::{Answer, Batching, ModelHandle, ModelRequest, Target};
 
 use super::Surroundings;
 use crate::Fault;
@@ -17,6 +17,9 @@ use crate::rig::milliseconds;
 const LIMIT: Duration = Duration::from_secs(300);
 /// Answers of two workers with one kind of arithmetic may differ by this, absolute and relative: batches are summed otherwise.
 const CLOSE: f32 = 2e-3;
+
+/// The most requests that share a run where they wait anyway.
+const ROWS: usize = 8;
 
 /// How long the requests took.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -84,7 +87,7 @@ pub(super) async fn at_once(here: &Surroundings, requests: &[(usize, usize)]) ->
     let target: Target = format!("{}:{}", here.on.kind, here.api).parse()?;
     let mut models = Vec::new();
     for at in 0..here.subjects.len() {
-        models.push(model(here, at, |request| request.on(target)).await?);
+        models.push(model(here, at, |request| request.on(target).batching(Batching::up_to(ROWS))).await?);
     }
     let questions = questions(here, requests)?;
     let (begun, busy) = (Instant::now(), Busy::now());

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use tabpool::{Accelerator, ApiKind, ModelHandle, ModelRequest, PoolEvent, WorkerId, WorkerSpec};
+use tabpool::{Accelerator, ApiKind, Checking, ModelHandle, ModelRequest, PoolEvent, WorkerId, WorkerSpec};
 use tabpool_browser::{Browser, Installed};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -40,7 +40,8 @@ pub(crate) struct Worker {
 impl Host {
     /// A pool with native workers of one and of several threads, and room for tabs.
     pub(crate) async fn start(data: &Path, threads: &[usize]) -> Result<Self, Fault> {
-        let mut builder = Accelerator::builder().data_dir(data);
+        // The tabs stand for browsers that the pool starts itself, whose answers are not checked.
+        let mut builder = Accelerator::builder().data_dir(data).pool(|pool| pool.checking(Checking::nobody()));
         for threads in threads {
             let threads = NonZeroUsize::new(*threads).ok_or("no worker computes with 0 threads")?;
             builder = builder.worker(WorkerSpec::native().apis(&[ApiKind::Cpu]).threads(threads));
