@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tabpool_bridge::{BridgeConfig, StrikeLimit};
 use tabpool_pool::{
-    JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerSpec, WorkerState,
+    JoinEndpoint, JoinOptions, ModelRequest, PoolError, PoolEvent, ResourcePool, Revocation, WorkerId, WorkerSpec,
+    WorkerState,
 };
 use tabpool_protocol::{
     ApiKind, Frame, Hello, Limits, LoadStats, Message, RefusalCode, RunStats, VERSION, WorkerStatus,
@@ -50,6 +51,15 @@ impl Stage {
         let pool = scene::ready(builder.worker(WorkerSpec::native().apis(&[ApiKind::Cpu]))).await?;
         let (watch, door) = (Watch::on(&pool), Door::of(&pool)?);
         Ok(Self { folder, pool, watch, door })
+    }
+
+    /// Waits until the pool tells that somebody has joined by himself.
+    async fn guest(&mut self) -> Result<WorkerId, Fault> {
+        let joined = |event: &PoolEvent| match event {
+            PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
+            _ => None,
+        };
+        self.watch.until("a guest's join", TOLD_WITHIN, joined).await
     }
 
     /// Waits until the pool tells why somebody was not let in.
@@ -328,11 +338,7 @@ async fn lie(mut intruder: Intruder, lie: Lie) -> Result<usize, Fault> {
 async fn believed_by_nobody(what: Lie, reason: &str) -> Outcome {
     let mut stage = Stage::new().await?;
     let intruder = stage.door.join().await?;
-    let joined = |event: &PoolEvent| match event {
-        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
-        _ => None,
-    };
-    let worker = stage.watch.until("the liar's join", TOLD_WITHIN, joined).await?;
+    let worker = stage.guest().await?;
     let liar = tokio::spawn(lie(intruder, what));
     let golden = Golden::read("bert")?;
     let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
@@ -384,11 +390,7 @@ async fn an_answer_of_a_wrong_dtype_is_not_believed() -> Outcome {
 async fn a_guest_with_wrong_numbers_is_found_out_before_anybody_gets_them() -> Outcome {
     let mut stage = Stage::new().await?;
     let intruder = stage.door.join().await?;
-    let joined = |event: &PoolEvent| match event {
-        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
-        _ => None,
-    };
-    let worker = stage.watch.until("the liar's join", TOLD_WITHIN, joined).await?;
+    let worker = stage.guest().await?;
     let golden = Golden::read("bert")?;
     let pooled_first = golden.outputs().next() == Some("pooler_output");
     let liar = tokio::spawn(lie(intruder, Lie::Numbers { pooled_first }));
@@ -476,11 +478,7 @@ async fn who_guesses_tokens_at_the_endpoint_is_not_listened_to_any_more() -> Out
 async fn a_paused_worker_is_given_nothing_until_it_goes_on() -> Outcome {
     let mut stage = Stage::new().await?;
     let mut worker = stage.door.join().await?;
-    let joined = |event: &PoolEvent| match event {
-        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
-        _ => None,
-    };
-    let id = stage.watch.until("its join", TOLD_WITHIN, joined).await?;
+    let id = stage.guest().await?;
     let golden = Golden::read("bert")?;
     let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?;
     // A good worker is there as well, so all are answered, whatever this one does with those that it is given.
@@ -529,11 +527,7 @@ async fn a_tab_is_given_only_the_models_of_its_ticket() -> Outcome {
     let other = stage.pool.model(ModelRequest::new(fixture_name("roberta"))).await?;
     let ticket = stage.pool.join(JoinOptions::new().only([&bert]))?;
     let mut worker = Door::at(ticket.url())?.join().await?;
-    let joined = |event: &PoolEvent| match event {
-        PoolEvent::Joined { worker, slot: None, .. } => Some(*worker),
-        _ => None,
-    };
-    let id = stage.watch.until("its join", TOLD_WITHIN, joined).await?;
+    let id = stage.guest().await?;
     match other.pinned(id).run(Golden::read("roberta")?.inputs).await {
         Err(PoolError::NoWorker(reason)) if reason.contains("the ticket it came with is for other models") => {}
         answer => return Err(format!("{answer:?}").into()),

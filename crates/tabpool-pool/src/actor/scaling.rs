@@ -144,6 +144,9 @@ impl Actor {
             return;
         }
         let Some(mut slot) = self.slots.remove(&id) else { return };
+        if let Some(token) = slot.token.take() {
+            self.setup.bridge.tokens().revoke(token.id);
+        }
         let ending = slot.end().or(slot.ending.take());
         if let Some(group) = slot.membership.group.and_then(|group| self.scaling.groups.get_mut(group)) {
             group.free.push((slot.into_plan(), ending));

@@ -27,7 +27,7 @@ pub(super) struct Slot {
     pub(super) running: Option<Running>,
     /// The end of what ran before, to be waited for before the next start.
     pub(super) ending: Option<JoinHandle<()>>,
-    token: Option<Token>,
+    pub(super) token: Option<Token>,
     pub(super) set_aside: bool,
     pub(super) last_reason: String,
     pub(super) membership: Membership,
