@@ -71,6 +71,20 @@ pub(crate) fn in_own_session(command: &mut Command) {
     }
 }
 
+/// Makes `command` start with every signal ignored by which a terminal, or an orderly end of everything, ends or stops a
+/// process. What is ignored stays so when the program is replaced, so there is no moment in which one could arrive.
+pub(crate) fn ignoring_orderly_ends(command: &mut Command) {
+    const IGNORED: [libc::c_int; 7] =
+        [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; signal is one, and nothing allocates.
+    unsafe {
+        command.pre_exec(|| {
+            let refused = |signal: &libc::c_int| libc::signal(*signal, libc::SIG_IGN) == libc::SIG_ERR;
+            if IGNORED.iter().any(refused) { Err(io::Error::last_os_error()) } else { Ok(()) }
+        });
+    }
+}
+
 /// Whether this process runs as root, for which Chromium refuses its sandbox.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
