@@ -72,10 +72,18 @@ impl Door {
     /// # Errors
     /// Where the host does not welcome it.
     pub async fn join(&self) -> Result<Intruder, Fault> {
+        Ok(self.enter(hello(&self.token)).await?.0)
+    }
+
+    /// Joins or resumes with these words; gives the session as well, and whether it is the one that was to be resumed.
+    ///
+    /// # Errors
+    /// Where the host does not welcome it.
+    pub async fn enter(&self, hello: Hello) -> Result<(Intruder, String, bool), Fault> {
         let mut intruder = self.knock(&[]).await?;
-        intruder.send(Message::Hello(Box::new(hello(&self.token))).into()).await?;
+        intruder.send(Message::Hello(Box::new(hello)).into()).await?;
         match intruder.hear().await? {
-            Some(Frame { message: Message::Welcome { .. }, .. }) => Ok(intruder),
+            Some(Frame { message: Message::Welcome { session, resumed, .. }, .. }) => Ok((intruder, session, resumed)),
             other => Err(format!("no welcome: {other:?}").into()),
         }
     }

@@ -44,9 +44,14 @@ impl Stage {
     }
 
     async fn with(config: Config) -> Result<Self, Fault> {
+        Self::waiting(Duration::from_millis(100), config).await
+    }
+
+    /// With a pool that waits for so long for a worker whose link broke.
+    async fn waiting(grace: Duration, config: Config) -> Result<Self, Fault> {
         let folder = tempfile::tempdir()?;
         let limits = Limits { frame: FRAME_LIMIT, ..Limits::default() };
-        let bridge = BridgeConfig { limits, grace: Duration::from_millis(100), ..BridgeConfig::default() };
+        let bridge = BridgeConfig { limits, grace, ..BridgeConfig::default() };
         let builder = ResourcePool::builder().data_dir(folder.path()).bridge(bridge).scheduler(config);
         let pool = scene::ready(builder.worker(WorkerSpec::native().apis(&[ApiKind::Cpu]))).await?;
         let (watch, door) = (Watch::on(&pool), Door::of(&pool)?);
@@ -545,6 +550,49 @@ async fn a_tab_is_given_only_the_models_of_its_ticket() -> Outcome {
     require(none.as_deref() == Some("a ticket for no models lets tabs in for nothing"), || format!("{none:?}"))?;
     asked.abort();
     Ok(stage.pool.close().await?)
+}
+
+/// What a link swallowed as it broke is not known: what the worker says it holds is, and what it does not hold is given to it again
+/// before it is asked for, and what nobody knows it to hold is taken from it.
+#[tokio::test]
+async fn a_worker_that_is_back_is_believed_in_what_it_holds() -> Outcome {
+    let mut stage = Stage::waiting(Duration::from_secs(10), Config::default()).await?;
+    let (mut worker, session, _) = stage.door.enter(hello(&stage.door.token)).await?;
+    let id = stage.guest().await?;
+    let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?.pinned(id);
+    let inputs = Golden::read("bert")?.inputs;
+    let asked = tokio::spawn(async move { model.run(inputs).await });
+    let Message::Run { program, .. } = next(&mut worker, |message| matches!(message, Message::Run { .. })).await?.message
+    else {
+        return Err("no run".into());
+    };
+    drop(worker);
+    let resume = |session: &str, loaded| Hello { resume: Some(session.to_owned()), loaded, ..hello(&stage.door.token) };
+    let unknown = (program + 1000, ApiKind::Cpu);
+    let (mut worker, session, resumed) = stage.door.enter(resume(&session, vec![unknown])).await?;
+    require(resumed, || "the session was not resumed".to_owned())?;
+    let (mut unloaded, mut loaded) = (None, None);
+    while unloaded.is_none() || loaded.is_none() {
+        let frame = next(&mut worker, |m| matches!(m, Message::Load { .. } | Message::Unload { .. } | Message::Run { .. }));
+        match frame.await?.message {
+            Message::Load { program, .. } => loaded = Some(program),
+            Message::Unload { program, api } => unloaded = Some((program, api)),
+            other => return Err(format!("{other:?} before a load").into()),
+        }
+    }
+    require((unloaded, loaded) == (Some(unknown), Some(program)), || format!("{unloaded:?}, {loaded:?}"))?;
+    // The order to load may be lost as well: it is repeated.
+    drop(worker);
+    let (mut worker, _, resumed) = stage.door.enter(resume(&session, Vec::new())).await?;
+    require(resumed, || "the session was not resumed again".to_owned())?;
+    next(&mut worker, |message| matches!(message, Message::Load { .. })).await?;
+    let message = Message::Loaded { program, api: ApiKind::Cpu, stats: LoadStats::default(), kept: Vec::new() };
+    worker.send(message.into()).await?;
+    next(&mut worker, |message| matches!(message, Message::Run { .. })).await?;
+    worker.send(Message::Bye { reason: "enough".to_owned() }.into()).await?;
+    worker.last_words().await?;
+    require(asked.await?.is_err(), || "nobody else may answer it".to_owned())?;
+    stage.ends_well("lost", "the other side left: enough").await
 }
 
 /// The next frame of a kind; loads are answered as done on the way, and pings.

@@ -157,8 +157,8 @@ pub(crate) struct Tally {
     attempts: AtomicU64,
     /// Open ones, by place.
     waiting: [AtomicU64; 4],
-    /// In microseconds.
-    times: Mutex<Vec<u32>>,
+    /// In microseconds, by place.
+    times: [Mutex<Vec<u32>>; 4],
     wrong: Mutex<Vec<String>>,
     reasons: Mutex<BTreeMap<String, u64>>,
 }
@@ -179,12 +179,18 @@ impl Tally {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// The time below which a share of the answers came, in per cent.
-    pub(crate) fn time(&self, percent: usize) -> Duration {
-        let mut times = locked(&self.times).clone();
-        times.sort_unstable();
-        let at = times.len().saturating_sub(1) * percent / 100;
-        Duration::from_micros(u64::from(times.get(at).copied().unwrap_or_default()))
+    /// For people: of each place, the times below which half, 99 per cent and all of the answers came.
+    pub(crate) fn times(&self) -> String {
+        let of = |place: Where| {
+            let mut times = locked(&self.times[place as usize]).clone();
+            times.sort_unstable();
+            let below = |percent: usize| {
+                let at = times.len().saturating_sub(1) * percent / 100;
+                Duration::from_micros(u64::from(times.get(at).copied().unwrap_or_default()))
+            };
+            format!("{place:?} {:.1?}, {:.1?}, {:.1?}", below(50), below(99), below(100))
+        };
+        [Where::Anywhere, Where::Chromium, Where::Firefox, Where::Guest].map(of).join("; ")
     }
 
     /// Why questions were refused, without the numbers in it, and how often.
@@ -219,7 +225,7 @@ impl Tally {
             (Err(e), place) => Some(format!("{} {place:?} after {took:?}: {e}", MODELS[question.model])),
         };
         self.waiting[place as usize].fetch_sub(1, Ordering::Relaxed);
-        locked(&self.times).push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        locked(&self.times[place as usize]).push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         if let Some(told) = told {
             let mut wrong = locked(&self.wrong);
             if wrong.len() < MOST_TOLD {

@@ -270,7 +270,7 @@ fn show(log: &BTreeMap<Strike, Vec<String>>, tally: &Tally, stage: &Stage, durin
     tabpool_tests::show(&format!(
         "{strikes} faults in {:.0} s: {} ({} devices were open)\n{} requests, {} right answers, {} refused with a reason of \
          those that only the struck tab could serve, {} not asked while too many were open; {} took several attempts, {} at \
-         most; {} replays, {} loads; 50 % within {:.1?}, 99 % within {:.1?}, all within {:.1?}\nby {:?}\nrefused because {:#?}",
+         most; {} replays, {} loads\n50 %, 99 % and all within: {}\nby {:?}\nrefused because {:#?}",
         during.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
         stage.relay.destroyed(),
@@ -282,9 +282,7 @@ fn show(log: &BTreeMap<Strike, Vec<String>>, tally: &Tally, stage: &Stage, durin
         tally.most_attempts(),
         figures.replayed,
         figures.loads,
-        tally.time(50),
-        tally.time(99),
-        tally.time(100),
+        tally.times(),
         figures.platforms,
         tally.reasons(),
     ));

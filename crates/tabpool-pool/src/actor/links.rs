@@ -170,16 +170,27 @@ impl Actor {
         u16::try_from(self.setup.config.credits_per_worker).unwrap_or(u16::MAX)
     }
 
-    /// A worker is back: what it does not hold any more was lost on the way.
+    /// A worker is back. What went into the link as it broke reached nobody, and neither side can know what that was: the worker's
+    /// word of what it holds is compared with what is known of it here.
     pub(super) fn resumed(&mut self, worker: tabpool_bridge::WorkerId, hello: &Hello) {
         let id = WorkerId(worker.0);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.detached = false;
+        let held: BTreeSet<_> = hello.loaded.iter().map(|(p, api)| (ProgramId(*p), scheduler_api(*api))).collect();
+        let gone: Vec<_> = worker.loaded.difference(&held).copied().collect();
+        worker.loaded.retain(|program| held.contains(program));
+        let unwanted: Vec<_> = held.difference(&worker.loaded).filter(|p| !worker.loading.contains(p)).copied().collect();
         let missing: Vec<_> =
             worker.in_flight.iter().filter(|(r, _)| !hello.held.contains(&r.0)).map(|(r, a)| (*r, *a)).collect();
         let pending: Vec<_> = worker.loading.iter().copied().collect();
         self.worker_connection(id, ConnectionEvent::Resumed, String::new());
         self.states_resumed(id, &hello.states);
+        for (program, api) in gone {
+            self.handle(Event::Unloaded { worker: id, program, api });
+        }
+        for (program, api) in unwanted {
+            self.send_unload(id, program, api);
+        }
         for (request, attempt) in missing {
             self.failed(id, request, attempt, FaultKind::Worker, "lost while the link was cut".to_owned());
         }
@@ -282,13 +293,18 @@ impl Actor {
     pub(super) fn unload(&mut self, id: WorkerId, program: ProgramId, api: Api, bytes: u64, reason: String) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.loaded.remove(&(program, api));
-        let message = Message::Unload { program: program.0, api: protocol_api(api) };
-        if worker.link.send(message.into()) == Err(LinkError::Full) {
-            tracing::warn!(worker = %worker.link.id(), %program, "a worker was not told to unload: its link is full");
-        }
+        self.send_unload(id, program, api);
         if let Some(entry) = self.programs.get(&program) {
             let (worker, model, api) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone(), protocol_api(api));
             self.tell(PoolEvent::Unloaded { worker, model, api, bytes, reason });
+        }
+    }
+
+    fn send_unload(&self, id: WorkerId, program: ProgramId, api: Api) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let message = Message::Unload { program: program.0, api: protocol_api(api) };
+        if worker.link.send(message.into()) == Err(LinkError::Full) {
+            tracing::warn!(worker = %worker.link.id(), %program, "a worker was not told to unload: its link is full");
         }
     }
 

@@ -93,7 +93,8 @@ impl Worker {
         // A set may have gone while the run waited, and the program with it: that it begins anew is what the host must know.
         let set_is_there = || on.as_ref().map_or(Ok(()), |(claim, _)| claim.set_is_there());
         set_is_there()?;
-        let not_loaded = || (FaultKind::Worker, format!("program {program} is not loaded for {api}"));
+        // Whatever the host believes is there, it is to load anew.
+        let not_loaded = || (FaultKind::Device, format!("program {program} is not loaded for {api}"));
         let (gate, ends) = {
             let devices = self.devices.borrow();
             let device = devices.get(&api).ok_or_else(not_loaded)?;

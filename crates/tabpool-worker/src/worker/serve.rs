@@ -114,6 +114,9 @@ impl Worker {
             self.check_device(api, &backend, &e);
             (fault(&e), format!("{name}: {e}"))
         })?;
+        if !self.is_current(api, &backend) {
+            return Err((FaultKind::Device, format!("{name}: the device was lost as it was loaded")));
+        }
         let (counts, report) = (blocks.counts(), &loaded.report);
         let stats = LoadStats {
             total_us: micros(start.elapsed()),
@@ -151,14 +154,18 @@ impl Worker {
         Ok(backend)
     }
 
+    fn is_current(&self, api: ApiKind, backend: &Rc<dyn Backend>) -> bool {
+        self.devices.borrow().get(&api).is_some_and(|device| Rc::ptr_eq(&device.backend, backend))
+    }
+
     /// After a lost device everything on it is gone: forgets it and tells the host, once. The device that was opened in its
     /// place has nothing to do with what late runs on the lost one say.
     pub(super) fn check_device(&self, api: ApiKind, backend: &Rc<dyn Backend>, error: &EngineError) {
         let EngineError::DeviceLost { reason } = error else { return };
-        let current = self.devices.borrow().get(&api).is_some_and(|device| Rc::ptr_eq(&device.backend, backend));
-        if current {
+        if self.is_current(api, backend) {
             self.devices.borrow_mut().remove(&api);
-            self.programs.borrow_mut().retain(|(_, a), _| *a != api);
+            // Loads that go on end by themselves, and have to be answered.
+            self.programs.borrow_mut().retain(|(_, a), held| *a != api || matches!(held, Held::Loading(_)));
             self.sets.lose(api, reason);
             self.deliver(&Message::DeviceLost { api, reason: reason.clone() }.into());
         }

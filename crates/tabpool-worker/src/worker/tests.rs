@@ -302,7 +302,7 @@ fn answers_wait_for_a_link_that_resumes_and_are_forgotten_by_one_that_does_not()
     run(&worker, 6, [0.0, 0.0]);
     let frames = place.take();
     assert!(
-        matches!(&frames[..], [Frame { id: 6, message: Message::Failed { fault: FaultKind::Worker, reason, .. }, .. }]
+        matches!(&frames[..], [Frame { id: 6, message: Message::Failed { fault: FaultKind::Device, reason, .. }, .. }]
         if reason == "program 1 is not loaded for cpu"),
         "{frames:?}"
     );
@@ -328,6 +328,22 @@ fn a_lost_device_fails_its_run_and_is_made_anew_at_the_next_load() {
     );
     load(&worker, 1, &program);
     loaded_stats(&place.take());
+}
+
+#[test]
+fn a_load_that_goes_on_while_a_device_is_lost_is_answered() {
+    let (place, worker) = joined();
+    let program = adder(&place, [1.0, 2.0]);
+    load(&worker, 1, &program);
+    place.take();
+    run(&worker, 5, [-1.0, 0.0]);
+    load(&worker, 2, &program);
+    let frames = place.take();
+    let lost = frames.iter().position(|f| matches!(f.message, Message::DeviceLost { .. }));
+    let loaded = frames.iter().position(|f| matches!(f.message, Message::Loaded { program: 2, .. }));
+    assert!(lost.is_some() && lost < loaded, "{frames:?}");
+    run(&worker, 6, [0.0, 0.0]);
+    assert!(matches!(&place.take()[..], [Frame { message: Message::Failed { fault: FaultKind::Device, .. }, .. }]));
 }
 
 #[test]

@@ -356,7 +356,7 @@ fn a_run_is_refused_where_its_set_does_not_fit_and_changes_nothing() {
             "3 failed, Input: the states are missing: the program keeps 1, \"sum\" first",
             "4 failed, Input: set 5 of states is for cpu, the run for webgpu",
             "5 failed, States: set 9 of states is not here",
-            "6 failed, Worker: program 8 is not loaded for cpu",
+            "6 failed, Device: program 8 is not loaded for cpu",
             "7 is 3",
         ]
     );
