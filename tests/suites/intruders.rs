@@ -417,6 +417,9 @@ async fn a_guest_with_wrong_numbers_is_found_out_before_anybody_gets_them() -> O
     require(stage.pool.metrics().replayed > 0, || "the liar was given nothing to lie about".to_owned())?;
     golden.check(&model).await?;
     stage.pool.close().await?;
+    let decided = "SELECT browser, api, reason FROM decisions WHERE decision = 'distrust'";
+    let rows = Records::open(stage.folder.path())?.rows(decided)?;
+    require(rows.len() == 1 && rows[0][2].as_str() == Some(&reason), || format!("{rows:?}"))?;
     liar.await?.map(drop)
 }
 

@@ -49,6 +49,7 @@
 mod builder;
 mod graph;
 mod op;
+mod parts;
 pub mod passes;
 mod program;
 mod validate;
@@ -56,5 +57,6 @@ mod validate;
 pub use builder::GraphBuilder;
 pub use graph::{BlockRef, Constant, Graph, Node, Output, State, Value, ValueId, Weight};
 pub use op::{Activation, Binary, Op, Reduction, Unary};
+pub use parts::KeptValue;
 pub use program::{PROGRAM_VERSION, Program, ProgramError, ProgramLimits};
 pub use validate::GraphError;

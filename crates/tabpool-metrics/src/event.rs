@@ -279,6 +279,69 @@ pub struct Connection {
     pub start_up: Option<Duration>,
 }
 
+/// What a pool decides by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DecisionKind {
+    /// A group of workers gets one more.
+    Grow,
+    /// A group gives one up.
+    Shrink,
+    /// A worker is replaced although nothing is wrong with it.
+    Recycle,
+    /// A model is loaded on a worker.
+    Load,
+    /// A worker gives a model up.
+    Unload,
+    /// A worker can never run a model with an API.
+    Refuse,
+    /// A model is kept away from a worker for a while.
+    Suspend,
+    /// It is not any more.
+    Resume,
+    /// What keeps failing to start is not started for a while.
+    SetAside,
+    /// A worker gets nothing more for an API, because its numbers are wrong.
+    Distrust,
+}
+
+impl DecisionKind {
+    /// The word under which the decision is stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grow => "grow",
+            Self::Shrink => "shrink",
+            Self::Recycle => "recycle",
+            Self::Load => "load",
+            Self::Unload => "unload",
+            Self::Refuse => "refuse",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::SetAside => "set_aside",
+            Self::Distrust => "distrust",
+        }
+    }
+}
+
+/// Something that a pool decided.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub kind: DecisionKind,
+    /// About which worker; empty where about none.
+    pub worker: Arc<WorkerIdentity>,
+    /// About which slot.
+    pub slot: Option<u32>,
+    /// About which model; empty where about none.
+    pub model: Arc<ModelIdentity>,
+    /// About which API.
+    pub api: Option<Api>,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// A model made ready on a worker.
 #[derive(Clone, Debug)]
 pub struct ModelLoad {
@@ -373,6 +436,8 @@ pub enum Event {
     PoolSample(PoolSample),
     /// A class of kernels was tuned.
     KernelTuning(KernelTuning),
+    /// The pool decided something.
+    Decision(Decision),
 }
 
 macro_rules! event_from {
@@ -385,7 +450,7 @@ macro_rules! event_from {
     )+};
 }
 
-event_from!(Inference, Connection, ModelLoad, PoolSample, KernelTuning);
+event_from!(Inference, Connection, ModelLoad, PoolSample, KernelTuning, Decision);
 
 #[cfg(test)]
 mod tests {

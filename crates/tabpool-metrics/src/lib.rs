@@ -62,12 +62,12 @@ mod tuning;
 
 pub use error::{FlushError, OpenError, QueryError};
 pub use event::{
-    Adapter, Api, Bucket, Connection, ConnectionEvent, Event, Inference, KernelTuning, ModelIdentity, ModelLoad,
-    Outcome, PoolSample, Precision, Timestamp, WorkerIdentity,
+    Adapter, Api, Bucket, Connection, ConnectionEvent, Decision, DecisionKind, Event, Inference, KernelTuning,
+    ModelIdentity, ModelLoad, Outcome, PoolSample, Precision, Timestamp, WorkerIdentity,
 };
 pub use history::PastLatency;
 pub use queue::{Flush, RecorderStats};
 pub use reader::{Answer, Reader};
-pub use report::{Connections, Contender, Day, Latency, Loads, PoolPeaks, Regression, Report, ReportFilter, Totals};
+pub use report::{Connections, Contender, Day, Decided, Latency, Loads, PoolPeaks, Regression, Report, ReportFilter, Totals};
 pub use store::{MetricsStore, Recorder, StoreOptions};
 pub use tuning::{TuningInForce, TuningKey};

@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("../migrations/0001_initial.sql") },
     Migration { version: 2, name: "kernel_timings", sql: include_str!("../migrations/0002_kernel_timings.sql") },
     Migration { version: 3, name: "load_precision", sql: include_str!("../migrations/0003_load_precision.sql") },
+    Migration { version: 4, name: "decisions", sql: include_str!("../migrations/0004_decisions.sql") },
 ];
 
 /// Brings the database up to date (writing) or makes sure that it is (reading).

@@ -14,7 +14,7 @@ use duckdb::types::{TimeUnit, Value};
 use duckdb::{Row, params_from_iter};
 use serde::Serialize;
 
-pub use data::{Connections, Contender, Day, Latency, Loads, PoolPeaks, Regression, Totals};
+pub use data::{Connections, Contender, Day, Decided, Latency, Loads, PoolPeaks, Regression, Totals};
 
 use crate::error::QueryError;
 use crate::event::{Api, Timestamp};
@@ -86,6 +86,8 @@ pub struct Report {
     pub loads: Vec<Loads>,
     /// Connections per browser and version.
     pub connections: Vec<Connections>,
+    /// What the pool decided, per decision, browser, model and API.
+    pub decisions: Vec<Decided>,
     /// The pool's peaks.
     pub pool: PoolPeaks,
     /// Sections that had more rows than are listed.
@@ -117,6 +119,8 @@ impl Report {
         let loads = section(reader, "loads", sql, &model, loads_row, &mut truncated)?;
         let sql = include_str!("report/sql/connections.sql");
         let connections = section(reader, "connections", sql, &filter.of_browser(), connections_row, &mut truncated)?;
+        let sql = include_str!("report/sql/decisions.sql");
+        let decisions = section(reader, "decisions", sql, &filter.of_browser(), decided_row, &mut truncated)?;
         let pool = one(reader, "pool", include_str!("report/sql/pool.sql"), &filter.of_pool(), pool_row)?;
         Ok(Self {
             generated_at: Timestamp::now(),
@@ -128,6 +132,7 @@ impl Report {
             trend,
             loads,
             connections,
+            decisions,
             pool,
             truncated,
         })
@@ -324,4 +329,5 @@ in_order!(
         start_up_p95_ms,
     }
 );
+in_order!(decided_row, Decided { decision, browser, model, api, times, last_reason });
 in_order!(pool_row, PoolPeaks { samples, queue_length, in_flight, workers, host_rss_bytes, browsers_memory_bytes });

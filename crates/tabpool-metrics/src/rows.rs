@@ -12,7 +12,7 @@ use duckdb::types::{TimeUnit, Value};
 use duckdb::{Appender, ToSql, params};
 
 use crate::event::{
-    Connection, Event, Inference, KernelTuning, ModelLoad, Outcome, PoolSample, Timestamp, WorkerIdentity, micros,
+    Connection, Decision, Event, Inference, KernelTuning, ModelLoad, Outcome, PoolSample, Timestamp, WorkerIdentity, micros,
 };
 
 /// Names, versions, ids.
@@ -32,11 +32,18 @@ pub(crate) enum Table {
     ModelLoads,
     PoolSamples,
     KernelTimings,
+    Decisions,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Inferences, Self::Connections, Self::ModelLoads, Self::PoolSamples, Self::KernelTimings];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Inferences,
+        Self::Connections,
+        Self::ModelLoads,
+        Self::PoolSamples,
+        Self::KernelTimings,
+        Self::Decisions,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -45,6 +52,7 @@ impl Table {
             Self::ModelLoads => "model_loads",
             Self::PoolSamples => "pool_samples",
             Self::KernelTimings => "kernel_timings",
+            Self::Decisions => "decisions",
         }
     }
 
@@ -55,6 +63,7 @@ impl Table {
             Event::ModelLoad(_) => Self::ModelLoads,
             Event::PoolSample(_) => Self::PoolSamples,
             Event::KernelTuning(_) => Self::KernelTimings,
+            Event::Decision(_) => Self::Decisions,
         }
     }
 }
@@ -67,6 +76,7 @@ pub(crate) fn append(appender: &mut Appender<'_>, run: i64, event: &Event) -> du
         Event::ModelLoad(event) => model_load(appender, run, event),
         Event::PoolSample(event) => pool_sample(appender, run, event),
         Event::KernelTuning(event) => kernel_tuning(appender, run, event),
+        Event::Decision(event) => decision(appender, run, event),
     }
 }
 
@@ -177,6 +187,23 @@ fn pool_sample(appender: &mut Appender<'_>, run: i64, event: &PoolSample) -> duc
         big(event.failed_total),
         big(event.host_rss_bytes),
         big(event.browsers_memory_bytes),
+    ] as &[&dyn ToSql])
+}
+
+fn decision(appender: &mut Appender<'_>, run: i64, event: &Decision) -> duckdb::Result<()> {
+    let who = Who::of(&event.worker);
+    appender.append_row(params![
+        run,
+        at(event.at),
+        event.kind.as_str(),
+        event.slot.map(int),
+        who.worker,
+        who.session,
+        who.browser,
+        who.browser_version,
+        name(&event.model.name),
+        event.api.map(|api| api.as_str()),
+        clean(&event.reason, MESSAGE_BYTES),
     ] as &[&dyn ToSql])
 }
 

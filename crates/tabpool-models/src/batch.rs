@@ -53,7 +53,7 @@ impl Entry {
     }
 }
 
-fn outputs_of(signature: &Signature, names: &[String]) -> Result<Vec<OutputSpec>, RequestError> {
+pub(crate) fn outputs_of(signature: &Signature, names: &[String]) -> Result<Vec<OutputSpec>, RequestError> {
     let unknown =
         |name: &str| RequestError::UnknownOutput { name: name.to_owned(), available: signature.output_names() };
     if names.is_empty() {
@@ -64,8 +64,8 @@ fn outputs_of(signature: &Signature, names: &[String]) -> Result<Vec<OutputSpec>
 
 /// Checked tensors: each input of the signature in the dtype that programs take, unpadded, or absent where its default is to
 /// stand.
-struct Rows {
-    sizes: Sizes,
+pub(crate) struct Rows {
+    pub(crate) sizes: Sizes,
     columns: Vec<Option<Tensor>>,
 }
 
@@ -100,6 +100,14 @@ impl<'a> Sizing<'a> {
     }
 }
 
+/// Which inputs have to be given that have no default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// Which, depends on the program.
+    Some,
+}
+
 /// Dimensions as messages name them.
 fn written(dims: &[Dim]) -> String {
     let name = |dim: &Dim| match dim {
@@ -115,33 +123,7 @@ fn written(dims: &[Dim]) -> String {
 
 impl Rows {
     fn check(signature: &Signature, inputs: &[(String, Tensor)]) -> Result<Self, RequestError> {
-        for (position, (name, _)) in inputs.iter().enumerate() {
-            if signature.input(name).is_none() {
-                return Err(RequestError::UnknownInput { name: name.clone(), available: signature.input_names() });
-            }
-            if inputs[..position].iter().any(|(other, _)| other == name) {
-                return Err(RequestError::DuplicateInput { name: name.clone() });
-            }
-        }
-        let mut sizing = Sizing::default();
-        let mut columns = Vec::with_capacity(signature.inputs.len());
-        for spec in &signature.inputs {
-            let Some((name, tensor)) = inputs.iter().find(|(name, _)| name == spec.name) else {
-                if spec.default.is_none() {
-                    let (name, available) = (spec.name.to_owned(), signature.input_names());
-                    return Err(RequestError::MissingInput { name, available });
-                }
-                columns.push(None);
-                continue;
-            };
-            let dims = tensor.shape().dims();
-            sizing.take(spec, name, dims).map_err(|reason| RequestError::Shape {
-                name: name.clone(),
-                got: dims.to_vec(),
-                reason,
-            })?;
-            columns.push(Some(narrow(spec, tensor)?));
-        }
+        let (sizing, columns) = Self::given(signature, inputs, Wanted::All)?;
         // What no input has is not there: it takes no part in choosing a bucket.
         let size = |dim: Dim| if signature.takes(dim) { sizing.of(dim).unwrap_or(0) } else { 1 };
         let [batch, media, sequence, target] = [Dim::Batch, Dim::Media, Dim::Sequence, Dim::Target].map(size);
@@ -156,23 +138,83 @@ impl Rows {
         Ok(Self { sizes: Sizes { batch, media, sequence, target }, columns })
     }
 
+    /// Those of a request that goes on from what an earlier one left, whose sizes hold where no input says otherwise.
+    pub(crate) fn check_rest(
+        signature: &Signature,
+        inputs: &[(String, Tensor)],
+        before: &Sizes,
+    ) -> Result<Self, RequestError> {
+        let (sizing, columns) = Self::given(signature, inputs, Wanted::Some)?;
+        let size = |dim: Dim, before: usize| if signature.takes(dim) { sizing.of(dim).unwrap_or(before) } else { 1 };
+        let sizes = Sizes {
+            batch: size(Dim::Batch, before.batch),
+            media: size(Dim::Media, before.media),
+            sequence: size(Dim::Sequence, before.sequence),
+            target: size(Dim::Target, before.target),
+        };
+        Ok(Self { sizes, columns })
+    }
+
+    /// The sizes that the inputs say, and each of the signature's that is given, checked.
+    fn given<'a>(
+        signature: &Signature,
+        inputs: &'a [(String, Tensor)],
+        wanted: Wanted,
+    ) -> Result<(Sizing<'a>, Vec<Option<Tensor>>), RequestError> {
+        for (position, (name, _)) in inputs.iter().enumerate() {
+            if signature.input(name).is_none() {
+                return Err(RequestError::UnknownInput { name: name.clone(), available: signature.input_names() });
+            }
+            if inputs[..position].iter().any(|(other, _)| other == name) {
+                return Err(RequestError::DuplicateInput { name: name.clone() });
+            }
+        }
+        let mut sizing = Sizing::default();
+        let mut columns = Vec::with_capacity(signature.inputs.len());
+        for spec in &signature.inputs {
+            let Some((name, tensor)) = inputs.iter().find(|(name, _)| name == spec.name) else {
+                if wanted == Wanted::All && spec.default.is_none() {
+                    let (name, available) = (spec.name.to_owned(), signature.input_names());
+                    return Err(RequestError::MissingInput { name, available });
+                }
+                columns.push(None);
+                continue;
+            };
+            let dims = tensor.shape().dims();
+            sizing.take(spec, name, dims).map_err(|reason| RequestError::Shape {
+                name: name.clone(),
+                got: dims.to_vec(),
+                reason,
+            })?;
+            columns.push(Some(narrow(spec, tensor)?));
+        }
+        Ok((sizing, columns))
+    }
+
     /// The longest of its sequences.
-    fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         self.sizes.sequence.max(self.sizes.target)
     }
 
     fn pad(&self, signature: &Signature, bucket: Bucket) -> Result<Vec<Tensor>, RequestError> {
-        let mut tensors = Vec::with_capacity(self.columns.len());
-        for (spec, column) in signature.inputs.iter().zip(&self.columns) {
-            let from = signature.sized(&spec.dims, &self.sizes);
-            let to = signature.sized(&spec.dims, &Sizes::of(bucket));
-            tensors.push(match (column, spec.program) {
-                (Some(given), DType::F32) => Tensor::from_f32(&*to, spread(&given.to_f32()?, &from, &to, 0.0))?,
-                (Some(given), _) => Tensor::from_i32(&*to, spread(&given.to_i32()?, &from, &to, spec.padding))?,
-                (None, _) => Tensor::from_i32(&*to, spread(&absent(spec, &from), &from, &to, spec.padding))?,
-            });
-        }
-        Ok(tensors)
+        (0..signature.inputs.len()).map(|at| self.padded(signature, bucket, at)).collect()
+    }
+
+    /// The input at a place of the signature, padded to the bucket.
+    pub(crate) fn padded(&self, signature: &Signature, bucket: Bucket, at: usize) -> Result<Tensor, RequestError> {
+        let (spec, column) = (&signature.inputs[at], &self.columns[at]);
+        let from = signature.sized(&spec.dims, &self.sizes);
+        let to = signature.sized(&spec.dims, &Sizes::of(bucket));
+        Ok(match (column, spec.program) {
+            (Some(given), DType::F32) => Tensor::from_f32(&*to, spread(&given.to_f32()?, &from, &to, 0.0))?,
+            (Some(given), _) => Tensor::from_i32(&*to, spread(&given.to_i32()?, &from, &to, spec.padding))?,
+            (None, _) => Tensor::from_i32(&*to, spread(&absent(spec, &from), &from, &to, spec.padding))?,
+        })
+    }
+
+    /// Whether the input at a place of the signature was given.
+    pub(crate) fn has(&self, at: usize) -> bool {
+        self.columns[at].is_some()
     }
 }
 

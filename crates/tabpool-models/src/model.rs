@@ -39,8 +39,8 @@ pub(crate) struct Entry {
 /// One of a model's entry points: the model as a whole, a tower of it, its encoder.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryPoint<'a> {
-    model: &'a Model,
-    entry: &'a Entry,
+    pub(crate) model: &'a Model,
+    pub(crate) entry: &'a Entry,
 }
 
 impl Model {

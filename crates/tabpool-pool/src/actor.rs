@@ -4,14 +4,16 @@
 //! whatever the scheduler orders is carried out here, at once and without waiting: what takes time runs in a task that
 //! sends a command back.
 
+mod decisions;
 mod links;
-mod pausing;
+
 mod proofs;
 mod requests;
 mod sampling;
 mod scaling;
 mod slots;
 mod states;
+mod status;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 use tabpool_bridge::{Bridge, BridgeEvent, Events};
 use tabpool_content::BlockStore;
 use tabpool_metrics::{Recorder, Timestamp};
-use tabpool_scheduler::{Action, Config, Event, ProgramId, Record, RequestId, Scheduler, SlotId, StopTarget};
+use tabpool_scheduler::{Action, Config, Event, ProgramId, RequestId, Scheduler, SlotId, StopTarget};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::history::History;
@@ -243,7 +245,10 @@ impl Actor {
             Action::Launch { slot, .. } => self.launch(slot),
             Action::Stop { target: StopTarget::Worker(worker), reason } => self.stop_worker(worker, &reason),
             Action::Stop { target: StopTarget::Slot(slot), reason } => self.stop_slot(slot, &reason),
-            Action::Load { worker, program, api, .. } => self.load(worker, program, api),
+            Action::Load { worker, program, api, why } => {
+                self.load_decided(worker, program, api, why);
+                self.load(worker, program, api);
+            }
             Action::Unload { worker, program, api, bytes, reason } => self.unload(worker, program, api, bytes, reason),
             Action::Dispatch { worker, request, attempt, program, api, .. } => {
                 self.dispatch(worker, request, attempt, program, api);
@@ -252,24 +257,6 @@ impl Actor {
             Action::Reply { request, outcome } => self.reply(request, outcome),
             Action::SetAside { slot, reason, .. } => self.set_aside(slot, reason),
             Action::Record(record) => self.record(record),
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        match record {
-            Record::Replayed { worker, reason, request, attempt } => {
-                tracing::info!(%worker, %request, attempt, reason, "replaying a request");
-                self.counters(Counters::replayed);
-                self.tell(PoolEvent::Replayed { worker: tabpool_bridge::WorkerId(worker.0), reason });
-            }
-            Record::Hedged { request, slow, worker, waited } => {
-                tracing::info!(%request, %slow, %worker, ?waited, "trying a request on a second worker");
-                self.counters(Counters::hedged);
-            }
-            Record::BackOff { slot, delay, reason, .. } => {
-                tracing::info!(%slot, ?delay, reason, "the next start waits");
-            }
-            other => tracing::info!(record = ?other, "scheduler"),
         }
     }
 

@@ -4,7 +4,7 @@
 //! of its group are under way as the workers can take do requests wait here, for the next run that ends or for the longest
 //! delay, and then go together. So a quiet pool answers as fast as without, and a busy one computes larger batches.
 //!
-//! What shares a run has the same entry point, outputs, length of bucket, precision, placement, priority and time-out, and
+//! What shares a run has the same entry point, outputs, length of bucket, precision, placement, client, priority and time-out, and
 //! nothing of a row depends on another's. A run that fails is taken apart: each of its requests is then tried alone, so that
 //! none is answered for another's fault.
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, join_all, select};
 use tabpool_models::{Bucket, Merged, Prepared};
-use tabpool_scheduler::Placement;
+use tabpool_scheduler::{ClientId, Placement};
 use tabpool_tensor::{Precision, Tensor};
 use tokio::sync::oneshot;
 
@@ -67,6 +67,7 @@ pub(crate) struct GroupKey {
     pub(crate) outputs: Vec<String>,
     pub(crate) precision: Precision,
     pub(crate) placement: Placement,
+    pub(crate) client: ClientId,
     pub(crate) priority: i8,
     pub(crate) timeout: Option<Duration>,
     pub(crate) batching: Batching,

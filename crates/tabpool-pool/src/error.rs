@@ -121,6 +121,9 @@ pub enum PoolError {
         /// Why.
         reason: String,
     },
+    /// Kept outputs of which there are none that are wanted.
+    #[error("nothing that was kept can be gone on from: {0}")]
+    NotKept(String),
     /// The queue is full.
     #[error("the pool is busy: {reason}")]
     Busy {

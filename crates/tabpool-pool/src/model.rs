@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tabpool_bridge::WorkerId;
 use tabpool_content::Cid;
-use tabpool_graph::Program;
+use tabpool_graph::{KeptValue, Program};
 use tabpool_metrics::ModelIdentity;
 use tabpool_models::{Bucket, EntryPoint, Model, ModelError, Plan, Signature, Stage};
 use tabpool_protocol::ApiKind;
-use tabpool_scheduler::{ModelId, Needs, Placement, ProgramId, RequestId, WeightId};
+use tabpool_scheduler::{ClientId, ModelId, Needs, Placement, ProgramId, RequestId, WeightId};
 use tabpool_tensor::{DType, Precision, Shape, Tensor};
 use tokio::sync::oneshot;
 
@@ -37,6 +37,7 @@ pub struct ModelRequest {
     /// What it works on, if whoever asked for it has said so.
     pub(crate) kind: Option<ModelKind>,
     placement: Placement,
+    client: ClientId,
     priority: i8,
     timeout: Option<Duration>,
     precision: Precision,
@@ -51,6 +52,7 @@ impl ModelRequest {
             root: None,
             kind: None,
             placement: Placement::ANY,
+            client: ClientId::default(),
             priority: 0,
             timeout: None,
             precision: Precision::F32,
@@ -108,7 +110,14 @@ impl ModelRequest {
         self
     }
 
-    /// Higher goes first; 0 by default.
+    /// On whose behalf. While there is more to do than the pool can, each client gets as much of its time as the others, however
+    /// much each asks for; requests of nobody in particular are of one client, too.
+    pub fn client(mut self, name: &str) -> Self {
+        self.client = ClientId::named(name);
+        self
+    }
+
+    /// Higher goes first among the requests of a client; 0 by default.
     pub fn priority(mut self, priority: i8) -> Self {
         self.priority = priority;
         self
@@ -163,8 +172,12 @@ pub(crate) struct ProgramEntry {
     pub(crate) precision: Precision,
     /// The encoding, as it travels.
     pub(crate) encoded: Tensor,
+    /// The names of what it is given, in order.
+    pub(crate) inputs: Vec<String>,
     /// The names of what it gives, in order.
     names: Vec<String>,
+    /// Its states.
+    pub(crate) states: Vec<KeptValue>,
     /// What the model works on.
     pub(crate) kind: ModelKind,
     /// What it takes on a device, as far as its graph tells.
@@ -229,16 +242,30 @@ pub(crate) struct ProgramKey {
 pub(crate) enum Made {
     /// An entry point, for these outputs.
     Entry { entry: &'static str, bucket: Bucket, outputs: Vec<String> },
+    /// An entry point whose outputs stay on the worker.
+    Keeping { entry: &'static str, bucket: Bucket, kept: Vec<String> },
+    /// An entry point, for these outputs, from what stayed there on.
+    Continuing {
+        entry: &'static str,
+        bucket: Bucket,
+        outputs: Vec<String>,
+        values: Vec<KeptValue>,
+        stands_for: Vec<Option<String>>,
+    },
     /// A stage of its generation.
     Stage { stage: Stage, plan: Plan },
 }
 
 impl Made {
     fn program(&self, model: &Model) -> Result<Program, ModelError> {
+        fn borrowed(names: &[String]) -> Vec<&str> {
+            names.iter().map(String::as_str).collect()
+        }
         match self {
-            Self::Entry { entry, bucket, outputs } => {
-                let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
-                model.entry(entry)?.program(*bucket, &names)
+            Self::Entry { entry, bucket, outputs } => model.entry(entry)?.program(*bucket, &borrowed(outputs)),
+            Self::Keeping { entry, bucket, kept } => model.entry(entry)?.keeping_program(*bucket, &borrowed(kept)),
+            Self::Continuing { entry, bucket, outputs, values, stands_for } => {
+                model.entry(entry)?.continuing_program(*bucket, &borrowed(outputs), values, stands_for)
             }
             Self::Stage { stage, plan } => {
                 let none = || ModelError::Plan { reason: "the model generates nothing".to_owned() };
@@ -250,7 +277,7 @@ impl Made {
     /// Its size, as it is recorded.
     fn bucket(&self) -> Bucket {
         match self {
-            Self::Entry { bucket, .. } => *bucket,
+            Self::Entry { bucket, .. } | Self::Keeping { bucket, .. } | Self::Continuing { bucket, .. } => *bucket,
             Self::Stage { stage, plan } => {
                 let sequence = match stage {
                     Stage::Encode => plan.source,
@@ -329,6 +356,7 @@ pub struct ModelHandle {
     /// The entry point that is run.
     entry: &'static str,
     placement: Placement,
+    client: ClientId,
     priority: i8,
     timeout: Option<Duration>,
     precision: Precision,
@@ -346,11 +374,11 @@ impl std::fmt::Debug for ModelHandle {
 
 impl ModelHandle {
     pub(crate) fn new(shared: Arc<Shared>, opened: Arc<ModelEntry>, request: &ModelRequest) -> Self {
-        let ModelRequest { kind, placement, priority, timeout, precision, batching, .. } = *request;
+        let ModelRequest { kind, placement, client, priority, timeout, precision, batching, .. } = *request;
         let kind = kind.unwrap_or_else(|| kind_of(opened.model.first().signature()));
         let entry = opened.model.first().name();
         let batching = batching.unwrap_or(shared.batching);
-        Self { shared, opened, kind, entry, placement, priority, timeout, precision, batching }
+        Self { shared, opened, kind, entry, placement, client, priority, timeout, precision, batching }
     }
 
     /// What people call it.
@@ -417,6 +445,12 @@ impl ModelHandle {
         Self { precision, ..self.clone() }
     }
 
+    /// The same model, run on behalf of a client; see [`ModelRequest::client`].
+    #[must_use]
+    pub fn client(&self, name: &str) -> Self {
+        Self { client: ClientId::named(name), ..self.clone() }
+    }
+
     /// The same model, run only on a target.
     #[must_use]
     pub fn on(&self, target: Target) -> Self {
@@ -460,11 +494,12 @@ impl ModelHandle {
         let Submission { program, placement, tensors, rows, tokens, session } = work;
         let (reply, answer) = oneshot::channel();
         let request = self.shared.next_request();
-        let (priority, timeout) = (self.priority, self.timeout);
+        let (client, priority, timeout) = (self.client, self.priority, self.timeout);
         let job = Job {
             request,
             program: Arc::clone(&program),
             placement,
+            client,
             priority,
             timeout,
             tensors,
@@ -479,8 +514,13 @@ impl ModelHandle {
 
     /// What a request has in common with those it may share a run with.
     fn group(&self, sequence: usize, outputs: Vec<String>) -> GroupKey {
-        let Self { entry, precision, placement, priority, timeout, batching, .. } = *self;
-        GroupKey { entry, sequence, outputs, precision, placement, priority, timeout, batching }
+        let Self { entry, precision, placement, client, priority, timeout, batching, .. } = *self;
+        GroupKey { entry, sequence, outputs, precision, placement, client, priority, timeout, batching }
+    }
+
+    /// Which entry point is run.
+    pub(crate) fn entry_name(&self) -> &'static str {
+        self.entry
     }
 
     pub(crate) fn batcher(&self) -> &Batcher {
@@ -521,6 +561,8 @@ impl ModelHandle {
         let built = tokio::task::spawn_blocking(move || {
             let program = key.made.program(&opened.model)?.permitting(precision);
             let graph = program.graph();
+            let inputs = graph.inputs().iter().map(|id| graph.value(*id).name.clone()).collect();
+            let states = graph.kept();
             let names = graph.outputs().iter().map(|output| output.name.clone()).collect();
             let values = graph.outputs().iter().map(|output| graph.value(output.value));
             let outputs = values.map(|value| (value.dtype, value.shape.clone())).collect();
@@ -537,7 +579,9 @@ impl ModelHandle {
                     bucket,
                     precision,
                     encoded,
+                    inputs,
                     names,
+                    states,
                     kind,
                     needs,
                     outputs,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tabpool_models::{Generation, Plan, Stage};
 use tabpool_protocol::{ApiKind, StateSpec};
+use tabpool_scheduler::Placement;
 use tabpool_tensor::Tensor;
 
 use crate::actor::Command;
@@ -22,7 +23,7 @@ use crate::target::scheduler_api;
 use crate::{Answer, ModelHandle, PoolError, WorkerId};
 
 /// How long a worker keeps states that no run names: a slow load of another of the session's programs, a reader who thinks.
-const LEASE: Duration = Duration::from_secs(600);
+pub(crate) const LEASE: Duration = Duration::from_secs(600);
 
 /// The number of a session, for the actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,11 +40,43 @@ pub(crate) struct InSession {
 }
 
 /// What sessions and their runs share; the last of them ends the session.
-struct Inner {
+pub(crate) struct Inner {
     shared: Arc<Shared>,
     id: SessionId,
     specs: Arc<[StateSpec]>,
+    lease: Duration,
     at: Mutex<Option<(WorkerId, ApiKind)>>,
+}
+
+impl Inner {
+    /// A session that has not begun.
+    pub(crate) fn new(shared: Arc<Shared>, specs: Arc<[StateSpec]>, lease: Duration) -> Arc<Self> {
+        Arc::new(Self { id: shared.next_session(), shared, specs, lease, at: Mutex::default() })
+    }
+
+    /// Where its states are, once it has begun.
+    pub(crate) fn place(&self) -> Option<(WorkerId, ApiKind)> {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its first run was answered: that is where its states are.
+    pub(crate) fn begun(&self, answer: &Answer) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((answer.worker, answer.api));
+    }
+
+    /// What a run tells the actor of it, and where it may run.
+    ///
+    /// # Errors
+    /// [`PoolError::SessionLost`] for a later run of a session that has not begun.
+    pub(crate) fn run(&self, begins: bool, placement: Placement) -> Result<(InSession, Placement), PoolError> {
+        let run = InSession { id: self.id, begins, specs: Arc::clone(&self.specs), lease: self.lease };
+        if begins {
+            return Ok((run, placement));
+        }
+        let not_begun = || PoolError::SessionLost { reason: "it has not begun".to_owned() };
+        let (worker, api) = self.place().ok_or_else(not_begun)?;
+        Ok((run, placement.pinned(tabpool_scheduler::WorkerId(worker.0)).with(&[scheduler_api(api)])))
+    }
 }
 
 impl Drop for Inner {
@@ -74,8 +107,7 @@ impl ModelHandle {
         let states = self.generation()?.states(&plan).map_err(|source| self.unsound(source))?;
         let specs = states.iter().map(|slot| StateSpec::new(&slot.name, slot.dtype, &slot.shape)).collect();
         let shared = Arc::clone(self.shared());
-        let inner = Inner { id: shared.next_session(), shared, specs, at: Mutex::default() };
-        Ok(Session { handle: self.clone(), plan, inner: Arc::new(inner) })
+        Ok(Session { handle: self.clone(), plan, inner: Inner::new(shared, specs, LEASE) })
     }
 
     /// How the model says one token after another.
@@ -98,7 +130,7 @@ impl Session {
     /// Where its states are, once it has begun.
     #[must_use]
     pub fn place(&self) -> Option<(WorkerId, ApiKind)> {
-        *self.inner.at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.place()
     }
 
     /// The bytes of its states: what its worker has to have room for.
@@ -114,7 +146,7 @@ impl Session {
     /// [`PoolError`].
     pub async fn begin(&self, stage: Stage, plan: &Plan, inputs: Vec<Tensor>) -> Result<Answer, PoolError> {
         let answer = self.submit_as(stage, plan, inputs, true).await?.await?;
-        *self.inner.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((answer.worker, answer.api));
+        self.inner.begun(&answer);
         Ok(answer)
     }
 
@@ -141,13 +173,7 @@ impl Session {
             let reason = format!("a plan of {plan:?} on the states of {:?}", self.plan);
             return Err(self.handle.unsound(tabpool_models::ModelError::Plan { reason }));
         }
-        let mut placement = *self.handle.placement();
-        if !begins {
-            let not_begun = || PoolError::SessionLost { reason: "it has not begun".to_owned() };
-            let (worker, api) = self.place().ok_or_else(not_begun)?;
-            placement = placement.pinned(tabpool_scheduler::WorkerId(worker.0)).with(&[scheduler_api(api)]);
-        }
-        let session = InSession { id: self.inner.id, begins, specs: Arc::clone(&self.inner.specs), lease: LEASE };
+        let (session, placement) = self.inner.run(begins, *self.handle.placement())?;
         let tokens = match stage {
             Stage::Encode => plan.source,
             Stage::Prefill => plan.chunk,

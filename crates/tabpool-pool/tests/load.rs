@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tabpool_metrics::{Report, ReportFilter};
@@ -132,6 +134,35 @@ async fn requests_whose_callers_left_are_not_run() -> Outcome {
     let given_up = (0..50).map(|number| tokio::time::timeout(Duration::from_micros(1), run(&model, number)));
     futures::future::join_all(given_up).await;
     run(&model, 1).await?;
+    pool.close().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_comes_to_a_flood_does_not_wait_for_its_end() -> Outcome {
+    const FLOOD: usize = 400;
+    let pool = ready(builder().worker(native())).await?;
+    let model = pool.model(ModelRequest::new(fixture("bert"))).await?;
+    run(&model, 0).await?;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut flood = tokio::task::JoinSet::new();
+    for number in 0..FLOOD {
+        let (model, answered) = (model.client("flood"), Arc::clone(&answered));
+        flood.spawn(async move {
+            let outcome = model.run(request(number)).await.map(drop);
+            answered.fetch_add(1, Ordering::Relaxed);
+            outcome
+        });
+    }
+    while answered.load(Ordering::Relaxed) < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    run(&model.client("somebody"), 1).await?;
+    let before = answered.load(Ordering::Relaxed);
+    assert!(before < FLOOD / 2, "after {before} of {FLOOD} others");
+    while let Some(outcome) = flood.join_next().await {
+        outcome??;
+    }
     pool.close().await?;
     Ok(())
 }

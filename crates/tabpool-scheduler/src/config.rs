@@ -13,7 +13,7 @@ pub struct Config {
     /// jitter; many more would only move the queue to where it cannot be reordered.
     pub credits_per_worker: u32,
     /// The most requests that wait; one more is rejected. Requests that come back from a lost worker are let in
-    /// above it, because they were accepted once.
+    /// above it, because they were accepted once, and as many again of clients who have less than their share of it.
     pub max_queued: usize,
     /// When a request without a deadline of its own is answered with a time-out.
     pub request_timeout: Duration,

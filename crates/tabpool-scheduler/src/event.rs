@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::id::{Api, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+use crate::id::{Api, ClientId, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use crate::memory::{Footprint, Needs};
 use crate::placement::{KindSet, Placement};
 
@@ -90,6 +90,13 @@ pub enum Event {
         api: Api,
         /// What is wrong, for a person.
         reason: String,
+    },
+    /// A worker had better not work: it runs on a battery. It is looked upon as if it took so many times as long.
+    Reluctant {
+        /// Which worker.
+        worker: WorkerId,
+        /// How many times; 1 for one that is willing again, and no more than 1000 count.
+        factor: f64,
     },
     /// What sessions keep on a worker has become more or less.
     States {
@@ -181,13 +188,15 @@ pub enum Event {
 pub struct Submit {
     /// Its id, never used before.
     pub request: RequestId,
+    /// On whose behalf.
+    pub client: ClientId,
     /// The model, whose other programs lend their measurements until this program has its own.
     pub model: ModelId,
     /// The program to run.
     pub program: ProgramId,
     /// Where it may run.
     pub placement: Placement,
-    /// Higher goes first; a lower one catches up by waiting.
+    /// Higher goes first among those of one client; a lower one catches up by waiting.
     pub priority: i8,
     /// When the answer is of no use any more, on the scheduler's clock; `None` takes the configured time-out.
     pub deadline: Option<Duration>,

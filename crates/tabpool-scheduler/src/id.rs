@@ -51,6 +51,28 @@ id!(
     "weight"
 );
 
+id!(
+    /// Somebody who shares the pool with others, each of whom gets as much of it as the others while all want more. Whoever does
+    /// not say who he is is the default one.
+    ClientId,
+    "client"
+);
+
+impl ClientId {
+    /// The client of this name: 64-bit FNV-1a of it.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+    }
+}
+
+impl Default for ClientId {
+    fn default() -> Self {
+        Self::named("")
+    }
+}
+
 /// The API a worker runs a program with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Api {

@@ -33,8 +33,8 @@
 //! ```
 //! use std::time::Duration;
 //! use tabpool_scheduler::{
-//!     Action, Api, Config, Event, Footprint, ModelId, Outcome, Placement, ProgramId, RequestId, Scheduler,
-//!     Submit, WorkerId, WorkerKind,
+//!     Action, Api, ClientId, Config, Event, Footprint, ModelId, Outcome, Placement, ProgramId, RequestId,
+//!     Scheduler, Submit, WorkerId, WorkerKind,
 //! };
 //!
 //! # fn main() -> Result<(), tabpool_scheduler::ConfigError> {
@@ -48,6 +48,7 @@
 //! scheduler.handle(ms(0), joined, &mut actions);
 //! let submit = Submit {
 //!     request,
+//!     client: ClientId::default(),
 //!     model: ModelId(1),
 //!     program,
 //!     placement: Placement::ANY,
@@ -92,7 +93,7 @@ mod worker;
 pub use action::{Action, FailureCause, LoadReason, Outcome, Record, StopTarget};
 pub use config::{CircuitConfig, Config, ConfigError, HedgingConfig, Priors, RestartConfig};
 pub use event::{Event, Fault, LoadRetry, Submit};
-pub use id::{Api, ModelId, ProgramId, RequestId, SlotId, WeightId, WorkerId, WorkerKind};
+pub use id::{Api, ClientId, ModelId, ProgramId, RequestId, SlotId, WeightId, WorkerId, WorkerKind};
 pub use memory::{Footprint, Needs};
 pub use placement::{ApiOrder, KindSet, Placement};
 pub use scaling::{Decision, GroupLoad, Scaler, ScalingConfig, SlotLoad};

@@ -4,18 +4,25 @@
 //! two waiting requests never changes: a step of priority is worth a fixed time of waiting, so a request is
 //! simply filed as if it had come that much earlier. That is its [`Rank`], fixed at arrival.
 //!
-//! Requests that may run in the same places are interchangeable for placement and share a [`Lane`]. Only the
-//! heads of lanes are ever looked at, so a thousand waiting requests cost no more than one.
+//! Requests of one client that may run in the same places are interchangeable for placement and share a [`Lane`]. Only
+//! the heads of lanes are ever looked at, so a thousand waiting requests cost no more than one.
+//!
+//! That order holds among the requests of one client. Between clients the one goes first that was served least: each
+//! has a *turn*, which grows by the seconds of work that are sent out for it, and starts at the queue's clock, the
+//! turn of whoever was served last, so that nobody is paid for the time in which he wanted nothing, or pays for having
+//! been alone (start-time fair queueing, Goyal, Vin and Cheng 1996).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::id::{Api, ModelId, ProgramId, RequestId, WorkerId};
+use crate::id::{Api, ClientId, ModelId, ProgramId, RequestId, WorkerId};
 use crate::placement::Placement;
 
 /// Empty lanes are kept for what they remember, up to this many.
 const LANES_KEPT: usize = 256;
+/// Clients of whom nothing waits are kept for what they were served, up to this many.
+const CLIENTS_KEPT: usize = 1024;
 
 /// A request's place in the order: less goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +65,7 @@ pub(crate) struct LaneId(u64);
 /// What the requests of one lane have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LaneKey {
+    pub(crate) client: ClientId,
     pub(crate) model: ModelId,
     pub(crate) program: ProgramId,
     pub(crate) placement: Placement,
@@ -117,13 +125,36 @@ impl Lane {
     }
 }
 
+/// What one client has waiting, and how much he was served.
+#[derive(Debug, Default)]
+struct Client {
+    /// Nanoseconds of work that were sent out for him, from where the clock stood when he came.
+    turn: u64,
+    /// The first request of each of his lanes that has any.
+    heads: BTreeMap<Rank, LaneId>,
+    /// His requests that wait for their first attempt.
+    fresh: usize,
+    /// In which placement pass his lanes were last visited, and the last head whose lane needs no other visit in it.
+    visited: (u64, Option<Rank>),
+}
+
+impl Client {
+    /// The first head that this pass has not done with.
+    fn next(&self, pass: u64) -> Option<(Rank, LaneId)> {
+        let done = if self.visited.0 == pass { self.visited.1 } else { None };
+        let from = done.map_or(Bound::Unbounded, Bound::Excluded);
+        self.heads.range((from, Bound::Unbounded)).next().map(|(rank, id)| (*rank, *id))
+    }
+}
+
 /// All requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     lanes: BTreeMap<LaneId, Lane>,
     index: BTreeMap<LaneKey, LaneId>,
-    /// The first request of every lane that has any.
-    heads: BTreeMap<Rank, LaneId>,
+    clients: BTreeMap<ClientId, Client>,
+    /// The turn, before it was served, of whoever was served last.
+    clock: u64,
     fresh: usize,
     replayed: usize,
     next_lane: u64,
@@ -138,6 +169,12 @@ impl Queue {
 
     pub(crate) fn len(&self) -> usize {
         self.fresh + self.replayed
+    }
+
+    /// How many of a client's requests wait for their first attempt, and how many clients have any.
+    pub(crate) fn fresh_of(&self, client: ClientId) -> (usize, usize) {
+        let own = self.clients.get(&client).map_or(0, |client| client.fresh);
+        (own, self.clients.values().filter(|client| client.fresh > 0).count())
     }
 
     pub(crate) fn rank(&mut self, now: Duration, priority: i8, ageing: Duration) -> Rank {
@@ -183,12 +220,21 @@ impl Queue {
         if lane.waiting.insert(rank, request).is_some() {
             return;
         }
-        *if rank.is_replayed() { &mut self.replayed } else { &mut self.fresh } += 1;
+        let client = self.clients.entry(lane.key.client).or_default();
+        if client.heads.is_empty() {
+            client.turn = client.turn.max(self.clock);
+        }
+        if rank.is_replayed() {
+            self.replayed += 1;
+        } else {
+            self.fresh += 1;
+            client.fresh += 1;
+        }
         if before.is_none_or(|head| rank < head) {
             if let Some(head) = before {
-                self.heads.remove(&head);
+                client.heads.remove(&head);
             }
-            self.heads.insert(rank, id);
+            client.heads.insert(rank, id);
         }
     }
 
@@ -199,16 +245,42 @@ impl Queue {
         if lane.waiting.remove(&rank).is_none() {
             return;
         }
-        *if rank.is_replayed() { &mut self.replayed } else { &mut self.fresh } -= 1;
+        let client = self.clients.entry(lane.key.client).or_default();
+        if rank.is_replayed() {
+            self.replayed -= 1;
+        } else {
+            self.fresh -= 1;
+            client.fresh -= 1;
+        }
         if was_head {
-            self.heads.remove(&rank);
+            client.heads.remove(&rank);
             if let Some(head) = lane.head() {
-                self.heads.insert(head, id);
+                client.heads.insert(head, id);
             }
         }
         let forgettable = lane.key.avoid.is_some() || lane.key.placement.worker.is_some();
         if lane.waiting.is_empty() && (forgettable || self.lanes.len() > LANES_KEPT) {
             self.forget(id);
+        }
+        self.forget_clients();
+    }
+
+    /// Work of so many seconds is sent out for a client.
+    pub(crate) fn charge(&mut self, client: ClientId, seconds: f64) {
+        let nanos = Duration::try_from_secs_f64(seconds).map_or(u64::MAX, |work| work.as_nanos() as u64);
+        if let Some(client) = self.clients.get_mut(&client) {
+            self.clock = self.clock.max(client.turn);
+            client.turn = client.turn.saturating_add(nanos);
+        }
+    }
+
+    /// Forgets clients of whom nothing waits: where nobody waits, for then nobody had to be preferred, and where there are many.
+    fn forget_clients(&mut self) {
+        if self.len() == 0 {
+            self.clients.clear();
+            self.clock = 0;
+        } else if self.clients.len() > CLIENTS_KEPT {
+            self.clients.retain(|_, client| !client.heads.is_empty());
         }
     }
 
@@ -221,10 +293,23 @@ impl Queue {
         }
     }
 
-    /// The lane whose head comes first after `rank`; the very first for `None`.
-    pub(crate) fn next_head(&self, after: Option<Rank>) -> Option<(Rank, LaneId)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.heads.range((from, Bound::Unbounded)).next().map(|(rank, id)| (*rank, *id))
+    /// The lane whose head comes first of those that a placement pass has not done with: of replays the oldest, else that
+    /// of the client who was served least.
+    pub(crate) fn next_head(&self, pass: u64) -> Option<(Rank, LaneId)> {
+        let next = self.clients.values().filter_map(|client| Some((client, client.next(pass)?)));
+        let turn = |client: &Client, rank: Rank| if rank.is_replayed() { 0 } else { client.turn };
+        let order = |(one, (a, _)): &(&Client, (Rank, LaneId)), (other, (b, _)): &(&Client, (Rank, LaneId))| {
+            let replays = b.is_replayed().cmp(&a.is_replayed());
+            replays.then(turn(one, *a).cmp(&turn(other, *b))).then(a.cmp(b))
+        };
+        next.min_by(order).map(|(_, head)| head)
+    }
+
+    /// The lane of this head needs no other visit in this pass.
+    pub(crate) fn done(&mut self, pass: u64, head: Rank, client: ClientId) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.visited = (pass, Some(head));
+        }
     }
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
@@ -240,10 +325,17 @@ impl Queue {
 
     /// Whether the index of heads and the counts agree with the lanes.
     pub(crate) fn audit(&self) -> Result<(), String> {
-        let heads: BTreeMap<Rank, LaneId> =
-            self.lanes().filter_map(|(id, lane)| lane.head().map(|head| (head, id))).collect();
-        if heads != self.heads {
-            return Err(format!("heads of lanes are {heads:?} and are kept as {:?}", self.heads));
+        let mut heads: BTreeMap<ClientId, BTreeMap<Rank, LaneId>> = BTreeMap::new();
+        for (id, lane) in self.lanes() {
+            heads.entry(lane.key.client).or_default().extend(lane.head().map(|head| (head, id)));
+        }
+        heads.retain(|_, heads| !heads.is_empty());
+        let kept: BTreeMap<_, _> = self.clients.iter().filter(|(_, client)| !client.heads.is_empty()).collect();
+        if !heads.iter().eq(kept.iter().map(|(id, client)| (*id, &client.heads))) {
+            return Err(format!("heads of lanes are {heads:?} and are kept as {kept:?}"));
+        }
+        if self.clients.values().map(|client| client.fresh).sum::<usize>() != self.fresh {
+            return Err(format!("{} new requests are not those of {:?}", self.fresh, self.clients));
         }
         let replayed = self.requests().filter(|(_, rank, _)| rank.is_replayed()).count();
         let all = self.requests().count();
@@ -264,7 +356,12 @@ mod tests {
     const AGEING: Duration = Duration::from_secs(1);
 
     fn key(program: u64) -> LaneKey {
-        LaneKey { model: ModelId(1), program: ProgramId(program), placement: Placement::ANY, avoid: None }
+        of_client(0, program)
+    }
+
+    fn of_client(client: u64, program: u64) -> LaneKey {
+        let (client, model, program) = (ClientId(client), ModelId(1), ProgramId(program));
+        LaneKey { client, model, program, placement: Placement::ANY, avoid: None }
     }
 
     /// Files requests given as (program, arrival in ms, priority), numbered from 0, and returns them in order.
@@ -280,7 +377,7 @@ mod tests {
 
     fn drain(queue: &mut Queue) -> Vec<u64> {
         let mut order = Vec::new();
-        while let Some((rank, lane)) = queue.next_head(None) {
+        while let Some((rank, lane)) = queue.next_head(1) {
             let request = queue.lane(lane).and_then(|lane| lane.nth(0)).expect("a head without a request");
             queue.remove(lane, rank);
             queue.audit().expect("the queue is consistent");
@@ -316,6 +413,71 @@ mod tests {
         assert_eq!((queue.fresh(), queue.len()), (1, 2));
         assert_eq!(drain(&mut queue), [1, 2]);
         assert_eq!(queue.lanes().count(), 1, "the lane of the replay was kept");
+    }
+
+    /// Serves `count` requests that each take a second, of clients given as (client, requests); whose they were.
+    fn shares(queue: &mut Queue, count: usize) -> Vec<u64> {
+        let mut served = Vec::new();
+        for _ in 0..count {
+            let (rank, lane) = queue.next_head(1).expect("somebody waits");
+            let client = queue.lane(lane).expect("a lane").key.client;
+            queue.charge(client, 1.0);
+            queue.remove(lane, rank);
+            queue.audit().expect("the queue is consistent");
+            served.push(client.0);
+        }
+        served
+    }
+
+    fn flood(queue: &mut Queue, client: u64, count: u64) {
+        for _ in 0..count {
+            let rank = queue.rank(Duration::ZERO, 0, AGEING);
+            let lane = queue.lane_for(of_client(client, 1));
+            queue.push(lane, rank, RequestId(rank.sequence));
+        }
+    }
+
+    #[test]
+    fn whoever_comes_to_a_flood_gets_his_share_and_nothing_for_the_time_before() {
+        let mut queue = Queue::default();
+        flood(&mut queue, 1, 100);
+        assert_eq!(shares(&mut queue, 10), [1; 10]);
+        flood(&mut queue, 2, 4);
+        assert_eq!(shares(&mut queue, 9), [2, 1, 2, 1, 2, 1, 2, 1, 1]);
+        flood(&mut queue, 2, 2);
+        flood(&mut queue, 3, 2);
+        let mut both = shares(&mut queue, 6);
+        both.sort_unstable();
+        assert_eq!(both, [1, 1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn what_waits_for_nobody_is_passed_over_in_its_pass_alone() {
+        let mut queue = Queue::default();
+        flood(&mut queue, 1, 1);
+        flood(&mut queue, 2, 1);
+        let (rank, lane) = queue.next_head(7).expect("two wait");
+        queue.done(7, rank, queue.lane(lane).expect("a lane").key.client);
+        let (other, second) = queue.next_head(7).expect("one waits");
+        assert_ne!(lane, second);
+        queue.done(7, other, queue.lane(second).expect("a lane").key.client);
+        assert_eq!(queue.next_head(7), None);
+        assert_eq!(queue.next_head(8), Some((rank, lane)));
+    }
+
+    #[test]
+    fn clients_are_bounded() {
+        let mut queue = Queue::default();
+        flood(&mut queue, 0, 1);
+        for client in 1..10_000 {
+            flood(&mut queue, client, 1);
+            let (rank, lane) = queue.next_head(client).expect("two wait");
+            let served = queue.lane(lane).expect("a lane").key.client;
+            queue.charge(served, 1.0);
+            queue.remove(lane, rank);
+            assert!(queue.clients.len() <= CLIENTS_KEPT + 1);
+        }
+        queue.audit().expect("the queue is consistent");
     }
 
     #[test]

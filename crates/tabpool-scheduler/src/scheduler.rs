@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::action::Action;
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
-use crate::id::{ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
+use crate::id::{ClientId, ModelId, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use crate::latency::Latency;
 use crate::memory::Sizes;
 use crate::placement::Placement;
@@ -61,6 +61,7 @@ pub struct Scheduler {
 /// A request that is not answered yet.
 #[derive(Debug)]
 struct Request {
+    client: ClientId,
     model: ModelId,
     program: ProgramId,
     placement: Placement,
@@ -194,6 +195,7 @@ impl Scheduler {
             Event::Lost { worker, reason } => self.lost(worker, reason, actions),
             Event::Program { program, needs } => self.sizes.say(program, needs),
             Event::ApiSetAside { worker, api, reason } => self.api_set_aside(worker, api, reason),
+            Event::Reluctant { worker, factor } => self.reluctant(worker, factor),
             Event::Preferred { model, kinds } => self.latency.prefer(model, kinds),
             Event::Remembered { model, program, kind, api, cost, compute } => {
                 let cost = requests::sound_cost(cost);

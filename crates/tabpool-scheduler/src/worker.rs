@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     at_once: [u32; 3],
     /// How many times longer than its kind's mean it takes.
     pub(crate) pace: f64,
+    /// How many times longer it is looked upon to take, because it had better not work.
+    pub(crate) reluctance: f64,
     pub(crate) programs: BTreeMap<ProgramId, OnWorker>,
     pub(crate) loads: u32,
     /// The bytes it may hold.
@@ -174,6 +176,7 @@ impl Worker {
             in_flight: Vec::with_capacity(credits as usize),
             at_once: [1; 3],
             pace: 1.0,
+            reluctance: 1.0,
             programs: BTreeMap::new(),
             loads: 0,
             memory,

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, Footprint, ModelId, Placement, ProgramId, RequestId, Scheduler, Submit, WorkerId,
+    Action, Api, ClientId, Config, Event, Footprint, ModelId, Placement, ProgramId, RequestId, Scheduler, Submit, WorkerId,
     WorkerKind,
 };
 
@@ -36,6 +36,7 @@ fn rate(depth: u64, events: u64) -> f64 {
             let program = requests % PROGRAMS;
             Event::Submit(Submit {
                 request: RequestId(requests),
+                client: ClientId::default(),
                 model: ModelId(program / 2),
                 program: ProgramId(program),
                 placement: Placement::ANY,

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tabpool_pool::{ModelHandle, ModelRequest, PoolError, ResourcePool, WorkerView};
 use tabpool_tests::chance::Chance;
 use tabpool_tests::golden::Golden;
 use tabpool_tests::intruder::Door;
 use tabpool_tests::places::fixture_name;
-use tabpool_tests::processes::{Process, Signal, descendants};
+use tabpool_tests::processes::{Process, Signal, descendants, open_files};
 use tabpool_tests::relay::Relay;
 use tabpool_tests::room::Room;
 use tabpool_tests::{Fault, Outcome};
@@ -22,6 +23,12 @@ use tokio::task::JoinSet;
 const FROZEN: Duration = Duration::from_secs(20);
 /// How long a disk stays full.
 const FULL: Duration = Duration::from_secs(3);
+/// How long the host can open nothing.
+const STARVED: Duration = Duration::from_secs(3);
+/// How many files it can open all the same.
+const CRUMBS: usize = 3;
+/// As many as may be open where there was no limit before.
+const MOST_FILES: u64 = 1 << 20;
 /// How long a block stays corrupt at most.
 const CORRUPT: Duration = Duration::from_secs(15);
 /// How long the line is held, from and to: more than the second is a silence that the host takes for an end.
@@ -54,10 +61,12 @@ pub(crate) enum Strike {
     Block,
     /// The disk is full.
     Disk,
+    /// The host can open no more files and sockets.
+    Descriptors,
 }
 
 impl Strike {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Browser,
         Self::Gpu,
         Self::Tab,
@@ -69,6 +78,7 @@ impl Strike {
         Self::Device,
         Self::Block,
         Self::Disk,
+        Self::Descriptors,
     ];
 
     /// For people.
@@ -85,6 +95,7 @@ impl Strike {
             Self::Device => "devices destroyed",
             Self::Block => "blocks corrupted",
             Self::Disk => "disks filled",
+            Self::Descriptors => "times out of file descriptors",
         }
     }
 }
@@ -145,6 +156,7 @@ impl Field {
             }
             Strike::Block => self.corrupt(chance),
             Strike::Disk => self.fill(),
+            Strike::Descriptors => self.starve().await,
         }
     }
 
@@ -255,6 +267,18 @@ impl Field {
         Ok(Some(format!("of {VICTIM} and asked of {}", view.kind)))
     }
 
+    /// Leaves the host a few file descriptors for a while. Nothing else strikes meanwhile: strikes open files themselves.
+    async fn starve(&mut self) -> Result<Option<String>, Fault> {
+        if !self.endings.is_empty() {
+            return Ok(None);
+        }
+        let left = open_files() + CRUMBS;
+        let before = file_limit(left as u64)?;
+        tokio::time::sleep(STARVED).await;
+        file_limit(before.unwrap_or(MOST_FILES))?;
+        Ok(Some(format!("at {left} files, for {STARVED:?}")))
+    }
+
     fn fill(&mut self) -> Result<Option<String>, Fault> {
         if !self.room.is_small() || !self.busy.insert(Strike::Disk) {
             return Ok(None);
@@ -268,6 +292,13 @@ impl Field {
         });
         Ok(Some(told))
     }
+}
+
+/// Sets how many files this process may open; gives how many it might before.
+fn file_limit(most: u64) -> Result<Option<u64>, Fault> {
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..before })?;
+    Ok(before.current)
 }
 
 fn told((view, first): (WorkerView, Process)) -> String {

@@ -153,6 +153,18 @@ pub struct Connections {
     pub start_up_p95_ms: Option<f64>,
 }
 
+/// What was decided about one browser, model and API.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the quantities")]
+pub struct Decided {
+    pub decision: String,
+    pub browser: String,
+    pub model: String,
+    pub api: String,
+    pub times: i64,
+    pub last_reason: String,
+}
+
 /// The highest values among the pool's samples; absent without samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names are the quantities, with their units")]

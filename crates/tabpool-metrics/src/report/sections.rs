@@ -35,6 +35,7 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
         regressions(report),
         loads(report),
         connections(report),
+        decisions(report),
         trend(report),
         pool(report),
     ];
@@ -217,6 +218,25 @@ fn connections(report: &Report) -> Section {
             "start-up p95",
         ],
         rows: report.connections.iter().map(row).collect(),
+    }
+}
+
+fn decisions(report: &Report) -> Section {
+    let row = |row: &super::Decided| {
+        vec![
+            text(&row.decision),
+            text(&row.browser),
+            text(&row.model),
+            text(&row.api),
+            int(row.times),
+            text(&row.last_reason),
+        ]
+    };
+    Section {
+        title: "Decisions",
+        note: "What the pool decided by itself, how often, and why the last time.",
+        head: &["decision", "browser", "model", "api", "times", "last reason"],
+        rows: report.decisions.iter().map(row).collect(),
     }
 }
 

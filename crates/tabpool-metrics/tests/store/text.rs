@@ -5,10 +5,10 @@ use std::sync::Arc;
 use proptest::prelude::{any, proptest};
 use proptest::test_runner::Config;
 use tabpool_metrics::{
-    Connection, ConnectionEvent, MetricsStore, ModelIdentity, Outcome, Reader, StoreOptions, Timestamp,
+    Api, Connection, ConnectionEvent, Decision, DecisionKind, MetricsStore, ModelIdentity, Outcome, Reader, StoreOptions, Timestamp,
 };
 
-use crate::samples::{inference, worker};
+use crate::samples::{inference, model, worker};
 
 /// Writes each text as a model name and as a message and reads both back.
 fn there_and_back(texts: &[String]) -> Vec<(String, String)> {
@@ -73,6 +73,15 @@ fn every_column_holds_its_own_field() {
         pid: Some(4711),
         start_up: Some(std::time::Duration::from_millis(440)),
     });
+    store.recorder().record(Decision {
+        at: Timestamp::from_micros(1_795_465_145_000_003),
+        kind: DecisionKind::Unload,
+        worker: worker("firefox"),
+        slot: None,
+        model: model("minilm"),
+        api: Some(Api::WebGpu),
+        reason: "room is needed".into(),
+    });
     store.close().expect("closed");
     let reader = Reader::open(&path).expect("a reader");
     let row = |table: &str| {
@@ -96,4 +105,10 @@ fn every_column_holds_its_own_field() {
         "start_up_us": 440_000,
     });
     assert_eq!(row("connections"), expected);
+    let expected = serde_json::json!({
+        "run": 1, "happened_at": "2026-11-23 20:19:05.000003", "decision": "unload", "slot": null, "worker": "w1",
+        "session": "s1", "browser": "firefox", "browser_version": "156.0.1", "model": "minilm", "api": "webgpu",
+        "reason": "room is needed",
+    });
+    assert_eq!(row("decisions"), expected);
 }

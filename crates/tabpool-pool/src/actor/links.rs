@@ -1,16 +1,17 @@
 //! Workers that have joined: their links, what they hold, what they say.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tabpool_bridge::{LinkError, WorkerLink};
-use tabpool_metrics::{Adapter, Connection, ConnectionEvent, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity};
+use tabpool_metrics::{Adapter, Connection, ConnectionEvent, DecisionKind, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity};
 use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, TunedClass, WorkerStatus};
 use tabpool_scheduler::{Api, Event, Fault, Footprint, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use tabpool_tensor::Precision;
 
 use super::Actor;
+use super::decisions::About;
 use crate::PoolEvent;
 use crate::join::Issued;
 use crate::target::{protocol_api, scheduler_api};
@@ -46,6 +47,8 @@ pub(super) struct Worker {
     pub(super) capabilities: Capabilities,
     pub(super) apis: Vec<ApiKind>,
     pub(super) start_up: Option<Duration>,
+    /// APIs that its numbers were wrong with, and what was wrong.
+    pub(super) distrusted: BTreeMap<Api, String>,
     pub(super) status: WorkerStatus,
     pub(super) detached: bool,
     /// Requests it was sent and has not answered, with the attempt.
@@ -126,6 +129,7 @@ impl Actor {
             os: capabilities.os.clone(),
             adapter: Adapter::default(),
         });
+        let status = WorkerStatus { battery: capabilities.battery, ..WorkerStatus::default() };
         let worker = Worker {
             link,
             slot,
@@ -137,7 +141,8 @@ impl Actor {
             capabilities,
             apis: apis.clone(),
             start_up,
-            status: WorkerStatus::default(),
+            status,
+            distrusted: BTreeMap::new(),
             detached: false,
             in_flight: HashMap::new(),
             answered: 0,
@@ -151,10 +156,7 @@ impl Actor {
         self.worker_connection(id, ConnectionEvent::Joined, String::new());
         self.tell(PoolEvent::Joined { worker: tabpool_bridge::WorkerId(id.0), slot: slot.map(|s| s.0), kind });
         self.send_tunings(id, &apis);
-        let credits = u32::from(self.setup_credits());
-        let memory = self.memory_limit(id);
-        let apis = apis.into_iter().map(scheduler_api).collect();
-        self.handle(Event::Joined { worker: id, slot, kind, apis, credits, memory });
+        self.introduce(id);
     }
 
     /// The bytes that a worker may hold: what its slot says, or half of what it says it has. A browser rounds that down to a few
@@ -293,6 +295,7 @@ impl Actor {
     pub(super) fn unload(&mut self, id: WorkerId, program: ProgramId, api: Api, bytes: u64, reason: String) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.loaded.remove(&(program, api));
+        self.decided(DecisionKind::Unload, About::program(id, program, Some(api)), reason.clone());
         self.send_unload(id, program, api);
         if let Some(entry) = self.programs.get(&program) {
             let (worker, model, api) = (tabpool_bridge::WorkerId(id.0), entry.identity.name.clone(), protocol_api(api));

@@ -3,11 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tabpool_metrics::DecisionKind;
 use tabpool_protocol::RunStats;
 use tabpool_scheduler::{Api, Event, Fault, ModelId, RequestId, WorkerId};
 use tabpool_tensor::Tensor;
 
 use super::Actor;
+use super::decisions::About;
 use crate::PoolEvent;
 use crate::referee::{Case, Verdict};
 use crate::target::protocol_api;
@@ -161,6 +163,11 @@ impl Actor {
                 tracing::warn!(worker = %id, %model, %api, reason, "an API of a worker is set aside");
                 let worker = tabpool_bridge::WorkerId(id.0);
                 self.tell(PoolEvent::Distrusted { worker, api: protocol_api(api), reason: reason.clone() });
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.distrusted.insert(api, reason.clone());
+                }
+                let about = About { api: Some(api), ..About::worker(id) };
+                self.decided(DecisionKind::Distrust, about, reason.clone());
                 self.handle(Event::ApiSetAside { worker: id, api, reason: reason.clone() });
                 for Kept { request, attempt, .. } in kept {
                     let (fault, reason) = (Fault::Worker, reason.clone());

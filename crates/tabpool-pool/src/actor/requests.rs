@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tabpool_bridge::LinkError;
 use tabpool_metrics::{Bucket, Inference, Outcome as Recorded, Timestamp};
 use tabpool_protocol::{ApiKind, FaultKind, Frame, Message, RunStats};
-use tabpool_scheduler::{Api, Event, FailureCause, Outcome, Placement, ProgramId, RequestId, Submit, WorkerId};
+use tabpool_scheduler::{Api, ClientId, Event, FailureCause, Outcome, Placement, ProgramId, RequestId, Submit, WorkerId};
 use tabpool_tensor::{Precision, Tensor};
 use tokio::sync::oneshot;
 
@@ -24,6 +24,7 @@ pub(crate) struct Job {
     pub(crate) request: RequestId,
     pub(crate) program: Arc<ProgramEntry>,
     pub(crate) placement: Placement,
+    pub(crate) client: ClientId,
     pub(crate) priority: i8,
     pub(crate) timeout: Option<Duration>,
     pub(crate) tensors: Vec<Tensor>,
@@ -79,7 +80,7 @@ struct Ran<'a> {
 
 impl Actor {
     pub(super) fn submit(&mut self, job: Job) {
-        let Job { request, program, placement, priority, timeout, tensors, rows, tokens, session, reply } = job;
+        let Job { request, program, placement, client, priority, timeout, tensors, rows, tokens, session, reply } = job;
         let now = self.epoch.elapsed();
         let bucket = program.bucket;
         if let Entry::Vacant(place) = self.programs.entry(program.id) {
@@ -93,6 +94,7 @@ impl Actor {
         }
         let submit = Submit {
             request,
+            client,
             model: program.model,
             program: program.id,
             placement,

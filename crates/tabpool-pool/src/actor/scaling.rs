@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tabpool_metrics::DecisionKind;
 use tabpool_scheduler::{Decision, Event, GroupLoad, Placement, Scaler, ScalingConfig, SlotId, SlotLoad, WorkerKind};
 use tokio::task::JoinHandle;
 
+use super::decisions::About;
 use super::slots::Slot;
 use super::{Actor, SlotPlan};
 use crate::PoolEvent;
@@ -124,6 +126,7 @@ impl Actor {
         // The database has it as the reason of the start.
         slot.last_reason.clone_from(&reason);
         self.slots.insert(id, slot);
+        self.decided(DecisionKind::Grow, About::slot(id), reason.clone());
         self.tell(PoolEvent::Scaled { slot: id.0, kind, up: true, reason });
         self.handle(Event::SlotAdded { slot: id, kind });
     }
@@ -132,6 +135,7 @@ impl Actor {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.membership.leaving = Some(reason.clone());
         let kind = slot.spec.kind();
+        self.decided(DecisionKind::Shrink, About::slot(id), reason.clone());
         self.tell(PoolEvent::Scaled { slot: id.0, kind, up: false, reason });
         self.handle(Event::SlotRemoved { slot: id });
         self.forget_left(id);
@@ -162,6 +166,7 @@ impl Actor {
         let Some(reason) = reason else { return };
         worker.recycling = true;
         tracing::info!(worker = %worker.link.id(), reason, "a worker is to be replaced");
+        self.decided(DecisionKind::Recycle, About::worker(id), reason);
         self.handle(Event::Drain { worker: id });
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tabpool_bridge::{Grant, Token};
-use tabpool_metrics::{Connection, ConnectionEvent, Timestamp, WorkerIdentity};
+use tabpool_metrics::{Connection, ConnectionEvent, DecisionKind, Timestamp, WorkerIdentity};
 use tabpool_scheduler::{Event, SlotId};
 use tokio::task::JoinHandle;
 
+use super::decisions::About;
 use super::scaling::Membership;
 use super::{Actor, Command, SlotPlan};
 use crate::launch::{BrowserPlan, Running};
@@ -76,7 +77,7 @@ impl Slot {
     }
 
     /// What is known of a worker before it has joined.
-    fn expected(&self) -> Arc<WorkerIdentity> {
+    pub(super) fn expected(&self) -> Arc<WorkerIdentity> {
         let version = self.browser.as_ref().map(|b| b.installed.version.clone()).unwrap_or_default();
         let browser = self.spec.kind().to_string();
         Arc::new(WorkerIdentity { browser, browser_version: version, ..WorkerIdentity::default() })
@@ -205,6 +206,7 @@ impl Actor {
             slot.set_aside = true;
             slot.last_reason.clone_from(&reason);
             self.connection(id, ConnectionEvent::SetAside, reason.clone(), None);
+            self.decided(DecisionKind::SetAside, About::slot(id), reason.clone());
             self.tell(PoolEvent::SetAside { slot: id.0, reason });
         }
     }

@@ -44,8 +44,9 @@ impl Scheduler {
                 }
             }
         }
-        if self.queue.fresh() > self.config.max_queued {
-            return Err(format!("{} of at most {} wait", self.queue.fresh(), self.config.max_queued));
+        // As many again may wait of clients who came to a full queue.
+        if self.queue.fresh() > self.config.max_queued.saturating_mul(2) {
+            return Err(format!("{} of at most twice {} wait", self.queue.fresh(), self.config.max_queued));
         }
         if in_flight != self.in_flight() {
             return Err(format!("{in_flight} in flight, counted as {}", self.in_flight()));

@@ -104,7 +104,7 @@ impl Scheduler {
         }
         let known = self.requests.get(&request)?;
         let (model, program, placement) = (known.model, known.program, known.placement);
-        let key = LaneKey { model, program, placement, avoid: None };
+        let key = LaneKey { client: known.client, model, program, placement, avoid: None };
         let others = self.workers.iter().filter(|(id, _)| **id != slow);
         let targets = others.filter_map(|(id, worker)| {
             let candidate = self.candidate(*id, worker, &key)?;

@@ -9,6 +9,9 @@ use crate::slots::SlotState;
 use crate::timer::Timer;
 use crate::worker::{CircuitState, LoadState, Standing, Worker};
 
+/// So many times a reluctant worker may be held to be slower.
+const MOST_RELUCTANT: f64 = 1000.0;
+
 /// What a worker said of itself when it joined.
 #[derive(Debug)]
 pub(super) struct Hello {
@@ -69,6 +72,15 @@ impl Scheduler {
             return;
         };
         known.set_aside[api.index()].get_or_insert(reason);
+        self.pool_changed();
+    }
+
+    pub(super) fn reluctant(&mut self, worker: WorkerId, factor: f64) {
+        let Some(known) = self.workers.get_mut(&worker) else {
+            self.stats.ignored.worker += 1;
+            return;
+        };
+        known.reluctance = if factor.is_finite() { factor.clamp(1.0, MOST_RELUCTANT) } else { 1.0 };
         self.pool_changed();
     }
 

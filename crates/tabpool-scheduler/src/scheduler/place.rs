@@ -118,17 +118,17 @@ impl Scheduler {
         }
     }
 
-    /// Visits the lanes, in the order of their heads, for as long as somebody is there to serve them.
+    /// Visits the lanes, in the order in which they are due, for as long as somebody is there to serve them.
     fn run_pass(&mut self, scope: Scope, actions: &mut Vec<Action>) {
         self.pass += 1;
-        let mut done = None;
-        while let Some((rank, lane)) = self.queue.next_head(done) {
+        while let Some((rank, lane)) = self.queue.next_head(self.pass) {
             let exhausted = |id| self.workers.get(&id).is_none_or(|known| known.free_credits() == 0);
             if matches!(scope, Scope::Worker(id) if exhausted(id)) {
                 return;
             }
+            let client = self.queue.lane(lane).map(|lane| lane.key.client).unwrap_or_default();
             if self.visit(lane, scope, actions) == Visit::Done {
-                done = Some(rank);
+                self.queue.done(self.pass, rank, client);
             }
         }
     }
@@ -220,10 +220,12 @@ impl Scheduler {
             };
             let queue = worker.backlog(api, self.now) + worker.pledged(self.pass);
             let compute = self.latency.compute(question) * worker.pace;
+            // As if it began later: what it is expected to compute stays what it computes.
+            let spared = compute * (worker.reluctance - 1.0);
             seen.push(Seen {
                 candidate,
                 // Loads go on beside other work.
-                offer: Offer { start: queue.max(load), compute, at_once: f64::from(worker.at_once(api)) },
+                offer: Offer { start: queue.max(load) + spared, compute, at_once: f64::from(worker.at_once(api)) },
                 ready: is_ready(&candidate, worker, id, &lane.key),
                 load,
                 loadable: loadable(&candidate, worker),
@@ -238,11 +240,16 @@ impl Scheduler {
 
     /// Sends the request that `position` others of the lane precede. `None` if there is none.
     fn send(&mut self, lane: LaneId, position: usize, to: &Seen, actions: &mut Vec<Action>) -> Option<()> {
-        let request = self.queue.lane(lane)?.nth(position)?;
+        let queued = self.queue.lane(lane)?;
+        let (client, request) = (queued.key.client, queued.nth(position)?);
         let known = self.requests.get(&request)?;
         let (rank, submitted_at) = (known.rank, known.submitted_at);
         self.dispatch(request, &Target { candidate: to.candidate, offer: to.offer }, actions)?;
         self.charge_wait(lane, submitted_at, to);
+        // What is done again was lost through no fault of his.
+        if !rank.is_replayed() {
+            self.queue.charge(client, to.offer.compute);
+        }
         self.unqueue(lane, rank);
         Some(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Changed, Request, RequestState, Scheduler};
 use crate::action::{Action, FailureCause, Outcome, Record};
 use crate::event::Submit;
-use crate::id::{RequestId, WorkerId};
+use crate::id::{ClientId, RequestId, WorkerId};
 use crate::queue::{LaneId, LaneKey, Rank};
 use crate::timer::Timer;
 
@@ -25,8 +25,8 @@ impl Scheduler {
             return;
         }
         self.stats.submitted += 1;
-        let queued = self.queue.fresh();
-        if queued >= self.config.max_queued {
+        if !self.has_place(submit.client) {
+            let queued = self.queue.fresh();
             let retry_after = self.throughput.retry_after(self.now, queued);
             let reason = format!("{queued} requests are waiting, which is as many as may");
             self.answer(submit.request, Outcome::Rejected { retry_after, reason }, actions);
@@ -34,6 +34,7 @@ impl Scheduler {
         }
         let deadline = submit.deadline.unwrap_or_else(|| self.now.saturating_add(self.config.request_timeout));
         let lane = self.queue.lane_for(LaneKey {
+            client: submit.client,
             model: submit.model,
             program: submit.program,
             placement: submit.placement,
@@ -44,6 +45,7 @@ impl Scheduler {
         let most = self.config.max_attempts;
         let max_attempts = submit.max_attempts.map_or(most, |wanted| wanted.clamp(1, most));
         let request = Request {
+            client: submit.client,
             model: submit.model,
             program: submit.program,
             placement: submit.placement,
@@ -64,6 +66,15 @@ impl Scheduler {
         }
         self.queue.push(lane, rank, submit.request);
         self.changed(Changed::Lane(lane));
+    }
+
+    /// Whether one more request of a client may wait. Where others fill the queue, a client has places beyond it, for as long as
+    /// he has less than his share of it.
+    fn has_place(&self, client: ClientId) -> bool {
+        let (queued, most) = (self.queue.fresh(), self.config.max_queued);
+        let (own, clients) = self.queue.fresh_of(client);
+        let share = most / (clients + usize::from(own == 0));
+        queued < most || own < share && queued < most.saturating_mul(2)
     }
 
     pub(super) fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
@@ -133,6 +144,7 @@ impl Scheduler {
             return;
         }
         let lane = self.queue.lane_for(LaneKey {
+            client: known.client,
             model: known.model,
             program: known.program,
             placement: known.placement,

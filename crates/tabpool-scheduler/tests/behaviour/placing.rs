@@ -18,6 +18,20 @@ fn a_burst_uses_both_workers() {
 }
 
 #[test]
+fn a_worker_that_had_better_not_work_does_what_others_would_do_much_later() {
+    let mut pool = Pool::new();
+    pool.ready(1, WorkerKind::Chromium, 2, 10);
+    pool.ready(2, WorkerKind::Chromium, 2, 10);
+    pool.then(Event::Reluctant { worker: WorkerId(1), factor: 3.0 });
+    let order: Vec<_> = (1..=4).flat_map(|request| sent(&pool.submit(request_of(request)))).collect();
+    assert_eq!(order.iter().map(|(worker, ..)| *worker).collect::<Vec<_>>(), [2, 2, 1], "{order:?}");
+    pool.lost(2);
+    let served = sent(&pool.submit(request_of(5)));
+    assert!(served.iter().all(|(worker, ..)| *worker == 1), "{served:?}");
+    assert_eq!(pool.scheduler.workers().next().map(|view| view.in_flight), Some(2), "it serves where nobody else does");
+}
+
+#[test]
 fn one_request_at_a_time_is_no_reason_to_load_a_second_worker() {
     let mut pool = Pool::new();
     pool.ready(1, WorkerKind::Chromium, 4, 10);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, Fault, Footprint, LoadReason, ModelId, Outcome, Placement, ProgramId, RequestId,
-    Scheduler, SlotId, Submit, WorkerId, WorkerKind,
+    Action, Api, ClientId, Config, Event, Fault, Footprint, LoadReason, ModelId, Outcome, Placement, ProgramId,
+    RequestId, Scheduler, SlotId, Submit, WorkerId, WorkerKind,
 };
 
 pub(crate) const PROGRAM: ProgramId = ProgramId(7);
@@ -121,6 +121,7 @@ impl Pool {
 pub(crate) fn request_of(request: u64) -> Submit {
     Submit {
         request: RequestId(request),
+        client: ClientId::default(),
         model: ModelId(1),
         program: PROGRAM,
         placement: Placement::ANY,

@@ -318,6 +318,88 @@ fn higher_priority_goes_first_until_the_lower_has_waited_long_enough() {
     assert_eq!(order, [(1, 3, 1), (1, 2, 1), (1, 4, 1)]);
 }
 
+fn of_client(client: u64, request: u64) -> Submit {
+    Submit { client: ClientId(client), ..request_of(request) }
+}
+
+#[test]
+fn who_comes_to_a_crowded_pool_gets_as_much_of_it_as_who_was_there_before() {
+    let mut pool = Pool::new();
+    pool.ready(1, WorkerKind::Chromium, 1, 10);
+    for request in 1..=20 {
+        pool.submit(of_client(1, request));
+    }
+    for request in 1..=5 {
+        pool.now += ms(10);
+        pool.finished(1, request, 1, 10);
+    }
+    // Whatever priority he claims: it orders what is his.
+    for request in 101..=103 {
+        pool.submit(Submit { priority: (request - 100) as i8, ..of_client(2, request) });
+    }
+    let mut order = Vec::new();
+    let mut running = 6;
+    for _ in 0..6 {
+        pool.now += ms(10);
+        let next = sent(&pool.finished(1, running, 1, 10));
+        running = next[0].1;
+        order.push(running);
+    }
+    // Which of two goes first that were served as much is a matter of the last nanosecond.
+    assert_eq!((order[0], order.iter().filter(|it| **it > 100).count()), (103, 3), "{order:?}");
+    let of = |client: bool| order.iter().copied().filter(|it| (*it > 100) == client).collect::<Vec<_>>();
+    assert_eq!([of(true), of(false)], [vec![103, 102, 101], vec![7, 8, 9]]);
+}
+
+#[test]
+fn shares_are_of_the_time_that_requests_take() {
+    let mut pool = Pool::new();
+    pool.ready(1, WorkerKind::Chromium, 1, 10);
+    for request in 1..=20 {
+        pool.submit(of_client(1, request));
+        pool.submit(Submit { cost: 3.0, program: ProgramId(8), ..of_client(2, 100 + request) });
+    }
+    pool.then(Event::LoadFinished {
+        worker: WorkerId(1),
+        program: ProgramId(8),
+        api: Api::WebGpu,
+        took: ms(500),
+        at_once: 1,
+        footprint: Footprint::default(),
+    });
+    let (mut running, mut counts) = (1, [0, 0]);
+    for _ in 0..16 {
+        let compute = if running > 100 { 30 } else { 10 };
+        pool.now += ms(compute);
+        let next = sent(&pool.finished(1, running, 1, compute));
+        running = next[0].1;
+        counts[usize::from(running > 100)] += 1;
+    }
+    assert_eq!(counts, [12, 4]);
+}
+
+#[test]
+fn a_client_who_fills_the_queue_leaves_others_their_places() {
+    let mut pool = Pool::with(|config| config.max_queued = 4);
+    pool.ready(1, WorkerKind::Chromium, 1, 10);
+    let rejected = |actions: &[Action]| matches!(&replies(actions)[..], [(_, Outcome::Rejected { .. })]);
+    let mut request = 0;
+    let mut admitted = |pool: &mut Pool, client| {
+        let more = (0..10).take_while(|_| {
+            request += 1;
+            !rejected(&pool.submit(of_client(client, request)))
+        });
+        more.count()
+    };
+    assert_eq!(admitted(&mut pool, 1), 5, "one is sent out");
+    assert_eq!(admitted(&mut pool, 2), 2, "half of four");
+    assert_eq!(admitted(&mut pool, 3), 1, "a third of four");
+    assert_eq!(admitted(&mut pool, 4), 1);
+    assert_eq!(admitted(&mut pool, 5), 0, "twice as many wait as may");
+    assert_eq!(admitted(&mut pool, 1), 0);
+    pool.scheduler.audit().expect("the books agree");
+}
+
 #[test]
 fn a_deadline_answers_wherever_the_request_is() {
     let mut pool = Pool::new();

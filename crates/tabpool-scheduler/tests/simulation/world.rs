@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, Config, Event, Fault, Footprint, LoadRetry, ModelId, Needs, Placement, ProgramId, RequestId,
-    Scheduler, SlotId, Stats, StopTarget, Submit, WeightId, WorkerId, WorkerKind,
+    Action, Api, ClientId, Config, Event, Fault, Footprint, LoadRetry, ModelId, Needs, Placement, ProgramId,
+    RequestId, Scheduler, SlotId, Stats, StopTarget, Submit, WeightId, WorkerId, WorkerKind,
 };
 
 use crate::chance::Chance;
@@ -15,6 +15,7 @@ use crate::rules::Rules;
 
 const SLOTS: u64 = 5;
 const PROGRAMS: u64 = 6;
+const CLIENTS: u64 = 3;
 /// What a worker's memory may be limited to. The smallest holds one program at a time, and not the largest.
 const MEMORY: [Option<u64>; 6] = [None, None, Some(700), Some(400), Some(260), Some(150)];
 /// Nothing going on while requests wait must end within this: the longest cool-down, and time aside for slots.
@@ -424,6 +425,7 @@ impl World {
         let deadline = hurried.then(|| self.now + self.chance.micros(1_000, 3_000_000));
         let submit = Submit {
             request,
+            client: ClientId(self.chance.below(CLIENTS)),
             model: ModelId(program / 2),
             program: ProgramId(program),
             placement: self.placement(),
@@ -456,7 +458,11 @@ impl World {
         let pause = self.chance.micros(0, gap * 2);
         self.at(self.now + pause, Happening::Chaos);
         let worker = self.some_worker();
-        match (self.chance.below(13), worker) {
+        match (self.chance.below(14), worker) {
+            (13, Some(worker)) => {
+                let factor = [1.0, 1.5, 10.0, f64::NAN][self.chance.below(4) as usize];
+                self.handle(Event::Reluctant { worker, factor })
+            }
             (12, Some(worker)) => {
                 let (api, reason) = (self.chance.pick(&Api::ALL), "wrong numbers".to_owned());
                 self.handle(Event::ApiSetAside { worker, api, reason })
