@@ -71,8 +71,9 @@ async fn an_encoder_feeds_a_decoder(pool: &ResourcePool, name: &str, target: Tar
     let encoder = whole.entry("encoder")?;
     let takes = |input: &&(String, Tensor)| encoder.signature().input(&input.0).is_some();
     let read: Named = golden.inputs.iter().filter(takes).cloned().collect();
-    let kept = encoder.keep(read, &["last_hidden_state"], Keeping::default()).await?;
-    let kept = kept.standing_for("last_hidden_state", "encoder_last_hidden_state")?;
+    let vectors = encoder.signature().outputs.first().ok_or("an encoder gives something")?.name;
+    let kept = encoder.keep(read, &[vectors], Keeping::default()).await?;
+    let kept = kept.standing_for(vectors, "encoder_last_hidden_state")?;
     let said = whole.run_for(golden.inputs.clone(), &["logits"]).await?.outputs;
     // What the encoder was given is not wanted again, but for what the decoder reads as well.
     let rest = |input: &&(String, Tensor)| input.0.starts_with("decoder") || input.0 == "attention_mask";
