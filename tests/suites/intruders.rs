@@ -565,7 +565,8 @@ async fn a_worker_that_is_back_is_believed_in_what_it_holds() -> Outcome {
     let model = stage.pool.model(ModelRequest::new(fixture_name("bert"))).await?.pinned(id);
     let inputs = Golden::read("bert")?.inputs;
     let asked = tokio::spawn(async move { model.run(inputs).await });
-    let Message::Run { program, .. } = next(&mut worker, |message| matches!(message, Message::Run { .. })).await?.message
+    let Message::Run { program, .. } =
+        next(&mut worker, |message| matches!(message, Message::Run { .. })).await?.message
     else {
         return Err("no run".into());
     };
@@ -576,7 +577,8 @@ async fn a_worker_that_is_back_is_believed_in_what_it_holds() -> Outcome {
     require(resumed, || "the session was not resumed".to_owned())?;
     let (mut unloaded, mut loaded) = (None, None);
     while unloaded.is_none() || loaded.is_none() {
-        let frame = next(&mut worker, |m| matches!(m, Message::Load { .. } | Message::Unload { .. } | Message::Run { .. }));
+        let frame =
+            next(&mut worker, |m| matches!(m, Message::Load { .. } | Message::Unload { .. } | Message::Run { .. }));
         match frame.await?.message {
             Message::Load { program, .. } => loaded = Some(program),
             Message::Unload { program, api } => unloaded = Some((program, api)),

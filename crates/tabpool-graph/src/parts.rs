@@ -29,7 +29,8 @@ impl Graph {
     pub fn keep_outputs(mut self, names: &[&str]) -> Result<Self, GraphError> {
         let mut made = Vec::with_capacity(names.len());
         for &name in names {
-            let fail = || GraphError::State { name: name.to_owned(), reason: "is no output that could be kept".to_owned() };
+            let fail =
+                || GraphError::State { name: name.to_owned(), reason: "is no output that could be kept".to_owned() };
             let at = self.outputs.iter().position(|output| output.name == name).ok_or_else(fail)?;
             let next = self.outputs.remove(at).value;
             let (dtype, shape) = (self.value(next).dtype, self.value(next).shape.clone());

@@ -68,6 +68,8 @@ pub use event::{
 pub use history::PastLatency;
 pub use queue::{Flush, RecorderStats};
 pub use reader::{Answer, Reader};
-pub use report::{Connections, Contender, Day, Decided, Latency, Loads, PoolPeaks, Regression, Report, ReportFilter, Totals};
+pub use report::{
+    Connections, Contender, Day, Decided, Latency, Loads, PoolPeaks, Regression, Report, ReportFilter, Totals,
+};
 pub use store::{MetricsStore, Recorder, StoreOptions};
 pub use tuning::{TuningInForce, TuningKey};

@@ -12,7 +12,8 @@ use duckdb::types::{TimeUnit, Value};
 use duckdb::{Appender, ToSql, params};
 
 use crate::event::{
-    Connection, Decision, Event, Inference, KernelTuning, ModelLoad, Outcome, PoolSample, Timestamp, WorkerIdentity, micros,
+    Connection, Decision, Event, Inference, KernelTuning, ModelLoad, Outcome, PoolSample, Timestamp, WorkerIdentity,
+    micros,
 };
 
 /// Names, versions, ids.

@@ -74,7 +74,8 @@ impl Kept {
     /// # Errors
     /// [`PoolError::NotKept`] where nothing of the first name was kept.
     pub fn standing_for(&self, kept: &str, output: &str) -> Result<Self, PoolError> {
-        let outputs = self.outputs.standing_for(kept, output).map_err(|source| PoolError::NotKept(source.to_string()))?;
+        let outputs =
+            self.outputs.standing_for(kept, output).map_err(|source| PoolError::NotKept(source.to_string()))?;
         Ok(Self { outputs, ..self.clone() })
     }
 }
@@ -99,8 +100,7 @@ impl ModelHandle {
         let outputs = KeptOutputs::of(program.states.clone(), &prepared);
         let inner = Inner::new(Arc::clone(self.shared()), specs, keeping.lease);
         let (session, placement) = inner.run(true, *self.placement())?;
-        let work =
-            Submission { program, placement, tensors: prepared.tensors, rows, tokens, session: Some(session) };
+        let work = Submission { program, placement, tensors: prepared.tensors, rows, tokens, session: Some(session) };
         let answer = self.submit(work).await?.await?;
         inner.begun(&answer);
         Ok(Kept { inner, outputs, worker: answer.worker, api: answer.api })

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use tabpool_scheduler::{
-    Action, Api, ClientId, Config, Event, Footprint, ModelId, Placement, ProgramId, RequestId, Scheduler, Submit, WorkerId,
-    WorkerKind,
+    Action, Api, ClientId, Config, Event, Footprint, ModelId, Placement, ProgramId, RequestId, Scheduler, Submit,
+    WorkerId, WorkerKind,
 };
 
 const WORKERS: u64 = 8;

@@ -81,9 +81,10 @@ pub use tabpool_pipelines::{
     cosine_similarity, similarity_matrix,
 };
 pub use tabpool_pool::{
-    Answer, Batching, Checking, EndpointError, JoinEndpoint, JoinError, JoinOptions, JoinTicket, Keeping, Kept, ModelHandle,
-    ModelKind, ModelRequest, ParseTargetError, PoolBuilder, PoolError, PoolEvent, PoolMetrics, Profile, ResourcePool,
-    Revocation, ScalingConfig, Target, TicketId, Timing, TuningPolicy, WorkerId, WorkerSpec, WorkerState, WorkerView,
+    Answer, Batching, Checking, EndpointError, JoinEndpoint, JoinError, JoinOptions, JoinTicket, Keeping, Kept,
+    ModelHandle, ModelKind, ModelRequest, ParseTargetError, PoolBuilder, PoolError, PoolEvent, PoolMetrics, Profile,
+    ResourcePool, Revocation, ScalingConfig, Target, TicketId, Timing, TuningPolicy, WorkerId, WorkerSpec, WorkerState,
+    WorkerView,
 };
 pub use tabpool_protocol::{AdapterInfo, ApiKind, ApiReport, Capabilities, LoadStats, TunedClass};
 pub use tabpool_scheduler::WorkerKind;

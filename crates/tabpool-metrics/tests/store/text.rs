@@ -5,7 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::{any, proptest};
 use proptest::test_runner::Config;
 use tabpool_metrics::{
-    Api, Connection, ConnectionEvent, Decision, DecisionKind, MetricsStore, ModelIdentity, Outcome, Reader, StoreOptions, Timestamp,
+    Api, Connection, ConnectionEvent, Decision, DecisionKind, MetricsStore, ModelIdentity, Outcome, Reader,
+    StoreOptions, Timestamp,
 };
 
 use crate::samples::{inference, model, worker};

@@ -85,7 +85,8 @@ impl Actor {
                 tracing::info!(%worker, %program, "a program runs on a worker again");
                 self.decided(DecisionKind::Resume, About::program(worker, program, None), "it ran there again");
             }
-            Record::LoadRefused { worker, program, api, reason } | Record::TooLarge { worker, program, api, reason } => {
+            Record::LoadRefused { worker, program, api, reason }
+            | Record::TooLarge { worker, program, api, reason } => {
                 tracing::warn!(%worker, %program, %api, reason, "a worker can never run a program with an API");
                 self.decided(DecisionKind::Refuse, About::program(worker, program, Some(api)), reason);
             }

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tabpool_bridge::{LinkError, WorkerLink};
-use tabpool_metrics::{Adapter, Connection, ConnectionEvent, DecisionKind, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity};
+use tabpool_metrics::{
+    Adapter, Connection, ConnectionEvent, DecisionKind, ModelLoad, Outcome, Timestamp, TuningKey, WorkerIdentity,
+};
 use tabpool_protocol::{ApiKind, Capabilities, FaultKind, Frame, Hello, LoadStats, Message, TunedClass, WorkerStatus};
 use tabpool_scheduler::{Api, Event, Fault, Footprint, LoadRetry, ProgramId, RequestId, SlotId, WorkerId, WorkerKind};
 use tabpool_tensor::Precision;
@@ -181,7 +183,8 @@ impl Actor {
         let held: BTreeSet<_> = hello.loaded.iter().map(|(p, api)| (ProgramId(*p), scheduler_api(*api))).collect();
         let gone: Vec<_> = worker.loaded.difference(&held).copied().collect();
         worker.loaded.retain(|program| held.contains(program));
-        let unwanted: Vec<_> = held.difference(&worker.loaded).filter(|p| !worker.loading.contains(p)).copied().collect();
+        let unwanted: Vec<_> =
+            held.difference(&worker.loaded).filter(|p| !worker.loading.contains(p)).copied().collect();
         let missing: Vec<_> =
             worker.in_flight.iter().filter(|(r, _)| !hello.held.contains(&r.0)).map(|(r, a)| (*r, *a)).collect();
         let pending: Vec<_> = worker.loading.iter().copied().collect();

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tabpool_bridge::LinkError;
 use tabpool_metrics::{Bucket, Inference, Outcome as Recorded, Timestamp};
 use tabpool_protocol::{ApiKind, FaultKind, Frame, Message, RunStats};
-use tabpool_scheduler::{Api, ClientId, Event, FailureCause, Outcome, Placement, ProgramId, RequestId, Submit, WorkerId};
+use tabpool_scheduler::{
+    Api, ClientId, Event, FailureCause, Outcome, Placement, ProgramId, RequestId, Submit, WorkerId,
+};
 use tabpool_tensor::{Precision, Tensor};
 use tokio::sync::oneshot;
 

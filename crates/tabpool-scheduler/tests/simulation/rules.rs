@@ -152,7 +152,11 @@ impl Rules {
                     seen.set_aside.insert(*api);
                 }
             }
-            Event::States { .. } | Event::Reluctant { .. } | Event::Preferred { .. } | Event::Remembered { .. } | Event::Tick => {}
+            Event::States { .. }
+            | Event::Reluctant { .. }
+            | Event::Preferred { .. }
+            | Event::Remembered { .. }
+            | Event::Tick => {}
         }
     }
 

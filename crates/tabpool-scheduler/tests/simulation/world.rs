@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tabpool_scheduler::{
-    Action, Api, ClientId, Config, Event, Fault, Footprint, LoadRetry, ModelId, Needs, Placement, ProgramId,
-    RequestId, Scheduler, SlotId, Stats, StopTarget, Submit, WeightId, WorkerId, WorkerKind,
+    Action, Api, ClientId, Config, Event, Fault, Footprint, LoadRetry, ModelId, Needs, Placement, ProgramId, RequestId,
+    Scheduler, SlotId, Stats, StopTarget, Submit, WeightId, WorkerId, WorkerKind,
 };
 
 use crate::chance::Chance;
