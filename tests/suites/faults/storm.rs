@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ use crate::Wishes;
 use crate::load::{Book, Tally, ask, guest};
 use crate::strikes::{Field, Strike};
 
+/// Bytes that one of the native workers may hold: fewer than its three models take, so that it gives up one for another all the time.
+const TIGHT: u64 = 1_100_000;
 /// Room for blocks, measurements and two profiles.
 const ROOM_MIB: usize = 1024;
 /// Fair weather before the storm, in which everything is loaded.
@@ -56,8 +58,16 @@ struct Stage {
     room: Arc<Room>,
     tab: Browser,
     /// The last things that the pool told, for whoever looks for what went wrong.
-    told: Arc<Mutex<VecDeque<String>>>,
+    told: Arc<Told>,
     listening: JoinHandle<()>,
+}
+
+/// What a pool told.
+#[derive(Default)]
+struct Told {
+    last: Mutex<VecDeque<String>>,
+    /// Programs that were given up for others.
+    unloads: AtomicU64,
 }
 
 /// How large the host is.
@@ -102,6 +112,7 @@ pub(crate) async fn weather(wishes: Wishes, chromium: &Installed, firefox: &Inst
     show_looks(before, &looks, after);
     require(after.files <= before.files + FILES_SLACK, || format!("files: {before:?}, then {after:?}"))?;
     require(!grows(&looks), || format!("memory grows: {looks:?}"))?;
+    require(stage.told.unloads.load(Ordering::Relaxed) > 0, || "nothing was ever unloaded".to_owned())?;
     let filled = log.contains_key(&Strike::Disk) || log.contains_key(&Strike::Descriptors);
     stage.close(filled).await
 }
@@ -152,20 +163,20 @@ impl Stage {
             .tuning(TuningPolicy::default().budget(Duration::ZERO))
             .worker(scene::browser(chromium.kind, Profile::Fresh).apis(&[ApiKind::WebGpu, ApiKind::Cpu]))
             .worker(scene::browser(firefox.kind, Profile::Fresh).apis(&[ApiKind::Cpu]))
-            .worker(native())
+            .worker(native().memory(TIGHT))
             .worker(native());
         let pool = Arc::new(scene::ready(builder).await?);
         let relay = Arc::new(Relay::to(Door::of(&pool)?.address.parse()?).await?);
         let url = relay.url(&format!("{}&apis=webgpu", pool.join_url()))?;
         let tab = Browser::launch(firefox, LaunchOptions::new(url, profiles, GpuMode::detect())).await?;
         eventually("the tab behind the relay", JOINED_WITHIN, || guest(&pool)).await?;
-        let told = Arc::default();
+        let told = Arc::<Told>::default();
         let listening = tokio::spawn(listen(pool.events(), Arc::clone(&told)));
         Ok(Self { pool, relay, room, tab, told, listening })
     }
 
     fn last_events(&self) -> VecDeque<String> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.told.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until every worker is back, and asks each a question.
@@ -207,16 +218,20 @@ impl Stage {
 }
 
 /// Keeps what a pool tells of its workers, loads that go on left out.
-async fn listen(mut events: Receiver<PoolEvent>, told: Arc<Mutex<VecDeque<String>>>) {
+async fn listen(mut events: Receiver<PoolEvent>, told: Arc<Told>) {
     let begun = Instant::now();
     loop {
         let event = match events.recv().await {
-            Ok(PoolEvent::Loading { .. } | PoolEvent::Tuned { .. }) => continue,
+            Ok(PoolEvent::Loading { .. } | PoolEvent::Loaded { .. } | PoolEvent::Tuned { .. }) => continue,
+            Ok(PoolEvent::Unloaded { .. }) => {
+                told.unloads.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             Ok(event) => format!("{event:?}"),
             Err(RecvError::Lagged(missed)) => format!("{missed} events were missed"),
             Err(RecvError::Closed) => return,
         };
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = told.last.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() == MOST_TOLD {
             told.pop_front();
         }
@@ -270,7 +285,7 @@ fn show(log: &BTreeMap<Strike, Vec<String>>, tally: &Tally, stage: &Stage, durin
     tabpool_tests::show(&format!(
         "{strikes} faults in {:.0} s: {} ({} devices were open)\n{} requests, {} right answers, {} refused with a reason of \
          those that only the struck tab could serve, {} not asked while too many were open; {} took several attempts, {} at \
-         most; {} replays, {} loads\n50 %, 99 % and all within: {}\nby {:?}\nrefused because {:#?}",
+         most; {} replays, {} loads, {} unloads\n50 %, 99 % and all within: {}\nby {:?}\nrefused because {:#?}",
         during.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
         stage.relay.destroyed(),
@@ -282,6 +297,7 @@ fn show(log: &BTreeMap<Strike, Vec<String>>, tally: &Tally, stage: &Stage, durin
         tally.most_attempts(),
         figures.replayed,
         figures.loads,
+        number(&stage.told.unloads),
         tally.times(),
         figures.platforms,
         tally.reasons(),
