@@ -53,6 +53,12 @@ impl Model {
         Self { handle: self.handle.on(target), ..self.clone() }
     }
 
+    /// The same model, run on behalf of a client; see [`ModelHandle::client`].
+    #[must_use]
+    pub fn client(&self, name: &str) -> Self {
+        Self { handle: self.handle.client(name), ..self.clone() }
+    }
+
     /// The same model, run on one worker only.
     #[must_use]
     pub fn pinned(&self, worker: WorkerId) -> Self {
