@@ -27,6 +27,8 @@ use crate::places::repository;
 const LONGEST_HEAD: usize = 64 << 10;
 /// What is read at a time.
 const PIECE: usize = 64 << 10;
+/// After this it tries again to take a connection that it could not take.
+const ACCEPTS_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Orders that wait for a tab to ask.
 const MOST_ORDERS: usize = 16;
 
@@ -88,7 +90,12 @@ impl Relay {
         let ours = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
-            while let Ok((tab, _)) = listener.accept().await {
+            loop {
+                let Ok((tab, _)) = listener.accept().await else {
+                    // The process may have no descriptor left; it will.
+                    tokio::time::sleep(ACCEPTS_AGAIN_AFTER).await;
+                    continue;
+                };
                 let shared = Arc::clone(&ours);
                 // A connection that fails is what a relay is for; the tab and the host see its end.
                 connections.spawn(async move { drop(serve(&shared, tab).await) });

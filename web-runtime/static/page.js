@@ -16,6 +16,8 @@
 /** How often a worker that died is started again before a person has to ask for it. */
 const RESTARTS = 3;
 const RESTART_AFTER_MS = 2000;
+/** A worker that lived this long was sound: those that died before it count no more. */
+const SOUND_MS = 10 * 60_000;
 /** Over how long the rate is taken. */
 const RATE_WINDOW_MS = 10_000;
 
@@ -27,6 +29,7 @@ let worker = null;
 let begun = globalThis.begun ?? null;
 let ended = false;
 let restarts = 0;
+let startedAt = 0;
 /** What the person wants, for a worker that takes the place of one that died. */
 let paused = address.has("pause");
 let samples = [];
@@ -206,6 +209,7 @@ function showFacts(facts) {
 function dead(reason) {
   worker?.terminate();
   worker = null;
+  if (performance.now() - startedAt >= SOUND_MS) restarts = 0;
   if (restarts < RESTARTS) {
     restarts += 1;
     death = `The worker stopped: ${reason}`;
@@ -241,6 +245,7 @@ function newWorker(onMessage, onDeath) {
 
 function startWorker() {
   if (ended) return;
+  startedAt = performance.now();
   newWorker(receive, dead);
   worker.postMessage({ kind: "hidden", hidden: document.hidden });
   if (paused) worker.postMessage({ kind: "pause" });

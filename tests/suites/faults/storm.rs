@@ -28,8 +28,9 @@ use crate::Wishes;
 use crate::load::{Book, Tally, ask, guest};
 use crate::strikes::{Field, Strike};
 
-/// Bytes that one of the native workers may hold: fewer than its three models take, so that it gives up one for another all the time.
-const TIGHT: u64 = 1_100_000;
+/// Bytes that one of the native workers may hold: enough for its largest program (1.3 MB) and too few for all, so that it gives up one for
+/// another all the time.
+const TIGHT: u64 = 1_450_000;
 /// Room for blocks, measurements and two profiles.
 const ROOM_MIB: usize = 1024;
 /// Fair weather before the storm, in which everything is loaded.
