@@ -112,19 +112,10 @@ impl Graph {
     }
 
     fn without_unread_inputs(mut self) -> Self {
-        let mut live = vec![false; self.values.len()];
-        for id in self.outputs.iter().map(|output| output.value).chain(self.states.iter().map(|state| state.next)) {
-            live[id.index()] = true;
-        }
-        for node in self.nodes.iter().rev() {
-            if live[node.output.index()] {
-                for id in &node.inputs {
-                    live[id.index()] = true;
-                }
-            }
-        }
-        self.nodes.retain(|node| live[node.output.index()]);
+        let live = crate::passes::live(&self);
         self.inputs.retain(|id| live[id.index()]);
+        // They may have read an input that is gone.
+        self.nodes.retain(|node| live[node.output.index()]);
         self
     }
 }

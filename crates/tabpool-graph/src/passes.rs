@@ -16,6 +16,7 @@ mod linear;
 pub use attention::fuse_attention;
 pub use convolution::fuse_convolution;
 pub use dead::eliminate_dead;
+pub(crate) use dead::live;
 pub use fold::fold_constants;
 pub use layer_norm::fuse_add_layer_norm;
 pub use layout::join_layouts;

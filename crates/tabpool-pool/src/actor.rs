@@ -6,7 +6,6 @@
 
 mod decisions;
 mod links;
-
 mod proofs;
 mod requests;
 mod sampling;

@@ -56,7 +56,8 @@ pub enum FaultKind {
     Content,
     /// Memory ran out.
     Memory,
-    /// The device is lost or misbehaved; the worker makes a new one.
+    /// The device is lost or misbehaved, or a program is not on it that should be; the worker makes a new one, and the host
+    /// loads anew.
     Device,
     /// Anything else that went wrong in the worker.
     Worker,

@@ -6,9 +6,20 @@ use crate::{Graph, Value, ValueId};
 /// Removes every node, weight and constant that no output and no state depends on, and renumbers the values.
 #[must_use]
 pub fn eliminate_dead(mut graph: Graph) -> Graph {
+    let mut live = live(&graph);
+    for id in graph.inputs.iter().copied().chain(graph.states.iter().map(|s| s.value)) {
+        live[id.index()] = true;
+    }
+    graph.nodes.retain(|n| live[n.output.index()]);
+    graph.weights.retain(|w| live[w.value.index()]);
+    graph.constants.retain(|c| live[c.value.index()]);
+    renumber(graph, &live)
+}
+
+/// What outputs and the states that follow depend on, by [`ValueId::index`].
+pub(crate) fn live(graph: &Graph) -> Vec<bool> {
     let mut live = vec![false; graph.values.len()];
-    let kept = graph.states.iter().flat_map(|s| [s.value, s.next]);
-    for id in graph.outputs.iter().map(|o| o.value).chain(graph.inputs.iter().copied()).chain(kept) {
+    for id in graph.outputs.iter().map(|o| o.value).chain(graph.states.iter().map(|s| s.next)) {
         live[id.index()] = true;
     }
     for node in graph.nodes.iter().rev() {
@@ -18,10 +29,7 @@ pub fn eliminate_dead(mut graph: Graph) -> Graph {
             }
         }
     }
-    graph.nodes.retain(|n| live[n.output.index()]);
-    graph.weights.retain(|w| live[w.value.index()]);
-    graph.constants.retain(|c| live[c.value.index()]);
-    renumber(graph, &live)
+    live
 }
 
 fn renumber(mut graph: Graph, live: &[bool]) -> Graph {
