@@ -17,7 +17,7 @@ use tabpool_scheduler::Placement;
 use tabpool_tensor::Tensor;
 
 use crate::actor::Command;
-use crate::model::{Made, Submission};
+use crate::model::{Made, ProgramEntry, Submission};
 use crate::pool::Shared;
 use crate::target::scheduler_api;
 use crate::{Answer, ModelHandle, PoolError, WorkerId};
@@ -30,13 +30,23 @@ pub(crate) const LEASE: Duration = Duration::from_secs(600);
 pub(crate) struct SessionId(pub(crate) u64);
 
 /// What a session's run tells the actor of the session.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct InSession {
     pub(crate) id: SessionId,
     /// Whether this is the first run, which may go anywhere and has the states made.
     pub(crate) begins: bool,
     pub(crate) specs: Arc<[StateSpec]>,
     pub(crate) lease: Duration,
+    /// What will follow the first run where that runs.
+    pub(crate) followed: Option<Followed>,
+}
+
+/// What follows a session's first run.
+#[derive(Clone)]
+pub(crate) struct Followed {
+    pub(crate) by: Arc<ProgramEntry>,
+    /// How many times, about.
+    pub(crate) times: f32,
 }
 
 /// What sessions and their runs share; the last of them ends the session.
@@ -69,7 +79,7 @@ impl Inner {
     /// # Errors
     /// [`PoolError::SessionLost`] for a later run of a session that has not begun.
     pub(crate) fn run(&self, begins: bool, placement: Placement) -> Result<(InSession, Placement), PoolError> {
-        let run = InSession { id: self.id, begins, specs: Arc::clone(&self.specs), lease: self.lease };
+        let run = InSession { id: self.id, begins, specs: Arc::clone(&self.specs), lease: self.lease, followed: None };
         if begins {
             return Ok((run, placement));
         }
@@ -89,6 +99,8 @@ impl Drop for Inner {
 pub struct Session {
     handle: ModelHandle,
     plan: Plan,
+    /// Steps that are expected.
+    steps: usize,
     inner: Arc<Inner>,
 }
 
@@ -107,7 +119,7 @@ impl ModelHandle {
         let states = self.generation()?.states(&plan).map_err(|source| self.unsound(source))?;
         let specs = states.iter().map(|slot| StateSpec::new(&slot.name, slot.dtype, &slot.shape)).collect();
         let shared = Arc::clone(self.shared());
-        Ok(Session { handle: self.clone(), plan, inner: Inner::new(shared, specs, LEASE) })
+        Ok(Session { handle: self.clone(), plan, steps: 0, inner: Inner::new(shared, specs, LEASE) })
     }
 
     /// How the model says one token after another.
@@ -125,6 +137,13 @@ impl Session {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// About so many steps will follow the first run: it begins where those are fast.
+    #[must_use]
+    pub fn expecting(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
     }
 
     /// Where its states are, once it has begun.
@@ -173,7 +192,11 @@ impl Session {
             let reason = format!("a plan of {plan:?} on the states of {:?}", self.plan);
             return Err(self.handle.unsound(tabpool_models::ModelError::Plan { reason }));
         }
-        let (session, placement) = self.inner.run(begins, *self.handle.placement())?;
+        let (mut session, placement) = self.inner.run(begins, *self.handle.placement())?;
+        if begins && self.steps > 0 {
+            let by = self.handle.program(Made::Stage { stage: Stage::Step, plan: self.plan }).await?;
+            session.followed = Some(Followed { by, times: f32::from(u16::try_from(self.steps).unwrap_or(u16::MAX)) });
+        }
         let tokens = match stage {
             Stage::Encode => plan.source,
             Stage::Prefill => plan.chunk,

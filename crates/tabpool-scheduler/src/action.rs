@@ -160,6 +160,13 @@ pub enum LoadReason {
     Queue,
     /// As much time has been lost by waiting as the load costs.
     Waiting,
+    /// This API is measured to be faster, and its absence has cost as much time as the load does.
+    Faster {
+        /// Than the one that serves meanwhile.
+        than: Api,
+    },
+    /// Nobody has measured this API with the model on this kind of worker: it is tried.
+    Trial,
 }
 
 /// A decision worth keeping.

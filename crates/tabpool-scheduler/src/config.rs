@@ -38,6 +38,8 @@ pub struct Config {
     pub circuit: CircuitConfig,
     /// When a request is tried on a second worker beside the first.
     pub hedging: HedgingConfig,
+    /// How much is spent on finding out which API is the fastest.
+    pub exploring: ExploringConfig,
     /// What is believed before anything was measured.
     pub priors: Priors,
     /// The most latency estimates kept; the stalest are forgotten.
@@ -60,6 +62,7 @@ impl Default for Config {
             restart: RestartConfig::default(),
             circuit: CircuitConfig::default(),
             hedging: HedgingConfig::default(),
+            exploring: ExploringConfig::default(),
             priors: Priors::default(),
             max_estimates: 16_384,
         }
@@ -134,6 +137,21 @@ pub struct HedgingConfig {
 impl Default for HedgingConfig {
     fn default() -> Self {
         Self { patience: 4.0, at_least: Duration::from_millis(500), share: 0.05 }
+    }
+}
+
+/// How much is spent on finding out which API is the fastest.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExploringConfig {
+    /// The most seconds that trials of APIs may take, as a share of those that a model's runs took on a kind of worker;
+    /// no trials with zero. An API that turns out slow may take one request's time more than that.
+    pub share: f64,
+}
+
+impl Default for ExploringConfig {
+    fn default() -> Self {
+        Self { share: 0.05 }
     }
 }
 
@@ -217,6 +235,9 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&self.hedging.share) {
             return Err(ConfigError::Range { setting: "hedging.share", least: 0, most: 1 });
+        }
+        if !(0.0..=1.0).contains(&self.exploring.share) {
+            return Err(ConfigError::Range { setting: "exploring.share", least: 0, most: 1 });
         }
         if !(0.0..=1.0).contains(&self.restart.jitter) {
             return Err(ConfigError::Range { setting: "restart.jitter", least: 0, most: 1 });

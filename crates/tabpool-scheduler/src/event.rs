@@ -60,6 +60,15 @@ pub enum Event {
         /// What it takes.
         needs: Needs,
     },
+    /// Where a program has run, others of its model will be: a session is begun where its steps will be computed.
+    Followed {
+        /// The program.
+        program: ProgramId,
+        /// What follows each of its runs, with the same worker and API.
+        by: ProgramId,
+        /// How many times, about.
+        times: f32,
+    },
     /// Kinds of worker that are taken to be somewhat faster for a model than others, until something is measured.
     Preferred {
         /// The model.

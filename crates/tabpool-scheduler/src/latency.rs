@@ -72,28 +72,35 @@ impl Latency {
 
     /// Seconds that a request of this sort is expected to compute on an average worker of the kind.
     pub(crate) fn compute(&self, question: Question) -> f64 {
-        let Question { model, program, kind, api, cost } = question;
-        let seconds = if let Some(own) = self.estimates.get(&Key::Compute(program, kind, api)) {
-            own.seconds
-        } else if let Some(model) = self.estimates.get(&Key::ComputeModel(model, kind, api)) {
-            model.seconds * cost
-        } else {
-            let prior = self.priors.compute.get(&(kind, api)).copied();
-            let prior = prior.unwrap_or(self.priors.compute_otherwise[api.index()]).as_secs_f64() * cost;
-            let preferred = self.preferred.get(&model).is_some_and(|kinds| kinds.contains(kind));
-            if preferred { prior * PREFERENCE } else { prior }
-        };
-        seconds.max(LEAST)
+        self.known(question).unwrap_or_else(|| self.prior(question))
+    }
+
+    /// The same as far as it rests on measurements, of this program or of the model's others.
+    pub(crate) fn known(&self, question: Question) -> Option<f64> {
+        let Question { model, kind, api, cost, .. } = question;
+        self.known_itself(question).or_else(|| {
+            let model = self.estimates.get(&Key::ComputeModel(model, kind, api))?;
+            Some((model.seconds * cost).max(LEAST))
+        })
+    }
+
+    /// The same as far as it rests on measurements of this very program.
+    pub(crate) fn known_itself(&self, question: Question) -> Option<f64> {
+        let own = self.estimates.get(&Key::Compute(question.program, question.kind, question.api))?;
+        Some(own.seconds.max(LEAST))
+    }
+
+    fn prior(&self, Question { model, kind, api, cost, .. }: Question) -> f64 {
+        let prior = self.priors.compute.get(&(kind, api)).copied();
+        let prior = prior.unwrap_or(self.priors.compute_otherwise[api.index()]).as_secs_f64() * cost;
+        let preferred = self.preferred.get(&model).is_some_and(|kinds| kinds.contains(kind));
+        let prior = if preferred { prior * PREFERENCE } else { prior };
+        prior.max(LEAST)
     }
 
     /// Takes these kinds to be somewhat faster for a model, until something is measured.
     pub(crate) fn prefer(&mut self, model: ModelId, kinds: KindSet) {
         self.preferred.insert(model, kinds);
-    }
-
-    /// Whether `compute` rests on measurements of this very program.
-    pub(crate) fn is_measured(&self, question: Question) -> bool {
-        self.estimates.contains_key(&Key::Compute(question.program, question.kind, question.api))
     }
 
     /// Seconds that loading is expected to take.
@@ -230,7 +237,7 @@ mod tests {
             latency.computed(question(program, 1.0), 0.2);
         }
         assert!(latency.estimates.len() <= 100);
-        assert!(latency.is_measured(question(9_999, 1.0)));
-        assert!(!latency.is_measured(question(0, 1.0)));
+        assert!(latency.known_itself(question(9_999, 1.0)).is_some());
+        assert!(latency.known_itself(question(0, 1.0)).is_none());
     }
 }

@@ -83,6 +83,7 @@ mod latency;
 mod memory;
 mod placement;
 mod queue;
+mod routes;
 mod scaling;
 mod scheduler;
 mod slots;
@@ -91,7 +92,7 @@ mod timer;
 mod worker;
 
 pub use action::{Action, FailureCause, LoadReason, Outcome, Record, StopTarget};
-pub use config::{CircuitConfig, Config, ConfigError, HedgingConfig, Priors, RestartConfig};
+pub use config::{CircuitConfig, Config, ConfigError, ExploringConfig, HedgingConfig, Priors, RestartConfig};
 pub use event::{Event, Fault, LoadRetry, Submit};
 pub use id::{Api, ClientId, ModelId, ProgramId, RequestId, SlotId, WeightId, WorkerId, WorkerKind};
 pub use memory::{Footprint, Needs};

@@ -13,6 +13,7 @@ mod membership;
 mod memory;
 mod place;
 mod requests;
+mod routing;
 mod starts;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::latency::Latency;
 use crate::memory::Sizes;
 use crate::placement::Placement;
 use crate::queue::{Lane, LaneId, Queue, Rank};
+use crate::routes::Routes;
 use crate::slots::{Chance, Slot, SlotView};
 use crate::stats::{Stats, Throughput};
 use crate::timer::{Timer, Timers};
@@ -45,6 +47,7 @@ pub struct Scheduler {
     timers: Timers,
     latency: Latency,
     sizes: Sizes,
+    routes: Routes,
     chance: Chance,
     throughput: Throughput,
     stats: Stats,
@@ -114,6 +117,7 @@ impl Scheduler {
             queue: Queue::default(),
             timers: Timers::default(),
             sizes: Sizes::default(),
+            routes: Routes::default(),
             chance: Chance::new(seed),
             throughput: Throughput::default(),
             stats: Stats::default(),
@@ -194,6 +198,7 @@ impl Scheduler {
             }
             Event::Lost { worker, reason } => self.lost(worker, reason, actions),
             Event::Program { program, needs } => self.sizes.say(program, needs),
+            Event::Followed { program, by, times } => self.routes.follow(program, by, requests::sound_cost(times)),
             Event::ApiSetAside { worker, api, reason } => self.api_set_aside(worker, api, reason),
             Event::Reluctant { worker, factor } => self.reluctant(worker, factor),
             Event::Preferred { model, kinds } => self.latency.prefer(model, kinds),

@@ -35,7 +35,11 @@ pub struct Stats {
     pub late: u64,
     /// Loads asked for.
     pub loads: u64,
-    /// Programs unloaded to make room.
+    /// Those of them that try an API which nobody had measured.
+    pub trials: u64,
+    /// Those of them that bring an API which is measured to be faster than the one that serves.
+    pub overtaking: u64,
+    /// Programs unloaded to make room, or because another API is faster.
     pub unloads: u64,
     /// Loads unanswered in time.
     pub load_timeouts: u64,

@@ -66,6 +66,8 @@ pub(crate) struct InFlight {
     /// When another may be made beside it.
     pub(crate) hedge_at: Option<Duration>,
     pub(crate) standing: Standing,
+    /// It went where nobody knew how long it would take.
+    pub(crate) on_trial: bool,
     pub(crate) question: crate::latency::Question,
     /// Since when it is computed, as far as can be told from here; `None` while others come first.
     pub(crate) running_since: Option<Duration>,
@@ -88,8 +90,10 @@ pub(crate) struct OnWorker {
     loads: [LoadState; 3],
     /// Attempts in flight, wanted or not.
     pub(crate) in_flight: u32,
-    /// When it was loaded or given something to do for the last time.
-    pub(crate) used_at: Duration,
+    /// When it was loaded or given something to do for the last time, with each API.
+    used_at: [Duration; 3],
+    /// Seconds lost because it is not ready with an API that is measured to be faster; see `scheduler/routing.rs`.
+    pub(crate) regret: f64,
     pub(crate) circuit: Circuit,
 }
 
@@ -120,6 +124,14 @@ impl OnWorker {
 
     pub(crate) fn load_mut(&mut self, api: Api) -> &mut LoadState {
         &mut self.loads[api.index()]
+    }
+
+    pub(crate) fn used_at(&self, api: Api) -> Duration {
+        self.used_at[api.index()]
+    }
+
+    pub(crate) fn use_at(&mut self, api: Api, now: Duration) {
+        self.used_at[api.index()] = now;
     }
 
     /// Whether it is being loaded with any API. It is loaded with one at a time: the weights would come twice.
@@ -246,7 +258,7 @@ impl Worker {
         let at = entry.dispatched_at;
         let on_worker = self.programs.entry(entry.program).or_default();
         on_worker.in_flight += 1;
-        on_worker.used_at = at;
+        on_worker.use_at(entry.api, at);
         self.in_flight.push(entry);
         self.begin_runs(at);
     }

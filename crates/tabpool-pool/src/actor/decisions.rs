@@ -54,9 +54,13 @@ impl Actor {
 
     pub(super) fn load_decided(&self, worker: WorkerId, program: ProgramId, api: Api, why: LoadReason) {
         let reason = match why {
-            LoadReason::First => "no worker has it",
-            LoadReason::Queue => "what waits will be finished sooner with one more worker",
-            _ => "as much time was lost by waiting as the load costs",
+            LoadReason::First => "no worker has it".to_owned(),
+            LoadReason::Queue => "what waits will be finished sooner with one more worker".to_owned(),
+            LoadReason::Waiting => "as much time was lost by waiting as the load costs".to_owned(),
+            LoadReason::Faster { than } => {
+                format!("it is measured to be faster than {than}, by more in the meantime than the load costs")
+            }
+            LoadReason::Trial => format!("how fast {api} is for this model here is not known: it is tried"),
         };
         self.decided(DecisionKind::Load, About::program(worker, program, Some(api)), reason);
     }

@@ -17,7 +17,7 @@ use super::Actor;
 use super::links::{fault_of, metrics_api, metrics_precision};
 use super::proofs::Kept;
 use crate::model::ProgramEntry;
-use crate::session::InSession;
+use crate::session::{Followed, InSession};
 use crate::target::protocol_api;
 use crate::{PoolError, Timing};
 
@@ -85,14 +85,10 @@ impl Actor {
         let Job { request, program, placement, client, priority, timeout, tensors, rows, tokens, session, reply } = job;
         let now = self.epoch.elapsed();
         let bucket = program.bucket;
-        if let Entry::Vacant(place) = self.programs.entry(program.id) {
-            place.insert(Arc::clone(&program));
-            self.handle(Event::Program { program: program.id, needs: program.needs.clone() });
-            let kinds = self.setup.preferences.of(program.kind);
-            self.handle(Event::Preferred { model: program.model, kinds });
-            for remembered in self.setup.history.of(&program, cost) {
-                self.handle(remembered);
-            }
+        self.introduce_program(&program);
+        if let Some(Followed { by, times }) = session.as_ref().and_then(|session| session.followed.as_ref()) {
+            self.introduce_program(by);
+            self.handle(Event::Followed { program: program.id, by: by.id, times: *times });
         }
         let submit = Submit {
             request,
@@ -113,6 +109,18 @@ impl Actor {
             Request { program, tensors, rows, tokens, session, reply, submitted, sent: Vec::new(), answer: None };
         self.requests.insert(request, waiting);
         self.handle(Event::Submit(submit));
+    }
+
+    /// Tells the scheduler all there is to know of a program, when it comes up for the first time.
+    fn introduce_program(&mut self, program: &Arc<ProgramEntry>) {
+        let Entry::Vacant(place) = self.programs.entry(program.id) else { return };
+        place.insert(Arc::clone(program));
+        self.handle(Event::Program { program: program.id, needs: program.needs.clone() });
+        let kinds = self.setup.preferences.of(program.kind);
+        self.handle(Event::Preferred { model: program.model, kinds });
+        for remembered in self.setup.history.of(program, cost) {
+            self.handle(remembered);
+        }
     }
 
     pub(super) fn dispatch(&mut self, id: WorkerId, request: RequestId, attempt: u32, program: ProgramId, api: Api) {

@@ -192,7 +192,7 @@ mod tests {
     use crate::session::{InSession, SessionId};
 
     fn run(begins: bool) -> InSession {
-        InSession { id: SessionId(1), begins, specs: Vec::new().into(), lease: Duration::from_secs(1) }
+        InSession { id: SessionId(1), begins, specs: Vec::new().into(), lease: Duration::from_secs(1), followed: None }
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl Scheduler {
         actions: &mut Vec<Action>,
     ) {
         let Some(entry) = self.end_attempt(worker, request, attempt) else { return };
-        self.measure(worker, &entry, compute);
+        let seconds = self.measure(worker, &entry, compute);
+        self.learn(worker, &entry, seconds, actions);
         self.throughput.finished(self.now);
         if let Some(known) = self.workers.get_mut(&worker) {
             known.useful = true;
@@ -53,6 +54,9 @@ impl Scheduler {
         let Failure { fault, reason } = failure;
         if fault == Fault::Device {
             self.device_lost(worker, &entry);
+        }
+        if entry.on_trial {
+            self.give_up_trial(&entry);
         }
         if entry.standing == Standing::Wanted {
             if fault == Fault::Input {
@@ -129,15 +133,17 @@ impl Scheduler {
         Some(entry)
     }
 
-    /// Learns from a finished attempt. The worker's word is believed only as far as the clock here allows.
-    fn measure(&mut self, worker: WorkerId, entry: &InFlight, compute: Duration) {
-        let Some(known) = self.workers.get_mut(&worker) else { return };
+    /// Learns from a finished attempt, and says how many seconds it took. The worker's word is believed only as far as the
+    /// clock here allows.
+    fn measure(&mut self, worker: WorkerId, entry: &InFlight, compute: Duration) -> f64 {
+        let Some(known) = self.workers.get_mut(&worker) else { return 0.0 };
         let elapsed = self.now.saturating_sub(entry.dispatched_at);
         let seconds = compute.min(elapsed).as_secs_f64().max(LEAST);
-        if self.latency.is_measured(entry.question) {
-            known.keep_pace(seconds / self.latency.compute(entry.question));
+        if let Some(expected) = self.latency.known_itself(entry.question) {
+            known.keep_pace(seconds / expected);
         }
         self.latency.computed(entry.question, seconds / known.pace);
+        seconds
     }
 
     /// The device an attempt ran on is gone, and with it all that was resident there when the attempt was sent.

@@ -107,7 +107,7 @@ impl Scheduler {
         let key = LaneKey { client: known.client, model, program, placement, avoid: None };
         let others = self.workers.iter().filter(|(id, _)| **id != slow);
         let targets = others.filter_map(|(id, worker)| {
-            let candidate = self.candidate(*id, worker, &key)?;
+            let candidate = self.candidate(*id, worker, &key, known.cost)?;
             let ready = candidate.readiness == Readiness::Resident && !candidate.trying && worker.claim.is_none();
             if !ready || worker.free_credits() == 0 {
                 return None;

@@ -61,7 +61,7 @@ impl Scheduler {
         known.set_at_once(api, at_once, self.now);
         let on_worker = known.programs.entry(program).or_default();
         *on_worker.load_mut(api) = LoadState::Resident { since: self.now };
-        on_worker.used_at = self.now;
+        on_worker.use_at(api, self.now);
         if !ended.overdue {
             known.timeouts_in_a_row = 0;
         }

@@ -67,6 +67,12 @@ impl Scheduler {
         worker.memory.is_none_or(|limit| self.sizes.estimate(program, worker.kind, api).alone() <= limit)
     }
 
+    /// Whether a program can be loaded on a worker beside all that is there.
+    pub(super) fn fits_beside(&self, worker: &Worker, program: ProgramId, api: Api) -> bool {
+        let cost = || worker.ledger.cost(api, &self.sizes.estimate(program, worker.kind, api));
+        worker.memory.is_none_or(|limit| worker.ledger.used().saturating_add(cost()) <= limit)
+    }
+
     /// Whether a program can be loaded on a worker now.
     pub(super) fn room(&self, worker: &Worker, program: ProgramId, api: Api) -> Room {
         self.make_room(worker, program, api).1
@@ -75,10 +81,10 @@ impl Scheduler {
     /// What would have to go so that a program fits on a worker, and whether it can.
     fn make_room(&self, worker: &Worker, program: ProgramId, api: Api) -> (Vec<Victim>, Room) {
         let Some(limit) = worker.memory else { return (Vec::new(), Room::Free) };
-        let estimate = self.sizes.estimate(program, worker.kind, api);
-        if worker.ledger.used().saturating_add(worker.ledger.cost(api, &estimate)) <= limit {
+        if self.fits_beside(worker, program, api) {
             return (Vec::new(), Room::Free);
         }
+        let estimate = self.sizes.estimate(program, worker.kind, api);
         let mut rest = worker.ledger.clone();
         let (mut gone, mut room) = (Vec::new(), Room::Free);
         for victim in self.victims(worker) {
@@ -105,7 +111,7 @@ impl Scheduler {
                 let LoadState::Resident { since } = on_worker.load(api) else { continue };
                 let load = self.latency.load(program, worker.kind, api);
                 let here = self.now.saturating_sub(*since).as_secs_f64();
-                let idle = self.now.saturating_sub(on_worker.used_at).as_secs_f64().max(1e-3);
+                let idle = self.now.saturating_sub(on_worker.used_at(api)).as_secs_f64().max(1e-3);
                 let freed = self.sizes.estimate(program, worker.kind, api).alone() as f64;
                 victims.push(Victim {
                     program,
@@ -130,7 +136,7 @@ impl Scheduler {
         }
     }
 
-    fn unload(&mut self, worker: WorkerId, program: ProgramId, api: Api, reason: String, actions: &mut Vec<Action>) {
+    pub(super) fn unload(&mut self, worker: WorkerId, program: ProgramId, api: Api, reason: String, actions: &mut Vec<Action>) {
         let Some(known) = self.workers.get_mut(&worker) else { return };
         let Some(on_worker) = known.programs.get_mut(&program) else { return };
         *on_worker.load_mut(api) = LoadState::Absent;

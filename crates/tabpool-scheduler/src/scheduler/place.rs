@@ -16,14 +16,15 @@
 use std::time::Duration;
 
 use super::memory::Room;
+use super::routing::Task;
 use super::{Changed, Scheduler};
 use crate::action::{Action, LoadReason, Outcome};
-use crate::id::{Api, RequestId, WorkerId};
+use crate::id::{RequestId, WorkerId};
 use crate::latency::Question;
 use crate::placement::{Offer, finished_by};
 use crate::queue::{Candidate, LaneId, LaneKey, Readiness};
 use crate::timer::Timer;
-use crate::worker::{CircuitState, InFlight, LoadState, OnWorker, Standing, Worker};
+use crate::worker::{CircuitState, InFlight, OnWorker, Standing, Worker};
 
 /// How soon a request that is held back for a better worker is looked at again, at the soonest.
 const RECHECK_AT_LEAST: Duration = Duration::from_millis(1);
@@ -259,6 +260,10 @@ impl Scheduler {
         let Candidate { worker, api, .. } = to.candidate;
         let expected = Duration::try_from_secs_f64(to.offer.finish()).unwrap_or(LONGEST_ALLOWANCE);
         let hedge_at = self.hedge_at(request, expected);
+        let known = self.requests.get(&request)?;
+        let task =
+            Task { model: known.model, program: known.program, placement: known.placement, cost: known.cost };
+        let on_trial = self.sent_with(worker, &task, api);
         let known = self.requests.get_mut(&request)?;
         let holder = self.workers.get_mut(&worker)?;
         known.attempts += 1;
@@ -278,6 +283,7 @@ impl Scheduler {
             due,
             hedge_at,
             standing: Standing::Wanted,
+            on_trial,
             question,
             running_since: None,
         });
@@ -421,14 +427,14 @@ impl Scheduler {
     /// Whether a lane has candidates, after looking again if the pool has changed since it last did.
     fn outlook(&mut self, lane: LaneId) -> Outlook {
         let Some(known) = self.queue.lane(lane) else { return Outlook::Waits };
-        let key = known.key;
+        let (key, cost) = (known.key, known.cost);
         if known.epoch == self.epoch && !known.candidates.is_empty() {
             return Outlook::Candidates;
         }
         let mut candidates = Vec::with_capacity(self.workers.len());
         let mut may_recover = false;
         for (id, worker) in &self.workers {
-            match self.candidacy(*id, worker, &key) {
+            match self.candidacy(*id, worker, &key, cost) {
                 Candidacy::Yes(candidate) => candidates.push(candidate),
                 Candidacy::NotNow => may_recover = true,
                 Candidacy::No => {}
@@ -454,7 +460,7 @@ impl Scheduler {
         }
     }
 
-    fn candidacy(&self, id: WorkerId, worker: &Worker, key: &LaneKey) -> Candidacy {
+    fn candidacy(&self, id: WorkerId, worker: &Worker, key: &LaneKey, cost: f64) -> Candidacy {
         let placement = &key.placement;
         let allowed = placement.kinds.contains(worker.kind) && placement.worker.is_none_or(|pin| pin == id);
         if !allowed || worker.draining || worker.credits() == 0 {
@@ -464,19 +470,10 @@ impl Scheduler {
             return Candidacy::NotNow;
         }
         let on_worker = worker.programs.get(&key.program);
-        let trusted = |api: &Api| worker.set_aside[api.index()].is_none();
-        let mut apis = placement.apis.on_offer(worker.apis).filter(trusted);
-        let usable = apis.find_map(|api| {
-            let readiness = match on_worker.map(|on_worker| on_worker.load(api)) {
-                None | Some(LoadState::Absent) if self.fits_alone(worker, key.program, api) => Readiness::Absent,
-                None | Some(LoadState::Absent) => return None,
-                Some(LoadState::Loading { since, .. }) => Readiness::Loading { since: *since },
-                Some(LoadState::Resident { .. }) => Readiness::Resident,
-                Some(LoadState::Refused { .. }) => return None,
-            };
-            Some((api, readiness))
-        });
-        let Some((api, readiness)) = usable else { return Candidacy::No };
+        let LaneKey { model, program, placement, .. } = *key;
+        let Some((api, readiness)) = self.way(id, worker, &Task { model, program, placement, cost }) else {
+            return Candidacy::No;
+        };
         let circuit = on_worker.map(|on_worker| on_worker.circuit.state).unwrap_or_default();
         if matches!(circuit, CircuitState::Open(_)) {
             return Candidacy::NotNow;
@@ -486,8 +483,8 @@ impl Scheduler {
     }
 
     /// The worker as a candidate of a lane, if it is one now.
-    pub(super) fn candidate(&self, id: WorkerId, worker: &Worker, key: &LaneKey) -> Option<Candidate> {
-        match self.candidacy(id, worker, key) {
+    pub(super) fn candidate(&self, id: WorkerId, worker: &Worker, key: &LaneKey, cost: f64) -> Option<Candidate> {
+        match self.candidacy(id, worker, key, cost) {
             Candidacy::Yes(candidate) => Some(candidate),
             Candidacy::NotNow | Candidacy::No => None,
         }

@@ -5,3 +5,4 @@ mod memory;
 mod placing;
 mod pool;
 mod requests;
+mod routing;

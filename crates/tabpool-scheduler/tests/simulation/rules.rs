@@ -155,6 +155,7 @@ impl Rules {
             Event::States { .. }
             | Event::Reluctant { .. }
             | Event::Preferred { .. }
+            | Event::Followed { .. }
             | Event::Remembered { .. }
             | Event::Tick => {}
         }

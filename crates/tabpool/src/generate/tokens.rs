@@ -308,7 +308,7 @@ impl TokenGeneration {
 
     /// Begins a session: has everything read that was written so far. What it gives says the next token.
     async fn begin(&mut self) -> Result<(Session, Answer), PoolError> {
-        let session = self.handle.session(self.plan)?;
+        let session = self.handle.session(self.plan)?.expecting(self.most - self.steps());
         let length = self.written[0].len();
         if let Some(source) = &self.source {
             session.begin(Stage::Encode, &self.plan, source.clone()).await?;
