@@ -54,19 +54,28 @@ pub(crate) enum Verdict {
 /// Whoever judges. Its thread ends with it.
 pub(crate) struct Referee {
     cases: mpsc::Sender<Case>,
+    /// Programs of which cases will come. No more than are kept.
+    expected: mpsc::Sender<Arc<ProgramEntry>>,
 }
 
 impl Referee {
     /// Starts the thread; verdicts arrive as commands.
     pub(crate) fn start(store: Arc<dyn BlockStore>, commands: mpsc::Sender<Command>) -> std::io::Result<Self> {
         let (cases, waiting) = mpsc::channel(MOST_WAITING);
+        let (expected, coming) = mpsc::channel(MOST_KEPT);
         std::thread::Builder::new().name("tabpool-referee".to_owned()).spawn(move || {
             match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-                Ok(runtime) => runtime.block_on(judge_all(store, waiting, commands)),
+                Ok(runtime) => runtime.block_on(judge_all(store, waiting, coming, commands)),
                 Err(e) => tracing::error!(error = %e, "the referee has no runtime"),
             }
         })?;
-        Ok(Self { cases })
+        Ok(Self { cases, expected })
+    }
+
+    /// Has a program loaded when there is nothing to judge, so that the first verdict on it waits for computing only. Where
+    /// too many wait for that, it is loaded when it is needed.
+    pub(crate) fn prepare(&self, program: Arc<ProgramEntry>) {
+        let _ = self.expected.try_send(program);
     }
 
     /// Has a case judged; `false` where too many wait.
@@ -75,13 +84,27 @@ impl Referee {
     }
 }
 
-async fn judge_all(store: Arc<dyn BlockStore>, mut cases: mpsc::Receiver<Case>, commands: mpsc::Sender<Command>) {
+async fn judge_all(
+    store: Arc<dyn BlockStore>,
+    mut cases: mpsc::Receiver<Case>,
+    mut expected: mpsc::Receiver<Arc<ProgramEntry>>,
+    commands: mpsc::Sender<Command>,
+) {
     let bench = Bench { store, kept: RefCell::default() };
     loop {
-        let case = match tokio::time::timeout(KEPT_FOR, cases.recv()).await {
-            Ok(Some(case)) => case,
-            Ok(None) => return,
-            Err(_) => {
+        let case = tokio::select! {
+            biased;
+            case = cases.recv() => match case {
+                Some(case) => case,
+                None => return,
+            },
+            Some(program) = expected.recv() => {
+                if let Err(reason) = bench.load(&program).await {
+                    tracing::debug!(model = program.identity.name, reason, "the host cannot load what it will judge");
+                }
+                continue;
+            }
+            () = tokio::time::sleep(KEPT_FOR) => {
                 bench.kept.borrow_mut().clear();
                 continue;
             }

@@ -13,8 +13,8 @@ use crate::id::{Api, WorkerId, WorkerKind};
 pub struct Placement {
     /// The kinds of worker allowed.
     pub kinds: KindSet,
-    /// The APIs allowed, best first. Within one worker the first that it has and that works is taken; between
-    /// workers the expected finish decides.
+    /// The APIs allowed, best first. Within one worker the first that it has and that works is taken, and where none is
+    /// named the one that was measured to be fastest; between workers the expected finish decides.
     pub apis: ApiOrder,
     /// Only this worker.
     pub worker: Option<WorkerId>,

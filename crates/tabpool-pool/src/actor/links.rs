@@ -291,7 +291,10 @@ impl Actor {
             worker.loading.remove(&(program, api));
             let reason = LinkError::Full.to_string();
             self.follow_ups.push_back(Event::LoadFailed { worker: id, program, api, reason, retry: LoadRetry::Later });
+            return;
         }
+        let entry = Arc::clone(entry);
+        self.prepare_proof(id, &entry, api);
     }
 
     /// Has a worker give a program up. Where its link is cut it hears of it when it is back, before anything else.

@@ -2,6 +2,7 @@
 //! given to a caller, and others now and then.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tabpool_metrics::DecisionKind;
 use tabpool_protocol::RunStats;
@@ -11,6 +12,7 @@ use tabpool_tensor::Tensor;
 use super::Actor;
 use super::decisions::About;
 use crate::PoolEvent;
+use crate::model::ProgramEntry;
 use crate::referee::{Case, Verdict};
 use crate::target::protocol_api;
 
@@ -111,6 +113,17 @@ impl Proofs {
 }
 
 impl Actor {
+    /// A worker loads a program: the host, which will check its first answer, does so as well meanwhile.
+    pub(super) fn prepare_proof(&self, id: WorkerId, program: &Arc<ProgramEntry>, api: Api) {
+        let is_guest = self.workers.get(&id).is_some_and(|worker| worker.slot.is_none());
+        let proved = self.proofs.proved.contains(&(id, program.model, api));
+        // What sessions compute is not checked.
+        let will_be_checked = self.setup.checking.concerns(is_guest) && !proved && program.states.is_empty();
+        if let Some(referee) = self.setup.referee.as_ref().filter(|_| will_be_checked) {
+            referee.prepare(Arc::clone(program));
+        }
+    }
+
     /// Takes an answer of a worker that has to prove itself first, or gives it back to be used.
     pub(super) fn keep_until_proved(&mut self, id: WorkerId, api: Api, kept: Kept) -> Option<Kept> {
         let checking = self.setup.checking;
