@@ -1,5 +1,6 @@
 //! Generation on every target: the goldens' ids exactly, and the same text when the browser that writes it is killed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use tabpool::{
     Accelerator, AcceleratorBuilder, ApiKind, GenerateOptions, Model, Profile, Sampling, Target, TokenPrompt,
     WorkerKind, WorkerSpec,
 };
+use tabpool_scheduler::Config;
 use tabpool_tests::processes::{Signal, send};
 use tabpool_tests::scene::{self, JOINED_WITHIN};
 use tabpool_tests::{Fault, Outcome, browsers, places, require};
@@ -20,6 +22,9 @@ const CASE: &str = "generation";
 /// Tokens of the text whose browser is killed, and when that happens.
 const LONG: usize = 48;
 const KILLED_AFTER: usize = 10;
+/// Texts within which it is found out which API is the fastest, and how many of them follow then.
+const MOST_TEXTS: usize = 1000;
+const SETTLED: usize = 12;
 
 fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: tokens, ignore_ends: true, ..GenerateOptions::default() }
@@ -135,6 +140,50 @@ async fn a_text_goes_on_elsewhere_when_its_browser_is_killed() -> Outcome {
         };
         scene::eventually("the victim's return and no states", Duration::from_secs(90), settled).await?;
     }
+    accelerator.close().await?;
+    Ok(())
+}
+
+/// A tab without a GPU reads prompts with WebNN first; where tokens are said fastest is measured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_is_said_with_the_api_whose_tokens_are_measured_to_be_fastest() -> Outcome {
+    let _alone = scene::machine().await;
+    let Some(shell) = browsers::webnn_shell("generation with the API that is found out") else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let mut config = Config::default();
+    config.exploring.share = 1.0;
+    config.priors.load = Duration::from_millis(10);
+    config.priors.compute_otherwise = [Duration::from_millis(1); 3];
+    let builder = builder(folder.path()).worker(scene::browser(shell.kind, Profile::Fresh));
+    let accelerator = builder.pool(|pool| pool.scheduler(config)).build().await?;
+    let worker = accelerator.pool().workers().into_iter().next().ok_or("a worker")?;
+    let apis = worker.capabilities.working().count();
+    let (model, golden) = (model(&accelerator, "gpt2", Target::default()).await?, Golden::read("gpt2"));
+    // What a token took with each API, each text by itself, and with which the latest texts were said.
+    let mut tokens: BTreeMap<ApiKind, Vec<f64>> = BTreeMap::new();
+    let (mut latest, mut left) = (Vec::new(), SETTLED);
+    while left > 0 {
+        require(latest.len() < MOST_TEXTS, || format!("after {MOST_TEXTS} texts only {:?}", tokens.keys()))?;
+        let mut generation = model.generate_tokens(golden.prompt.clone(), &exactly(golden.tokens.len()))?;
+        let mut said = Vec::new();
+        while let Some(next) = generation.next().await? {
+            said.extend(next.ids[0]);
+        }
+        let figures = generation.figures();
+        let (_, api) = figures.place.ok_or("somebody computed it")?;
+        require(said == golden.tokens, || format!("{api}: {said:?}, not {:?}", golden.tokens))?;
+        tokens.entry(api).or_default().push(figures.stepping.as_secs_f64() / (said.len() - 1) as f64);
+        latest.push(api);
+        left -= usize::from(tokens.len() == apis);
+    }
+    // The first text with an API waits for a load in its middle.
+    let least = |times: &Vec<f64>| times.iter().copied().fold(f64::INFINITY, f64::min);
+    let least: BTreeMap<ApiKind, f64> = tokens.iter().map(|(api, times)| (*api, least(times))).collect();
+    tabpool_tests::show(&format!("seconds a token: {least:?}; in the end by {:?}", latest.last()));
+    let last = &latest[latest.len() - SETTLED / 2..];
+    require(last.iter().all(|api| *api == last[0]), || format!("it does not settle: {last:?}"))?;
+    let slower = least.values().find(|fastest| least[&last[0]] > 2.0 * **fastest);
+    require(slower.is_none(), || format!("{} says it in the end; {least:?}", last[0]))?;
     accelerator.close().await?;
     Ok(())
 }

@@ -94,15 +94,17 @@ fn arithmetic_body(arithmetic: Arithmetic) -> Vec<u8> {
     body.extend([op::LOOP, EMPTY]);
     for _ in 0..UNROLLED {
         for lane in 3..3 + LANES {
-            body.extend([op::LOCAL_GET, lane, op::LOCAL_GET, 1]);
             match arithmetic {
+                // Of a product of the two factors alone there would be one for all turns.
                 Arithmetic::Separate => {
+                    body.extend([op::LOCAL_GET, lane, op::LOCAL_GET, 1]);
                     body.extend(op::MUL);
                     body.extend([op::LOCAL_GET, 2]);
                     body.extend(op::ADD);
                 }
+                // The lane is what is added to, as in a product of matrices: Firefox moves it first otherwise.
                 Arithmetic::Relaxed => {
-                    body.extend([op::LOCAL_GET, 2]);
+                    body.extend([op::LOCAL_GET, 1, op::LOCAL_GET, 2, op::LOCAL_GET, lane]);
                     body.extend(op::MADD);
                 }
             }

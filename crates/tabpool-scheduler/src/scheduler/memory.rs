@@ -136,7 +136,14 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn unload(&mut self, worker: WorkerId, program: ProgramId, api: Api, reason: String, actions: &mut Vec<Action>) {
+    pub(super) fn unload(
+        &mut self,
+        worker: WorkerId,
+        program: ProgramId,
+        api: Api,
+        reason: String,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(known) = self.workers.get_mut(&worker) else { return };
         let Some(on_worker) = known.programs.get_mut(&program) else { return };
         *on_worker.load_mut(api) = LoadState::Absent;

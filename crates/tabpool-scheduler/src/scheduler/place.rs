@@ -261,8 +261,7 @@ impl Scheduler {
         let expected = Duration::try_from_secs_f64(to.offer.finish()).unwrap_or(LONGEST_ALLOWANCE);
         let hedge_at = self.hedge_at(request, expected);
         let known = self.requests.get(&request)?;
-        let task =
-            Task { model: known.model, program: known.program, placement: known.placement, cost: known.cost };
+        let task = Task { model: known.model, program: known.program, placement: known.placement, cost: known.cost };
         let on_trial = self.sent_with(worker, &task, api);
         let known = self.requests.get_mut(&request)?;
         let holder = self.workers.get_mut(&worker)?;

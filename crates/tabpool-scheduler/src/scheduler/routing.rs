@@ -78,7 +78,8 @@ impl Scheduler {
             return Some(first);
         };
         // Nobody waits for a load where somebody is ready.
-        let nobody_ready = !self.ways(worker, task).any(|way| ready(&way) && self.seconds(worker, task, way.0).is_some());
+        let nobody_ready =
+            !self.ways(worker, task).any(|way| ready(&way) && self.seconds(worker, task, way.0).is_some());
         for way in ways {
             let Some(seconds) = self.seconds(worker, task, way.0) else { continue };
             let eligible = |way: &Way| nobody_ready || ready(way);
@@ -168,7 +169,8 @@ impl Scheduler {
         }
         let load = self.latency.load(task.program, known.kind, api);
         let may = self.may_load_beside(known, task.program, api);
-        let Some(on_worker) = self.workers.get_mut(&worker).and_then(|known| known.programs.get_mut(&task.program)) else {
+        let Some(on_worker) = self.workers.get_mut(&worker).and_then(|known| known.programs.get_mut(&task.program))
+        else {
             return true;
         };
         on_worker.regret += here - there;
@@ -236,7 +238,8 @@ impl Scheduler {
         let Some((serves, Readiness::Resident)) = self.way(worker, known, task) else { return };
         let Some(fastest) = self.seconds(known, task, serves) else { return };
         let unused = |api: Api| self.now.saturating_sub(on_worker.used_at(api)) >= UNUSED_FOR;
-        let ready = self.ways(known, task).filter(|way| way.0 != serves && way.1 == Readiness::Resident && unused(way.0));
+        let ready =
+            self.ways(known, task).filter(|way| way.0 != serves && way.1 == Readiness::Resident && unused(way.0));
         let slower = ready.filter_map(|way| Some((way.0, self.seconds(known, task, way.0)?)));
         let overtaken: Vec<(Api, f64)> = slower.filter(|(_, seconds)| fastest < CLEARLY * seconds).collect();
         for (api, seconds) in overtaken {
