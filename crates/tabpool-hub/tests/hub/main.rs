@@ -1,5 +1,8 @@
 //! Downloads from a hub on loopback that fails in every way we could think of.
 
+mod encrypted;
+mod proxies;
+mod repository;
 mod server;
 
 use std::fs;
@@ -8,63 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tabpool_hub::{Downloaded, HubClient, HubClientBuilder, HubError, HubModel};
 
+use repository::{COMMIT, Repository, hex};
 use server::{Answer, Ending, Request, Server};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const MIB: usize = 1 << 20;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A repository with a small file in git and a large one outside of it.
-#[derive(Clone)]
-struct Repository {
-    files: Vec<(&'static str, Vec<u8>)>,
-}
-
-impl Repository {
-    fn new(weights: usize) -> Self {
-        let weights = (0..weights).map(|i| (i * i % 251) as u8).collect();
-        Self { files: vec![("1_Pooling/config.json", b"{\"mean\":true}".to_vec()), ("model.safetensors", weights)] }
-    }
-
-    fn weights(&self) -> &[u8] {
-        &self.files[1].1
-    }
-
-    fn listing(&self) -> Answer {
-        let siblings: Vec<_> = self
-            .files
-            .iter()
-            .map(|(path, bytes)| {
-                let blob = hex(&Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize());
-                let lfs = path.ends_with(".safetensors").then(|| {
-                    serde_json::json!({ "sha256": hex(&Sha256::digest(bytes)), "size": bytes.len(), "pointerSize": 133 })
-                });
-                serde_json::json!({ "rfilename": path, "size": bytes.len(), "blobId": blob, "lfs": lfs })
-            })
-            .collect();
-        let answer = serde_json::json!({ "id": "org/name", "sha": COMMIT, "siblings": siblings });
-        Answer::new(200, answer.to_string())
-    }
-
-    /// What an honest hub answers.
-    fn answer(&self, request: &Request) -> Answer {
-        if request.target == "/api/models/org/name/revision/main?blobs=true" {
-            return self.listing();
-        }
-        let path = request.target.strip_prefix(&format!("/org/name/resolve/{COMMIT}/"));
-        match self.files.iter().find(|(known, _)| Some(*known) == path) {
-            Some((_, bytes)) => Answer::file(request, bytes),
-            None => Answer::new(404, r#"{"error":"Entry not found"}"#),
-        }
-    }
-}
 
 fn client(endpoint: impl Into<String>) -> HubClientBuilder {
     let seconds = Duration::from_secs(10);
@@ -453,149 +406,6 @@ async fn two_downloads_into_one_folder_do_not_mix() {
     drop(held);
     download(client(hub.url()), folder.path()).await.expect("the other is done");
     assert_whole(folder.path(), &repository);
-}
-
-mod proxies {
-    use super::*;
-
-    /// A host name that no resolver knows: only a proxy can reach it.
-    const NOWHERE: &str = "http://hub.invalid";
-
-    async fn proxy(repository: Repository) -> Server {
-        Server::start(move |request| match request.target.strip_prefix(NOWHERE) {
-            Some(target) => repository.answer(&request.to(target)),
-            None => Answer::new(400, "not asked as a proxy"),
-        })
-        .await
-    }
-
-    #[tokio::test]
-    async fn a_proxy_that_is_set_is_used() {
-        let (folder, repository) = (folder(), Repository::new(1000));
-        let proxy = proxy(repository.clone()).await;
-        download(client(NOWHERE).proxy(proxy.url()), folder.path()).await.expect("through the proxy");
-        assert_whole(folder.path(), &repository);
-    }
-
-    #[tokio::test]
-    async fn the_environment_is_honoured() {
-        let (folder, repository) = (folder(), Repository::new(1000));
-        let proxy = proxy(repository.clone()).await;
-        // A process of its own, because an environment belongs to all threads of one.
-        let child = std::process::Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "proxies::downloads_as_its_environment_says", "--nocapture"])
-            .env_remove("NO_PROXY")
-            .env_remove("no_proxy")
-            .env_remove("http_proxy")
-            .env("HTTP_PROXY", proxy.url())
-            .env("HF_ENDPOINT", NOWHERE)
-            .env("HF_TOKEN", " hf_from_env\n")
-            .env("TABPOOL_HUB_TEST_FOLDER", folder.path())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.expect("joins").expect("ends");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_whole(folder.path(), &repository);
-        assert!(proxy.seen().iter().all(|request| request.header("authorization") == Some("Bearer hf_from_env")));
-    }
-
-    /// The other half of the test above, which runs it in a process of its own. By itself it has nothing to do.
-    #[tokio::test]
-    async fn downloads_as_its_environment_says() {
-        let Some(folder) = std::env::var_os("TABPOOL_HUB_TEST_FOLDER") else { return };
-        let client = HubClient::from_env().expect("a client");
-        let model = HubModel::parse("hf:org/name").expect("a name");
-        client.download(&model, Path::new(&folder), &mut |_| {}).await.expect("through the proxy");
-    }
-}
-
-mod encrypted {
-    use super::*;
-    use tokio_rustls::TlsAcceptor;
-    use tokio_rustls::rustls::ServerConfig;
-    use tokio_rustls::rustls::crypto::ring;
-    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-
-    /// A certificate of its own for `localhost`, as PEM, and a server's end of TLS with it.
-    fn certificate() -> (String, TlsAcceptor) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let der = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![der.clone()], key)
-            .expect("the key is the certificate's");
-        (pem(&der), TlsAcceptor::from(Arc::new(config)))
-    }
-
-    /// The certificate as PEM, in lines of 64 characters of base64.
-    fn pem(der: &[u8]) -> String {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut text = String::new();
-        for chunk in der.chunks(3) {
-            let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-            for place in 0..4 {
-                let letter = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63] as char;
-                text.push(if place <= chunk.len() { letter } else { '=' });
-            }
-        }
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line)).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    }
-
-    #[tokio::test]
-    async fn only_trusted_certificates_are_accepted() {
-        let repository = Repository::new(2 * MIB);
-        let (pem, tls) = certificate();
-        let hub = Server::start_with(
-            {
-                let repository = repository.clone();
-                move |request| repository.answer(request)
-            },
-            Some(tls),
-        )
-        .await;
-        let endpoint = format!("https://localhost:{}", hub.address.port());
-
-        let target = folder();
-        let error = download(client(&endpoint), target.path()).await.expect_err("nobody vouches for it");
-        assert!(matches!(error, HubError::Network { attempts: 1, .. }), "not tried again: {error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("certificate")), "{:?}", error.hint());
-        assert_eq!(hub.seen().len(), 0);
-
-        download(client(&endpoint).root_certificates(pem.clone()), target.path()).await.expect("trusted");
-        assert_whole(target.path(), &repository);
-
-        // And through a proxy, which sees a tunnel and nothing else.
-        let address = hub.address;
-        let proxy = Server::start(move |request| match request.method.as_str() {
-            "CONNECT" => Answer::new(200, "").cut(0, Ending::Tunnel(address)),
-            _ => Answer::new(400, "not a tunnel"),
-        })
-        .await;
-        let through = client("https://localhost").root_certificates(pem).proxy(proxy.url());
-        let target = folder();
-        download(through, target.path()).await.expect("through the tunnel");
-        assert_whole(target.path(), &repository);
-        assert!(proxy.seen().iter().all(|request| request.target == "localhost:443"));
-    }
-
-    #[tokio::test]
-    async fn an_encrypted_hub_cannot_redirect_to_an_open_address() {
-        let open = Server::start(|_| Answer::new(200, "anything")).await;
-        let (pem, tls) = certificate();
-        let location = open.url();
-        let hub = Server::start_with(move |_| Answer::new(302, "").with("location", location.clone()), Some(tls)).await;
-        let endpoint = format!("https://localhost:{}", hub.address.port());
-        let target = folder();
-        let error = download(client(endpoint).root_certificates(pem), target.path()).await.expect_err("downgraded");
-        assert!(matches!(error, HubError::Network { attempts: 1, .. }), "{error}");
-        assert_eq!((hub.seen().len(), open.seen().len()), (1, 0));
-    }
 }
 
 #[test]
