@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::case::{Case, Reference};
-use super::contender::Place;
+use super::contender::{Place, Run};
 use super::report::TwoContexts;
+use crate::Fault;
 use crate::rig::percentile;
 
 /// Runs of each before the first that counts.
@@ -16,8 +17,11 @@ const LONG: f64 = 5e3;
 /// Rounds are over when this much time is, but not before [`FEWEST`].
 const BUDGET: Duration = Duration::from_secs(40);
 const FEWEST: usize = 3;
-/// Between two turns, so that what one left running (threads that spin, buffers that are freed) has ended.
-const PAUSE: Duration = Duration::from_millis(30);
+/// Between two turns, so that what one left running (buffers that are freed, threads that spin) has ended. onnxruntime's threads
+/// spin for some sixty milliseconds after a run, on the cores that the other's threads want.
+const PAUSE: Duration = Duration::from_millis(200);
+/// What takes less than this, in milliseconds, is run once more in each turn.
+const SHORT: f64 = 500.0;
 /// One turn of those whose answers a second are counted.
 const SLICE: Duration = Duration::from_secs(2);
 
@@ -52,6 +56,11 @@ impl Outcome {
 }
 
 impl Measured {
+    /// What the latest run took, in milliseconds.
+    fn latest_ms(&self) -> f64 {
+        self.runs_ms.last().copied().unwrap_or(self.first_ms)
+    }
+
     pub(super) fn median(&self) -> f64 {
         percentile(&self.runs_ms, 50)
     }
@@ -77,7 +86,7 @@ pub(super) async fn interleaved(
         for (place, outcome) in places.iter_mut().zip(&mut outcomes) {
             let Outcome::Measured(measured) = outcome else { continue };
             tokio::time::sleep(PAUSE).await;
-            match place.run(case, false).await {
+            match turn(place, case, measured.latest_ms()).await {
                 Ok(run) => {
                     measured.runs_ms.push(run.ms);
                     measured.caller_ms.extend(run.caller_ms);
@@ -87,6 +96,15 @@ pub(super) async fn interleaved(
         }
     }
     outcomes
+}
+
+/// One run that counts. Before a short one goes one that does not: after a pause threads have to be woken, and one side's are
+/// kept awake between runs for that.
+async fn turn(place: &mut Place<'_>, case: &Case, latest_ms: f64) -> Result<Run, Fault> {
+    if latest_ms < SHORT {
+        place.run(case, false).await?;
+    }
+    place.run(case, false).await
 }
 
 /// Answers a second of our two contexts, each with a run and one that follows it, and of the peer's one, whose session takes one
