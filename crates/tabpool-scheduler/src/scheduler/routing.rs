@@ -13,6 +13,9 @@
 //! - What was overtaken and is not used any more is unloaded.
 //!
 //! What follows a run in the same place counts with it: a session is begun where its steps are fast, not where its prompt is.
+//!
+//! Measurements are of a kind of worker, which is one browser on one machine. Guests are of many machines, of which one has a
+//! GPU and another none: they keep their own order.
 
 use std::time::Duration;
 
@@ -64,8 +67,7 @@ impl Scheduler {
     pub(super) fn way(&self, id: WorkerId, worker: &Worker, task: &Task) -> Option<Way> {
         let mut ways = self.ways(worker, task);
         let first = ways.next()?;
-        if task.placement.apis != ApiOrder::ANY {
-            // The caller's order is an order.
+        if !is_learned(worker, &task.placement) {
             return Some(first);
         }
         let ready = |way: &Way| way.1 == Readiness::Resident;
@@ -121,10 +123,10 @@ impl Scheduler {
         if entry.on_trial {
             served.tried += seconds;
         }
-        let no_choice = known.apis.iter().nth(1).is_none();
         // Of what nobody waits for any more nothing is known but that it ran.
         let Some(placement) = self.requests.get(&entry.request).map(|request| request.placement) else { return };
-        if no_choice || placement.apis != ApiOrder::ANY || placement.worker.is_some() || known.draining {
+        let no_choice = known.apis.iter().nth(1).is_none();
+        if no_choice || !is_learned(known, &placement) || placement.worker.is_some() || known.draining {
             return;
         }
         let task = Task { model, program, placement, cost };
@@ -247,4 +249,9 @@ impl Scheduler {
             self.unload(worker, task.program, api, reason, actions);
         }
     }
+}
+
+/// Whether measurements decide which API serves: a caller's order is an order, and so is a guest's.
+fn is_learned(worker: &Worker, placement: &Placement) -> bool {
+    placement.apis == ApiOrder::ANY && worker.kind != WorkerKind::Remote
 }

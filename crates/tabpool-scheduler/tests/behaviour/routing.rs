@@ -229,3 +229,14 @@ fn a_session_begins_where_its_steps_are_fast() {
     stage.pool.loaded_with(1, Api::Cpu);
     assert_eq!(stage.apis(5), [Api::Cpu; 5]);
 }
+
+#[test]
+fn guests_are_not_alike_and_keep_their_order() {
+    let mut pool = Pool::new();
+    pool.join(1, WorkerKind::Remote, 2);
+    let mut stage = Stage { pool, speeds: Speeds { webgpu: 100, cpu: 20 }, next: 0 };
+    assert_eq!(stage.run(only(Api::Cpu)).0, Api::Cpu);
+    assert_eq!(stage.apis(3), [Api::WebGpu; 3]);
+    assert_eq!(stage.run_until_load(3000), None);
+    assert_eq!(stage.apis(3), [Api::WebGpu; 3]);
+}
