@@ -180,10 +180,10 @@ async fn a_text_is_said_with_the_api_whose_tokens_are_measured_to_be_fastest() -
     let least = |times: &Vec<f64>| times.iter().copied().fold(f64::INFINITY, f64::min);
     let least: BTreeMap<ApiKind, f64> = tokens.iter().map(|(api, times)| (*api, least(times))).collect();
     tabpool_tests::show(&format!("seconds a token: {least:?}; in the end by {:?}", latest.last()));
+    // Of those that are about as fast any may say it.
     let last = &latest[latest.len() - SETTLED / 2..];
-    require(last.iter().all(|api| *api == last[0]), || format!("it does not settle: {last:?}"))?;
-    let slower = least.values().find(|fastest| least[&last[0]] > 2.0 * **fastest);
-    require(slower.is_none(), || format!("{} says it in the end; {least:?}", last[0]))?;
+    let is_slow = |api: &ApiKind| least.values().any(|fastest| least[api] > 2.0 * fastest);
+    require(!last.iter().any(is_slow), || format!("{last:?} say it in the end; {least:?}"))?;
     accelerator.close().await?;
     Ok(())
 }
