@@ -145,7 +145,7 @@ impl Default for HedgingConfig {
 #[non_exhaustive]
 pub struct ExploringConfig {
     /// The most seconds that trials of APIs may take, as a share of those that a model's runs took on a kind of worker;
-    /// no trials with zero. An API that turns out slow may take one request's time more than that.
+    /// no trials with zero. An API that turns out slow may take more than that: one request's time, or one session's.
     pub share: f64,
 }
 

@@ -116,29 +116,23 @@ impl Scheduler {
 
     /// Learns from a run where else its like could be served, and sees to it that it will be.
     pub(super) fn learn(&mut self, worker: WorkerId, entry: &InFlight, seconds: f64, actions: &mut Vec<Action>) {
-        let Some(known) = self.workers.get(&worker) else { return };
-        let (kind, Question { model, program, cost, .. }) = (known.kind, entry.question);
+        let Question { model, program, kind, cost, .. } = entry.question;
         let served = self.routes.served_mut(model, kind);
         served.computed += seconds;
         if entry.on_trial {
             served.tried += seconds;
         }
+        if served.is_trying() {
+            self.end_slow_trial(entry);
+        }
         // Of what nobody waits for any more nothing is known but that it ran.
         let Some(placement) = self.requests.get(&entry.request).map(|request| request.placement) else { return };
+        let Some(known) = self.workers.get(&worker) else { return };
         let no_choice = known.apis.iter().nth(1).is_none();
         if no_choice || !is_learned(known, &placement) || placement.worker.is_some() || known.draining {
             return;
         }
         let task = Task { model, program, placement, cost };
-        if entry.on_trial {
-            let elsewhere = self.ways(known, &task).filter(|way| way.0 != entry.api);
-            let best = elsewhere.filter_map(|way| self.seconds(known, &task, way.0)).fold(f64::INFINITY, f64::min);
-            let here = self.seconds(known, &task, entry.api).unwrap_or(f64::INFINITY);
-            if here > FAR_SLOWER * best && self.routes.served_mut(model, kind).end_trial(entry.api) {
-                self.pool_changed();
-            }
-        }
-        let Some(known) = self.workers.get(&worker) else { return };
         let Some((serves, _)) = self.way(worker, known, &task) else { return };
         if serves != entry.api {
             // Lanes look again at who serves them.
@@ -148,6 +142,21 @@ impl Scheduler {
             self.try_unmeasured(worker, &task, actions);
         }
         self.unload_overtaken(worker, &task, actions);
+    }
+
+    /// Ends a trial with the first run of any of the model's programs that is known to take far less elsewhere: a step of a
+    /// session that was begun on trial, too.
+    fn end_slow_trial(&mut self, entry: &InFlight) {
+        let others = Api::ALL.into_iter().filter(|api| *api != entry.api);
+        let known = others.filter_map(|api| self.latency.known_itself(Question { api, ..entry.question }));
+        let best = known.fold(f64::INFINITY, f64::min);
+        let here = self.latency.compute(entry.question);
+        let Question { model, kind, .. } = entry.question;
+        let going = matches!(self.routes.served(model, kind).trial(entry.api), Trial::Going { .. });
+        if going && here > FAR_SLOWER * best {
+            self.routes.served_mut(model, kind).end_trial(entry.api);
+            self.pool_changed();
+        }
     }
 
     /// A request that was sent on trial failed: no other is.

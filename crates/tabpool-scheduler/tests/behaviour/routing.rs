@@ -240,3 +240,26 @@ fn guests_are_not_alike_and_keep_their_order() {
     assert_eq!(stage.run_until_load(3000), None);
     assert_eq!(stage.apis(3), [Api::WebGpu; 3]);
 }
+
+#[test]
+fn a_slow_step_ends_the_trial_that_its_session_was_begun_on() {
+    let mut stage = Stage::new(Speeds { webgpu: 100, cpu: 60 }, |_| {});
+    let (model, kind, step) = (ModelId(1), WorkerKind::Chromium, ProgramId(8));
+    let remembered =
+        Event::Remembered { model, program: Some(step), kind, api: Api::WebGpu, cost: 1.0, compute: ms(10) };
+    stage.pool.then(remembered);
+    stage.pool.then(Event::Followed { program: PROGRAM, by: step, times: 32.0 });
+    stage.run_until_load(1000).expect("the processor is tried");
+    stage.pool.loaded_with(1, Api::Cpu);
+    assert_eq!(stage.apis(1), [Api::Cpu]);
+    // The session's first step, where it was begun.
+    let (worker, request) = (WorkerId(1), 800_000);
+    let placement = Placement::ANY.pinned(worker).with(&[Api::Cpu]);
+    stage.pool.submit(Submit { program: step, placement, ..request_of(request) });
+    let (took, footprint) = (ms(500), Footprint::default());
+    stage.pool.now += took;
+    stage.pool.then(Event::LoadFinished { worker, program: step, api: Api::Cpu, took, at_once: 1, footprint });
+    stage.pool.now += ms(50);
+    stage.pool.finished(1, request, 1, 50);
+    assert_eq!(stage.apis(3), [Api::WebGpu; 3]);
+}
