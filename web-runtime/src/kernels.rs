@@ -77,8 +77,6 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn tile_columns(this: &Exports) -> Result<usize, JsValue>;
     #[wasm_bindgen(method, catch)]
-    fn packs_left(this: &Exports) -> Result<usize, JsValue>;
-    #[wasm_bindgen(method, catch)]
     fn step_bytes(this: &Exports) -> Result<usize, JsValue>;
     #[wasm_bindgen(method, catch)]
     fn place(
@@ -152,11 +150,7 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
     let opened: Opened = open_kernels(relaxed, threads).await.map_err(|e| fail(thrown(&e)))?.unchecked_into();
     let exports = opened.exports();
     let asked = || -> Result<_, JsValue> {
-        let tile = TileSize {
-            rows: exports.tile_rows()?,
-            columns: exports.tile_columns()?,
-            packs_left: exports.packs_left()? != 0,
-        };
+        let tile = TileSize { rows: exports.tile_rows()?, columns: exports.tile_columns()? };
         Ok((tile, exports.step_bytes()?))
     };
     let (tile, step_bytes) = asked().map_err(|e| fail(thrown(&e)))?;

@@ -67,12 +67,6 @@ extern "C" fn tile_columns() -> usize {
     Isa::detect().tile().columns
 }
 
-/// Whether left operands are packed.
-#[unsafe(no_mangle)]
-extern "C" fn packs_left() -> usize {
-    usize::from(Isa::detect().tile().packs_left)
-}
-
 /// The bytes of a step, for the runtime to see that it was built from the same source.
 #[unsafe(no_mangle)]
 extern "C" fn step_bytes() -> usize {

@@ -1,9 +1,9 @@
 //! Matrix products from packed operands, with what follows a linear layer done while a tile is still in the cache.
 //!
 //! The right operand is packed into panels as wide as a tile, `[panel][k][columns]`, the last one filled up with zeros;
-//! weights are packed once, at load. Where tiles have many rows, the left operand is packed by whoever needs it into tiles,
-//! `[tile][k][rows]`, a block of rows at a time; tiles of few rows read it where it lies. The scheme is that of Goto and
-//! van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its outermost loop.
+//! weights are packed once, at load. The left operand is packed by whoever needs it into tiles, `[tile][k][rows]`, a block of
+//! rows at a time, or read where it lies, where packing would not pay. The scheme is that of Goto and van de Geijn, "Anatomy
+//! of High-Performance Matrix Multiplication" (2008), without its outermost loop.
 
 mod tile;
 
@@ -23,9 +23,13 @@ pub use tile::TileSize;
 /// encoder no more than an L2 cache holds.
 pub(crate) const BLOCK_ROWS: usize = 240;
 
-/// Steps of `k` between writing sums back: the panel's part that is read again for each tile stays in the L1 cache of a
-/// browser, whose panels are narrow; native panels are wide and stream from L2 either way.
-const BLOCK_STEPS: usize = if cfg!(target_arch = "wasm32") { 384 } else { 768 };
+/// Steps of `k` between writing sums back: the panel's part that is read again for each tile stays in a browser's L1 cache, for
+/// its panels are narrow; native panels are wide and stream from L2 either way.
+const BLOCK_STEPS: usize = 768;
+
+/// Columns whose sums are finished together, where a tile is not wider: what follows the sums begins with a dozen constants, which
+/// a browser puts together anew for each row that it is called with.
+const FINISHED_COLUMNS: usize = 64;
 
 /// The smallest task worth another thread: some ten microseconds.
 const SMALLEST_TASK: usize = 1 << 19;
@@ -40,8 +44,8 @@ pub fn packed_right_len(tile: TileSize, k: usize, n: usize) -> usize {
 }
 
 /// The elements that packing rows of a left operand needs at most.
-pub(crate) fn packed_left_len(tile: TileSize, rows: usize, k: usize) -> usize {
-    if tile.packs_left { line(rows.min(BLOCK_ROWS) * k) } else { 0 }
+pub(crate) fn packed_left_len(rows: usize, k: usize) -> usize {
+    line(rows.min(BLOCK_ROWS) * k)
 }
 
 /// The sizes of a product: `[m, k] @ [k, n]`.
@@ -125,7 +129,7 @@ impl Product {
     /// The elements of memory each thread needs: packed rows, then packed columns.
     pub(crate) fn lane_len(&self, tile: TileSize) -> usize {
         let right = if self.right == Right::Packed { 0 } else { self.task_panels * tile.columns * self.size.k };
-        packed_left_len(tile, self.task_rows, self.size.k) + line(right)
+        packed_left_len(self.task_rows, self.size.k) + line(right)
     }
 
     /// Computes units. Those of one thread share what they pack.
@@ -144,7 +148,7 @@ impl Product {
         units: &mut dyn Iterator<Item = usize>,
     ) {
         let (tile, Size { m, k, n }) = (isa.tile(), self.size);
-        let (left, packed) = lane.split_at_mut(packed_left_len(tile, self.task_rows, k));
+        let (left, packed) = lane.split_at_mut(packed_left_len(self.task_rows, k));
         let (mut left_holds, mut right_holds) = (None, None);
         for unit in units {
             let (block, rest) = (unit % self.row_blocks(), unit / self.row_blocks());
@@ -168,22 +172,17 @@ impl Product {
             let rows = block * self.task_rows..((block + 1) * self.task_rows).min(m);
             for first in rows.clone().step_by(BLOCK_ROWS) {
                 let rows = BLOCK_ROWS.min(rows.end - first);
-                let elements = &a[(at_a * m + first) * k..];
-                let lefts = if tile.packs_left {
-                    if left_holds.replace((at_a, first)) != Some((at_a, first)) {
-                        pack_left(tile, Matrix { elements, row_stride: k, column_stride: 1 }, rows, k, left);
-                    }
-                    Rows::Packed(left)
-                } else {
-                    Rows::Strided(elements, k)
-                };
+                if left_holds.replace((at_a, first)) != Some((at_a, first)) {
+                    let elements = &a[(at_a * m + first) * k..];
+                    pack_left(tile, Matrix { elements, row_stride: k, column_stride: 1 }, rows, k, left);
+                }
                 let residual = residual.map(|r| (&r[(matrix * m + first) * n + first_column..], n));
                 let epilogue = Epilogue { bias, row_bias: None, function: self.function, residual };
                 // SAFETY: the part lies inside its matrix of the result, and no other unit has it.
                 unsafe {
                     let target = Target { first: out, stride: n }.part(matrix * m + first, first_column);
                     let size = Size { m: rows, k, n: columns };
-                    multiply_panels(isa, size, lefts, right, 0..panels.len(), target, epilogue);
+                    multiply_panels(isa, size, Rows::Packed(left), right, 0..panels.len(), target, epilogue);
                 }
             }
         }
@@ -296,7 +295,8 @@ pub(crate) fn pack_left(tile: TileSize, a: Matrix<'_>, rows: usize, k: usize, ou
     }
 }
 
-/// One tile: as many rows as `out` has room for. It is a transpose, done in squares of four by four in registers, and a few steps of all rows at a time, so that the lines they share stay in the L1 cache.
+/// One tile: as many rows as `out` has room for. It is a transpose, done in squares of four by four in registers, and a few steps
+/// of all rows at a time, so that the lines they share stay in the L1 cache.
 fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
     const STEPS: usize = 32;
     let rows = out.len() / k;
@@ -306,7 +306,12 @@ fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
         for r in (0..rows / 4 * 4).step_by(4) {
             pack_four([row(r), row(r + 1), row(r + 2), row(r + 3)], &mut out[r..], rows);
         }
-        for r in rows / 4 * 4..rows {
+        let mut r = rows / 4 * 4;
+        if rows - r >= 2 {
+            pack_two([row(r), row(r + 1)], &mut out[r..], rows);
+            r += 2;
+        }
+        for r in r..rows {
             for (&v, out) in row(r).iter().zip(out[r..].iter_mut().step_by(rows)) {
                 *out = v;
             }
@@ -326,6 +331,55 @@ fn pack_four(rows: [&[f32]; 4], out: &mut [f32], stride: usize) {
     }
     for step in whole..steps {
         out[step * stride..][..4].copy_from_slice(&rows.map(|row| row[step]));
+    }
+}
+
+/// Two rows of one length, turned, to the first two elements of every `stride`.
+fn pack_two([a, b]: [&[f32]; 2], out: &mut [f32], stride: usize) {
+    let steps = a.len();
+    assert!(b.len() == steps, "rows of one length");
+    assert!(steps == 0 || out.len() >= (steps - 1) * stride + 2, "room for every step");
+    let whole = steps / 4 * 4;
+    for step in (0..whole).step_by(4) {
+        // SAFETY: the rows have four elements from here, and there is room for this and the next three steps.
+        unsafe { turn_two([a, b].map(|row| row.as_ptr().add(step)), out.as_mut_ptr().add(step * stride), stride) };
+    }
+    for step in whole..steps {
+        out[step * stride..][..2].copy_from_slice(&[a[step], b[step]]);
+    }
+}
+
+/// Four elements of two rows, turned, in pairs `stride` elements apart.
+///
+/// # Safety
+/// Each row has four elements, and there are four places for two of them in `out`.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+unsafe fn turn_two(rows: [*const f32; 2], out: *mut f32, stride: usize) {
+    use core::arch::wasm32::{i32x4_shuffle, v128, v128_load, v128_store64_lane};
+    // SAFETY: the caller's promise; WebAssembly loads and stores need no alignment.
+    unsafe {
+        let [a, b] = rows.map(|row| v128_load(row.cast::<v128>()));
+        let (low, high) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
+        v128_store64_lane::<0>(low, out.cast());
+        v128_store64_lane::<1>(low, out.add(stride).cast());
+        v128_store64_lane::<0>(high, out.add(2 * stride).cast());
+        v128_store64_lane::<1>(high, out.add(3 * stride).cast());
+    }
+}
+
+/// The same element by element.
+///
+/// # Safety
+/// As above.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
+unsafe fn turn_two([a, b]: [*const f32; 2], out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for step in 0..4 {
+            out.add(step * stride).cast::<[f32; 2]>().write_unaligned([*a.add(step), *b.add(step)]);
+        }
     }
 }
 
@@ -449,14 +503,46 @@ pub(crate) unsafe fn multiply_panels(
     target: Target,
     epilogue: Epilogue<'_>,
 ) {
-    let tile = isa.tile();
-    let (mr, nr) = (tile.rows, tile.columns);
+    let nr = isa.tile().columns;
     assert!(left.hold(m, k) && right.len() >= panels.end * nr * k, "operands are whole");
+    let together = if epilogue.follows() { (FINISHED_COLUMNS / nr).max(1) } else { panels.len().max(1) };
+    for first in panels.clone().step_by(together) {
+        let panels = first..(first + together).min(panels.end);
+        // SAFETY: the caller's promise; the operands are whole.
+        unsafe { sum_panels(isa, Size { m, k, n }, left, right, panels.clone(), target, epilogue.bias) };
+        if epilogue.follows() {
+            let columns = panels.start * nr..n.min(panels.end * nr);
+            for row in 0..m {
+                // SAFETY: the caller's promise.
+                let sums = unsafe {
+                    let first = target.part(row, columns.start).first;
+                    core::slice::from_raw_parts_mut(first, columns.len())
+                };
+                epilogue.finish(isa, row, columns.start, sums);
+            }
+        }
+    }
+}
+
+/// The sums of some panels, as [`multiply_panels`] has them before what follows.
+///
+/// # Safety
+/// As for [`multiply_panels`]; `left` holds `m` rows, and `right` the panels.
+unsafe fn sum_panels(
+    isa: Isa,
+    Size { m, k, n }: Size,
+    left: Rows<'_>,
+    right: &[f32],
+    panels: Range<usize>,
+    target: Target,
+    bias: Option<&[f32]>,
+) {
+    let TileSize { rows: mr, columns: nr } = isa.tile();
     for panel in panels {
         let columns = nr.min(n - panel * nr);
-        let mut bias = [0.0; MAX_COLUMNS];
-        if let Some(all) = epilogue.bias {
-            bias[..columns].copy_from_slice(&all[panel * nr..][..columns]);
+        let mut starts = [0.0; MAX_COLUMNS];
+        if let Some(bias) = bias {
+            starts[..columns].copy_from_slice(&bias[panel * nr..][..columns]);
         }
         for first in (0..k).step_by(BLOCK_STEPS) {
             let steps = BLOCK_STEPS.min(k - first);
@@ -473,14 +559,7 @@ pub(crate) unsafe fn multiply_panels(
                 let place = Place { rows, columns, nr, continues: first > 0, ahead };
                 // SAFETY: the tile's rows and columns are inside the target and nobody else's; the operands were seen to
                 // hold `steps` steps from here.
-                unsafe { multiply_tile(isa, place, left, right, &bias, part) };
-                if first + steps == k && epilogue.follows() {
-                    for row in 0..rows {
-                        // SAFETY: as above.
-                        let sums = unsafe { core::slice::from_raw_parts_mut(part.part(row, 0).first, columns) };
-                        epilogue.finish(isa, at + row, panel * nr, sums);
-                    }
-                }
+                unsafe { multiply_tile(isa, place, left, right, &starts, part) };
             }
         }
     }

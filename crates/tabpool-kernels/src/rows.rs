@@ -6,7 +6,7 @@
 use crate::isa::{Isa, vectorised};
 #[cfg(target_arch = "wasm32")]
 use crate::math::Vector;
-use crate::math::{Number, exp, larger, square_root};
+use crate::math::{Number, constant, exp_normal, larger, square_root};
 
 const LANES: usize = 16;
 
@@ -113,8 +113,8 @@ vectorised! {
 /// and processors take a hundred times as long for each product that is not normal.
 #[inline(always)]
 fn share<T: Number>(x: T) -> T {
-    let least = T::splat(-87.0);
-    x.where_less(least, T::splat(0.0), exp(least.larger(x)))
+    let least = constant!(T, -87.0);
+    x.where_less(least, constant!(T, 0.0), exp_normal(least.larger(x)))
 }
 
 /// `exp(x - most)` of each element, in place, and their sum, in one pass.

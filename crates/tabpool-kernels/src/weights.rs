@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_turned_weight_is_packed_as_the_other_one_is_wherever_it_is_cut() {
         let (n, k) = (21, 5);
-        let tile = TileSize { rows: 4, columns: 8, packs_left: false };
+        let tile = TileSize { rows: 4, columns: 8 };
         let bytes = |of: &dyn Fn(usize) -> usize| -> Vec<u8> {
             (0..n * k).flat_map(|at| (of(at) as f32).to_le_bytes()).collect()
         };

@@ -24,8 +24,11 @@ pub(super) const LIMIT_BYTES: u64 = 96_000;
 pub(super) const WASM_OPT: [&str; 1] = ["--one-caller-inline-max-function-size=0"];
 
 /// What all builds have: 128-bit vectors, and the end of the statics, from where the runtime gives out memory. A stack of
-/// 64 KiB is many times what the kernels use, and helpers' stacks are as large (`STACK_BYTES` in `kernels.js`).
-const ALWAYS: &[&str] = &["-Clink-arg=--export=__heap_base", "-Clink-arg=-zstack-size=65536"];
+/// 64 KiB is many times what the kernels use, and helpers' stacks are as large (`STACK_BYTES` in `kernels.js`). And without
+/// the pass that makes a variable of each distance at which a loop loads: browsers give out 15 vector registers and few others,
+/// and add a constant while they load; with the variables a loop of 12 sums is half as fast.
+const ALWAYS: &[&str] =
+    &["-Clink-arg=--export=__heap_base", "-Clink-arg=-zstack-size=65536", "-Cllvm-args=-disable-lsr"];
 
 /// Shared memory comes from outside, of the size that `INITIAL_PAGES` in `kernels.js` says, and each instance has its own
 /// stack in it.

@@ -1,9 +1,9 @@
 //! The innermost loops of matrix products: one tile of the result in registers.
 //!
 //! A tile is `rows` by `columns` elements, of which the last tile may have fewer rows. The right operand comes packed,
-//! `columns` elements for each step of `k`; the left one too where [`TileSize::packs_left`] says so, `rows` elements for each
-//! step, and otherwise as it lies in memory. The sizes fill the register file: 24 of AVX-512's 32 registers hold sums, 12
-//! of AVX2's 16, 8 or 9 of the 16 that a browser has.
+//! `columns` elements for each step of `k`; the left one packed too, `rows` elements for each step, or as it lies in memory.
+//! The sizes fill the register file: 24 of AVX-512's 32 registers hold sums, 12 of AVX2's 16, and 12 of the 15 that engines
+//! of browsers give out, or 10 where a product needs a register of its own before it is added.
 
 use crate::isa::Isa;
 
@@ -19,8 +19,6 @@ pub struct TileSize {
     pub rows: usize,
     /// Columns of a tile: the width of a packed panel.
     pub columns: usize,
-    /// Whether left operands are packed first. Tiles of few rows read them where they are.
-    pub packs_left: bool,
 }
 
 impl Isa {
@@ -30,24 +28,24 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if self.has_avx512() {
-                return TileSize { rows: 12, columns: 32, packs_left: true };
+                return TileSize { rows: 12, columns: 32 };
             }
             if self.has_avx2() {
-                return TileSize { rows: 6, columns: 16, packs_left: true };
+                return TileSize { rows: 6, columns: 16 };
             }
         }
         BASELINE
     }
 }
 
-/// Relaxed SIMD's fused sums are so fast that loads limit a tile of 4 by 8; 3 by 12 needs six loads for nine sums and
-/// runs a tenth faster in Chromium and Firefox. With sums and products apart 4 by 8 is as fast in one and faster in the other.
 const BASELINE: TileSize = if cfg!(target_arch = "aarch64") {
-    TileSize { rows: 8, columns: 8, packs_left: true }
+    TileSize { rows: 8, columns: 8 }
 } else if cfg!(target_feature = "relaxed-simd") {
-    TileSize { rows: 3, columns: 12, packs_left: false }
+    TileSize { rows: 6, columns: 8 }
+} else if cfg!(target_feature = "simd128") {
+    TileSize { rows: 5, columns: 8 }
 } else {
-    TileSize { rows: 4, columns: 8, packs_left: false }
+    TileSize { rows: 4, columns: 8 }
 };
 
 /// Where a tile's sums start, and where they go.
@@ -84,8 +82,15 @@ pub(crate) struct Left {
     /// From one row to the next.
     pub(crate) row: usize,
     /// From one step of `k` to the next.
-    #[cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "a browser's kernels read rows where they lie"))]
     pub(crate) step: usize,
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+impl Left {
+    /// Whether its elements lie in the order in which a tile of so many rows reads them.
+    fn follows(&self, rows: usize) -> bool {
+        self.step == rows && (self.row == 1 || rows == 1)
+    }
 }
 
 /// Adds `left @ right` to the starting values of a tile.
@@ -115,9 +120,17 @@ pub(crate) unsafe fn multiply(isa: Isa, rows: usize, k: usize, left: Left, right
         }
     }
     let _ = isa;
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    if left.follows(rows) {
+        // SAFETY: the caller's promises are those of the kernels.
+        unsafe { in_order(rows, k, left.first, right, tile) };
+        return;
+    }
     #[cfg(target_feature = "relaxed-simd")]
-    call!(baseline, left, 1 2 3);
-    #[cfg(not(any(target_feature = "relaxed-simd", target_arch = "aarch64")))]
+    call!(baseline, left, 1 2 3 4 5 6);
+    #[cfg(all(target_feature = "simd128", not(target_feature = "relaxed-simd")))]
+    call!(baseline, left, 1 2 3 4 5);
+    #[cfg(not(any(target_feature = "simd128", target_arch = "aarch64")))]
     call!(baseline, left, 1 2 3 4);
     #[cfg(target_arch = "aarch64")]
     call!(baseline, left, 1 2 3 4 5 6 7 8);
@@ -205,7 +218,85 @@ unsafe fn avx2<const ROWS: usize>(k: usize, left: Left, mut right: *const f32, t
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 const VECTORS: usize = BASELINE.columns / 4;
 
-/// One step of `k` at a time: browsers' compilers spill the registers of loops that are unrolled further.
+/// A tile whose left operand lies in the order in which it is read. Few rows have several sums an element, for steps that
+/// take turns: a sum waits four cycles for the one before it, and it takes eight at a time to fill them.
+///
+/// # Safety
+/// As for [`multiply`], of a left operand that [`Left::follows`] this number of rows.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+unsafe fn in_order(rows: usize, k: usize, left: *const f32, right: *const f32, tile: Tile) {
+    macro_rules! call {
+        ($($rows:literal by $turns:literal)*) => {
+            match rows {
+                // SAFETY: the caller's promises.
+                $($rows => unsafe { packed::<$rows, $turns>(k, left, right, tile) },)*
+                _ => debug_assert!(false, "a tile of {rows} rows"),
+            }
+        };
+    }
+    #[cfg(target_feature = "relaxed-simd")]
+    call!(1 by 4 2 by 2 3 by 2 4 by 1 5 by 1 6 by 1);
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    call!(1 by 2 2 by 2 3 by 1 4 by 1 5 by 1);
+}
+
+/// Every load is at a constant distance from one of two addresses, so that it is one instruction, without an addition before
+/// it, and browsers' compilers keep all sums in registers. LLVM would make a variable of every distance; the module is built
+/// without that pass (`build_web/kernels.rs` in `xtask`). Of the sizes and orders that were measured this is the fastest in
+/// Chromium and in Firefox, at 98 % of what fused sums reach there without any load.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(never)]
+unsafe fn packed<const ROWS: usize, const TURNS: usize>(
+    k: usize,
+    mut left: *const f32,
+    mut right: *const f32,
+    tile: Tile,
+) {
+    use core::arch::wasm32::{f32x4_add, f32x4_splat, v128, v128_load, v128_load32_splat, v128_store};
+    // SAFETY: the caller keeps the promises of `multiply`; WebAssembly loads and stores need no alignment.
+    unsafe {
+        let mut sums = [[[f32x4_splat(0.0); VECTORS]; ROWS]; TURNS];
+        for (r, row) in sums[0].iter_mut().enumerate() {
+            let start = tile.start.add(r * tile.start_stride).cast::<v128>();
+            for (i, sum) in row.iter_mut().enumerate() {
+                *sum = v128_load(start.add(i));
+            }
+        }
+        let step = |left: *const f32, right: *const f32, sums: &mut [[v128; VECTORS]; ROWS]| {
+            let mut columns = [f32x4_splat(0.0); VECTORS];
+            for (i, column) in columns.iter_mut().enumerate() {
+                *column = v128_load(right.cast::<v128>().add(i));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = v128_load32_splat(left.add(r).cast::<u32>());
+                for (sum, column) in sums.iter_mut().zip(&columns) {
+                    *sum = multiply_and_add(x, *column, *sum);
+                }
+            }
+        };
+        for _ in 0..k / TURNS {
+            for (turn, sums) in sums.iter_mut().enumerate() {
+                step(left.add(turn * ROWS), right.add(turn * BASELINE.columns), sums);
+            }
+            left = left.add(TURNS * ROWS);
+            right = right.add(TURNS * BASELINE.columns);
+        }
+        for _ in 0..k % TURNS {
+            step(left, right, &mut sums[0]);
+            left = left.add(ROWS);
+            right = right.add(BASELINE.columns);
+        }
+        for r in 0..ROWS {
+            let out = tile.out.add(r * tile.out_stride).cast::<v128>();
+            for i in 0..VECTORS {
+                let sum = sums[1..].iter().fold(sums[0][r][i], |sum, turn| f32x4_add(sum, turn[r][i]));
+                v128_store(out.add(i), sum);
+            }
+        }
+    }
+}
+
+/// A tile whose left operand is read where it lies.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[inline(never)]
 unsafe fn baseline<const ROWS: usize>(k: usize, left: Left, mut right: *const f32, tile: Tile) {

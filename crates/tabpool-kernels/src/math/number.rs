@@ -5,12 +5,32 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 /// 1.5 * 2^23: what is added to a small number becomes a whole number in the low bits of the sum.
 pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
+/// A number that is known when this is compiled, as a browser's vector has it in memory.
+#[repr(C, align(16))]
+pub(crate) struct Fourfold([f32; 4]);
+
+impl Fourfold {
+    pub(crate) const fn of(x: f32) -> Self {
+        Self([x; 4])
+    }
+
+    pub(crate) const fn each<const N: usize>(numbers: [f32; N]) -> [Self; N] {
+        let mut out = [const { Self::of(0.0) }; N];
+        let mut n = 0;
+        while n < N {
+            out[n] = Self::of(numbers[n]);
+            n += 1;
+        }
+        out
+    }
+}
+
 /// A number, or several at once.
 pub(crate) trait Number:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
 {
-    /// This number everywhere.
-    fn splat(x: f32) -> Self;
+    /// This number everywhere; see `constant!`.
+    fn constant(x: &'static Fourfold) -> Self;
     /// `self * factor + addend`, rounded once where that is faster.
     fn fused(self, factor: Self, addend: Self) -> Self;
     /// `self` where it is larger, otherwise the other.
@@ -23,6 +43,8 @@ pub(crate) trait Number:
     fn square_root(self) -> Self;
     /// Two factors whose product is two to the power that was added to [`ROUNDER`].
     fn powers_of_two(self) -> [Self; 2];
+    /// `self`, a positive normal number, times two to the power that was added to [`ROUNDER`], where that is normal.
+    fn times_power_of_two(self, shifted: Self) -> Self;
     /// A number of 0.5 to 1 and a power of two whose product this is, for normal positive numbers.
     fn fraction_and_exponent(self) -> [Self; 2];
     /// Applies a function to each element, in place.
@@ -40,8 +62,8 @@ pub(crate) type Vector = four::Four;
 
 impl Number for f32 {
     #[inline(always)]
-    fn splat(x: f32) -> Self {
-        x
+    fn constant(x: &'static Fourfold) -> Self {
+        x.0[0]
     }
 
     #[inline(always)]
@@ -83,6 +105,12 @@ impl Number for f32 {
     }
 
     #[inline(always)]
+    fn times_power_of_two(self, shifted: Self) -> Self {
+        // All of the rounder's own bits leave the word.
+        f32::from_bits(self.to_bits().wrapping_add(shifted.to_bits() << 23))
+    }
+
+    #[inline(always)]
     fn fraction_and_exponent(self) -> [Self; 2] {
         let bits = self.to_bits();
         let exponent = (bits >> 23 & 0xff).cast_signed() - 126;
@@ -110,17 +138,23 @@ mod four {
     use core::arch::wasm32::{
         f32x4, f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_div, f32x4_lt, f32x4_mul, f32x4_neg, f32x4_pmax,
         f32x4_pmin, f32x4_splat, f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shr, i32x4_splat, i32x4_sub,
-        u32x4_shr, v128, v128_and, v128_bitselect, v128_load, v128_or, v128_store,
+        u32x4_shr, v128, v128_and, v128_load, v128_or, v128_store,
     };
     use core::ops::{Add, Div, Mul, Neg, Sub};
 
-    use super::{Number, ROUNDER};
+    use super::{Fourfold, Number, ROUNDER};
 
     /// A browser's vector.
     #[derive(Clone, Copy)]
     pub(crate) struct Four(v128);
 
     impl Four {
+        /// This number everywhere.
+        #[inline(always)]
+        pub(crate) fn splat(x: f32) -> Self {
+            Self(f32x4_splat(x))
+        }
+
         #[inline(always)]
         pub(crate) fn load(x: &[f32; 4]) -> Self {
             // SAFETY: there are sixteen bytes; WebAssembly needs no alignment.
@@ -156,9 +190,12 @@ mod four {
     }
 
     impl Number for Four {
+        /// Loaded where it is used. In the code Chromium would put it together by three instructions, and by as many again in each
+        /// turn of a loop, for there are more of them than registers.
         #[inline(always)]
-        fn splat(x: f32) -> Self {
-            Self(f32x4_splat(x))
+        fn constant(x: &'static Fourfold) -> Self {
+            // SAFETY: it is sixteen bytes, aligned as a vector is.
+            Self(unsafe { core::ptr::read_volatile(core::ptr::from_ref(x).cast()) })
         }
 
         #[inline(always)]
@@ -182,7 +219,12 @@ mod four {
 
         #[inline(always)]
         fn where_less(self, other: Self, then: Self, otherwise: Self) -> Self {
-            Self(v128_bitselect(then.0, otherwise.0, f32x4_lt(self.0, other.0)))
+            let less = f32x4_lt(self.0, other.0);
+            // All bits of a mask's lane are alike, so that engines may look at whichever they like.
+            #[cfg(target_feature = "relaxed-simd")]
+            return Self(core::arch::wasm32::i32x4_relaxed_laneselect(then.0, otherwise.0, less));
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            Self(core::arch::wasm32::v128_bitselect(then.0, otherwise.0, less))
         }
 
         #[inline(always)]
@@ -197,10 +239,17 @@ mod four {
 
         #[inline(always)]
         fn powers_of_two(self) -> [Self; 2] {
-            let power = |n: v128| Self(i32x4_shl(i32x4_add(n, i32x4_splat(127)), 23));
-            let whole = i32x4_sub(self.0, f32x4_splat(ROUNDER));
+            let power = |n: v128| {
+                Self(i32x4_shl(i32x4_add(n, Self::constant(const { &Fourfold::of(f32::from_bits(127)) }).0), 23))
+            };
+            let whole = i32x4_sub(self.0, Self::constant(const { &Fourfold::of(ROUNDER) }).0);
             let half = i32x4_shr(whole, 1);
             [power(half), power(i32x4_sub(whole, half))]
+        }
+
+        #[inline(always)]
+        fn times_power_of_two(self, shifted: Self) -> Self {
+            Self(i32x4_add(self.0, i32x4_shl(shifted.0, 23)))
         }
 
         #[inline(always)]
