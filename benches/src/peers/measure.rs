@@ -142,6 +142,8 @@ pub(super) async fn two_at_once(
 
 async fn warm_up(place: &mut Place<'_>, case: &Case, reference: &Reference) -> Outcome {
     let mut measured = Measured::default();
+    // The other side's threads may still be spinning after the case before this one.
+    tokio::time::sleep(PAUSE).await;
     for at in 0..WARM_UP {
         let run = match place.run(case, at == 0).await {
             Ok(run) => run,
