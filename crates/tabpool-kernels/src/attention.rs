@@ -7,7 +7,7 @@ use crate::isa::{Isa, vectorised};
 use crate::rows::{dot, scale_in_place, shares_in_place};
 use crate::step::line;
 
-/// Queries whose scores are held at once: a multiple of every level's tile.
+/// Queries whose scores are held at once: a multiple of every level's [`strided_rows`](Isa::strided_rows).
 const BLOCK_QUERIES: usize = 48;
 
 /// The most queries of a head that are multiplied with keys and values as they lie: packing those would take longer than what
@@ -227,7 +227,7 @@ impl Attention {
         // Queries that see different keys go a tile at a time: what all of them see is a product, and the few keys that some of
         // them see alone come after it. So a value that a query does not see is never multiplied with, whatever it is.
         let alike = self.seen(of.start, first) == self.seen(of.start, first + rows - 1);
-        let step = if alike { rows } else { tile.rows };
+        let step = if alike { rows } else { isa.strided_rows() };
         for at in (0..rows).step_by(step) {
             let count = step.min(rows - at);
             let common = self.seen(of.start, first + at);

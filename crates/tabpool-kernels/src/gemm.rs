@@ -209,6 +209,14 @@ pub(crate) enum Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// How many rows a tile has.
+    fn of_a_tile(&self, isa: Isa) -> usize {
+        match self {
+            Rows::Packed(_) => isa.tile().rows,
+            Rows::Strided(..) => isa.strided_rows(),
+        }
+    }
+
     /// The tile of `rows` rows that begins at row `at`, from step `first` of `k` on.
     fn tile(&self, k: usize, at: usize, rows: usize, first: usize) -> Left {
         match *self {
@@ -537,7 +545,8 @@ unsafe fn sum_panels(
     target: Target,
     bias: Option<&[f32]>,
 ) {
-    let TileSize { rows: mr, columns: nr } = isa.tile();
+    let nr = isa.tile().columns;
+    let mr = left.of_a_tile(isa);
     for panel in panels {
         let columns = nr.min(n - panel * nr);
         let mut starts = [0.0; MAX_COLUMNS];
