@@ -19,9 +19,9 @@ const BUDGET: Duration = Duration::from_secs(40);
 const FEWEST: usize = 3;
 /// Between two turns, so that what one left running (buffers that are freed, threads that spin) has ended. onnxruntime's threads
 /// spin for some sixty milliseconds after a run, on the cores that the other's threads want.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// What takes less than this, in milliseconds, is run once more in each turn.
-const SHORT: f64 = 500.0;
+pub(super) const SHORT: f64 = 500.0;
 /// One turn of those whose answers a second are counted.
 const SLICE: Duration = Duration::from_secs(2);
 

@@ -1,7 +1,8 @@
 //! Buckets: the few shapes that programs are built for. Requests are padded to the next one.
 //!
 //! The ladders trade padding against the number of programs a worker holds: a step is a third to a half larger than the
-//! one before, so less than half of a run is padding, and at most a third from 32 tokens on.
+//! one before, so at most a third of a run is padding from 16 tokens on. Questions and names are shorter than that, and take
+//! half the time in the steps below.
 
 use std::fmt;
 
@@ -10,8 +11,8 @@ use crate::RequestError;
 /// How many sequences a run takes.
 const BATCHES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// How many tokens a sequence of a run has, where a model's positions allow them.
-const SEQUENCES: [usize; 20] =
-    [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384];
+const SEQUENCES: [usize; 22] =
+    [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384];
 /// The most tokens in a run of more than one sequence: longer runs only make others wait.
 const MAX_TOKENS: usize = 16384;
 
@@ -137,18 +138,18 @@ mod tests {
 
     #[test]
     fn the_ladder_ends_with_the_models_own_length() {
-        assert_eq!(ladder(37).sequences(), [16, 32, 37]);
-        assert_eq!(ladder(64).sequences(), [16, 32, 48, 64]);
+        assert_eq!(ladder(37).sequences(), [8, 16, 24, 32, 37]);
+        assert_eq!(ladder(64).sequences(), [8, 16, 24, 32, 48, 64]);
         assert_eq!(ladder(5).sequences(), [5]);
     }
 
     #[test]
     fn a_request_gets_the_smallest_bucket_that_holds_it() {
         let smallest = |batch, sequence| ladder(37).smallest(batch, sequence);
-        assert_eq!(smallest(3, 17), Ok(Bucket { batch: 4, sequence: 32 }));
+        assert_eq!(smallest(3, 17), Ok(Bucket { batch: 4, sequence: 24 }));
         assert_eq!(smallest(1, 37), Ok(Bucket { batch: 1, sequence: 37 }));
         assert_eq!(smallest(1, 38), Err(RequestError::TooLong { got: 38, limit: 37 }));
-        assert_eq!(smallest(33, 1), Err(RequestError::TooMany { got: 33, sequence: 16, limit: 32 }));
+        assert_eq!(smallest(33, 1), Err(RequestError::TooMany { got: 33, sequence: 8, limit: 32 }));
         assert_eq!(smallest(0, 4), Err(RequestError::Empty { batch: 0, sequence: 4 }));
     }
 
