@@ -92,6 +92,8 @@ extern "C" {
     ) -> Result<u32, JsValue>;
     #[wasm_bindgen(method, catch)]
     fn execute(this: &Exports, address: usize, count: usize) -> Result<u32, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn rouse(this: &Exports) -> Result<(), JsValue>;
 
     type Global;
     #[wasm_bindgen(method, getter)]
@@ -289,6 +291,11 @@ unsafe impl Processor for Kernels {
             *self.helpers.borrow_mut() = helpers;
             Ok(())
         })
+    }
+
+    fn rouse(&self) {
+        // Nothing can go wrong in it; where the module is broken, whatever runs next says so.
+        let _ = self.exports.rouse();
     }
 
     fn allocate(&self, bytes: usize, doing: &str) -> Result<usize, EngineError> {

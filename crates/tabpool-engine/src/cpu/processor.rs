@@ -50,6 +50,9 @@ pub unsafe trait Processor {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Wakes threads that sleep, where that takes time: there will be steps to execute in a moment.
+    fn rouse(&self) {}
+
     /// The address of new memory, zeroed.
     ///
     /// # Errors
