@@ -211,9 +211,9 @@ impl Bench<'_> {
             for api in self.apis(on) {
                 let setup = report.chosen_setup(on.kind.name(), api, threads)?;
                 let start = Start { here: self.here, on, api, setup, case: &case, reference: &reference };
-                let [ours, peer] = start.measure(if self.options.quick { 1 } else { 3 }).await;
+                let measured = start.measure(if self.options.quick { 1 } else { 3 }).await;
                 let browser = on.kind.name().to_owned();
-                report.start(StartRow { browser, api, ours, peer }, self.folders)?;
+                report.start(StartRow { browser, api, measured }, self.folders)?;
             }
         }
         Ok(())

@@ -18,10 +18,11 @@ use tabpool_content::{CarReader, Cid, MAX_BLOCK_BYTES};
 use tabpool_worker::BlockFetcher;
 use wasm_bindgen::prelude::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestCache, RequestInit, Response};
+use web_sys::{AbortController, Headers, RequestCache, RequestInit, Response};
 use web_time::{Duration, Instant};
 
-use crate::navigator::{is_firefox, property, scope, thrown};
+use crate::body::Body;
+use crate::navigator::{is_firefox, scope, thrown};
 use crate::outside::Outside;
 use crate::retry::wait_ms;
 use crate::timers::{Interval, sleep};
@@ -229,8 +230,11 @@ impl Source {
                 // A block that was not asked for is nobody's.
                 if let Some(waiting) = missing.remove(&cid) {
                     self.came(&bytes);
-                    if whole && self.kept {
-                        self.outside.lay(cid, within(outside, &piece, &bytes));
+                    if self.kept {
+                        match whole {
+                            true => self.outside.lay(&cid, within(outside, &piece, &bytes)),
+                            false => self.outside.expect(&cid),
+                        }
                     }
                     let _ = waiting.send(Ok(bytes));
                 }
@@ -241,14 +245,10 @@ impl Source {
             Reading::Stream => {
                 let body =
                     answer.response.body().ok_or_else(|| broken(&JsValue::from_str("the answer has no body")))?;
-                let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
-                loop {
-                    let read = JsFuture::from(reader.read()).await.map_err(|e| broken(&e))?;
+                let mut body = Body::new(body.into()).map_err(|e| broken(&e))?;
+                while let Some(piece) = body.next().await.map_err(|e| broken(&e))? {
                     answer.heard.set(Instant::now());
-                    if property(&read, "done").is_truthy() {
-                        break;
-                    }
-                    push(&property(&read, "value").unchecked_into(), false)?;
+                    push(&piece, false)?;
                 }
             }
             Reading::Whole => {

@@ -17,6 +17,7 @@
 
 #[cfg(any(target_family = "wasm", test))]
 mod activity;
+mod body;
 #[cfg(any(target_family = "wasm", test))]
 mod identity;
 #[cfg(any(target_family = "wasm", test))]

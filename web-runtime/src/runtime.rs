@@ -94,9 +94,9 @@ pub async fn start(config: Config) -> Result<Runtime, JsValue> {
         Ok(cache) => (Some(Rc::new(cache)), None),
         Err(reason) => (None, Some(reason)),
     };
-    let gateway = Gateway::new(config.gateway(), cache.is_some(), outside);
+    let gateway = Gateway::new(config.gateway(), cache.is_some(), Rc::clone(&outside));
     tell_facts(&capabilities, trouble);
-    let tab = Rc::new(Tab::new(capabilities, kernels, Rc::new(gateway), cache));
+    let tab = Rc::new(Tab::new(capabilities, kernels, Rc::new(gateway), cache, outside));
     TAB.set(Some(Rc::clone(&tab)));
     let inner = Rc::new(Inner {
         tab,

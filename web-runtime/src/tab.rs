@@ -20,6 +20,7 @@ use crate::hash;
 use crate::kernels::{KernelChoice, open_cpu};
 use crate::lane;
 use crate::opfs::Opfs;
+use crate::outside::Outside;
 
 /// Bytes that may wait in the socket. More means that the host takes nothing any more: then answers wait in the worker,
 /// which bounds them as well.
@@ -39,6 +40,7 @@ pub(crate) struct Tab {
     kernels: KernelChoice,
     gateway: Rc<Gateway>,
     cache: Option<Rc<Opfs>>,
+    outside: Rc<Outside>,
     /// The open or opening link.
     pub(crate) socket: RefCell<Option<WebSocket>>,
     /// What is going on, for the page.
@@ -57,12 +59,14 @@ impl Tab {
         kernels: KernelChoice,
         gateway: Rc<Gateway>,
         cache: Option<Rc<Opfs>>,
+        outside: Rc<Outside>,
     ) -> Self {
         Self {
             capabilities,
             kernels,
             gateway,
             cache,
+            outside,
             socket: RefCell::default(),
             activity: RefCell::default(),
             hidden: Cell::default(),
@@ -150,7 +154,7 @@ impl Environment for Tab {
     }
 
     async fn sha256(&self, bytes: &Bytes) -> [u8; 32] {
-        hash::sha256(bytes).await
+        hash::sha256(bytes, &self.outside).await
     }
 
     fn cache(&self) -> Option<Rc<dyn BlockCache>> {

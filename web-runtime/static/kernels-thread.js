@@ -25,7 +25,7 @@ self.onmessage = (event) => {
     }
   } else if (message.kind === "digest") {
     const { id, bytes } = message;
-    digest(bytes).then((hash) => self.postMessage({ kind: "digest", id, hash }));
+    digest(bytes).then((hash) => self.postMessage({ kind: "digest", id, hash, bytes }, [bytes.buffer]));
   } else if (message.kind === "join") {
     // The instance was made with the leader's stack; nothing has been called on it yet.
     exports.__stack_pointer.value = message.stack;

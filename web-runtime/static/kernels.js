@@ -147,9 +147,29 @@ function prepared({ worker, broken }, module, memory) {
 /** Helpers that wait for their work to come, and can do something else until then. */
 const idle = new Set();
 
+/** Buffers that were used for hashing and are free. A new one is memory that the system has to clear first. */
+const spare = [];
+/** How many are kept. */
+const MOST_SPARE = 32;
+
+/** A copy of bytes in a buffer of its own. */
+function copyOf(bytes) {
+  const at = spare.findIndex((buffer) => buffer.byteLength >= bytes.length);
+  const [buffer] = at < 0 ? [new ArrayBuffer(bytes.length)] : spare.splice(at, 1);
+  const copy = new Uint8Array(buffer, 0, bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
+/** Takes back a copy that came with a hash and is not needed. */
+export function takeBack(bytes) {
+  if (spare.length < MOST_SPARE) spare.push(bytes.buffer);
+}
+
 /**
- * The SHA-256 of bytes, computed by a helper that has nothing else to do yet: a promise of a buffer, or of null where the
- * helper could not. Undefined where there is no such helper. A copy of the bytes is taken at once.
+ * The SHA-256 of bytes, computed by a helper that has nothing else to do yet: a promise of the buffer `hash`, or of null in
+ * its place where the helper could not, and of `bytes`, the copy that was taken at once. Undefined where there is no such
+ * helper.
  */
 export function digestAside(bytes) {
   let freest;
@@ -168,7 +188,7 @@ class Helper {
   constructor(worker) {
     this.#worker = worker;
     worker.onmessage = ({ data }) => {
-      this.#digests.get(data.id)?.(data.hash);
+      this.#digests.get(data.id)?.(data);
       this.#digests.delete(data.id);
       this.#joinIfFree();
     };
@@ -180,7 +200,7 @@ class Helper {
   }
 
   digest(bytes) {
-    const copy = bytes.slice();
+    const copy = copyOf(bytes);
     this.#lastDigest += 1;
     this.#worker.postMessage({ kind: "digest", id: this.#lastDigest, bytes: copy }, [copy.buffer]);
     return new Promise((resolve) => this.#digests.set(this.#lastDigest, resolve));
@@ -202,7 +222,7 @@ class Helper {
   end() {
     idle.delete(this);
     this.#worker.terminate();
-    for (const resolve of this.#digests.values()) resolve(null);
+    for (const resolve of this.#digests.values()) resolve({ hash: null });
     this.#digests.clear();
   }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::peaks::{Peak, WEBNN};
-use super::report::{Report, Row, StartRow, TwoContexts};
+use super::report::{Report, Row, StartRow, TwoContexts, median_of};
+use super::start::{Opening, Openings};
 use crate::rig::{figure, percentile};
 
 /// The goals are for one case: this model, so many tokens.
@@ -98,9 +99,10 @@ pub(super) fn table(report: &Report) -> String {
         line(&mut text, &what, TWO_CONTEXTS * goal.at_least, Some(two.ratio()), &limit);
     }
     for start in &report.starts {
-        for (what, ratio) in [("cold", start.ratio(|o| &o.cold)), ("warm", start.ratio(|o| &o.warm))] {
+        for (what, which) in [("cold", Openings::cold as fn(&Openings) -> &[Opening]), ("warm", Openings::warm)] {
+            let limit = start.limit(which).unwrap_or_default();
             let what = format!("page open to first result, {what}, {} {}", start.browser, start.api_name());
-            line(&mut text, &what, START_AT_LEAST, Some(ratio), "");
+            line(&mut text, &what, START_AT_LEAST, Some(start.ratio(which)), &limit);
         }
     }
     text
@@ -171,12 +173,20 @@ fn two_contexts_limit(report: &Report, two: &TwoContexts) -> Option<String> {
 }
 
 impl StartRow {
-    fn ratio(&self, which: impl Fn(&super::start::Openings) -> &Vec<super::start::Opening>) -> Option<f64> {
-        let median = |openings: &super::start::Openings| {
-            let all: Vec<f64> = which(openings).iter().map(|opening| opening.ms).collect();
-            Some(percentile(&all, 50)).filter(|ms| !ms.is_nan())
-        };
-        Some(median(&self.peer)? / median(&self.ours)?)
+    fn ratio(&self, which: fn(&Openings) -> &[Opening]) -> Option<f64> {
+        Some(median_of(which(&self.measured.peer))? / median_of(which(&self.measured.ours))?)
+    }
+
+    /// What the goal would leave for everything but moving bytes.
+    fn limit(&self, which: fn(&Openings) -> &[Opening]) -> Option<String> {
+        let of = |openings: &Openings| median_of(which(openings)).map(|ms| ms / 1e3);
+        let (ours, peer, bare) =
+            (of(&self.measured.ours)?, of(&self.measured.peer)?, of(self.measured.bare.as_ref()?)?);
+        Some(format!(
+            ": it would take {:.2} s, and we take {ours:.2}; a bare page that moves and hashes as many bytes and computes nothing takes {bare:.2}, {:.2} times as fast as the peer",
+            peer / START_AT_LEAST,
+            peer / bare
+        ))
     }
 }
 

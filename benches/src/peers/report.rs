@@ -14,7 +14,7 @@ use super::measure::{Measured, Outcome};
 use super::onnxruntime::WebSetup;
 use super::peaks::Peak;
 use super::pipeline::Embedded;
-use super::start::{Opening, Openings};
+use super::start::{self, Opening, Openings};
 use super::{Folders, Heading, Options};
 use crate::Fault;
 use crate::rig::machine::Machine;
@@ -105,8 +105,8 @@ fn error(outcome: &Outcome) -> String {
 pub(super) struct StartRow {
     pub(super) browser: String,
     pub(super) api: ApiKind,
-    pub(super) ours: Openings,
-    pub(super) peer: Openings,
+    #[serde(flatten)]
+    pub(super) measured: start::Measured,
 }
 
 /// From texts to embeddings.
@@ -153,8 +153,8 @@ pub(super) struct Report {
 const HEAD: &str = "| where | model | batch x tokens | ours, ms (quartiles) | onnxruntime, ms (quartiles) | ours to the caller, ms | times as fast | our error | its error |
 |---|---|---|---|---|---|---|---|---|";
 const START_HEAD: &str =
-    "| page open to first result | ours, s | onnxruntime-web, s | times as fast | our runtime, MB | its runtime, MB |
-|---|---|---|---|---|---|";
+    "| page open to first result | ours, s | onnxruntime-web, s | times as fast | our runtime, MB | its runtime, MB | bare page, s |
+|---|---|---|---|---|---|---|";
 const PIPELINE_HEAD: &str = "| text to embedding | texts | ours to the caller, ms (quartiles) | transformers.js, ms (quartiles) | times as fast | our error | its error |
 |---|---|---|---|---|---|---|";
 const PEAK_HEAD: &str = "| peak | threads | |\n|---|---|---|";
@@ -173,23 +173,25 @@ impl StartRow {
     }
 
     fn markdown(&self) -> String {
-        let lines = [("cold", 0), ("warm", 1)].map(|(what, which)| {
-            let of = |openings: &Openings| if which == 0 { openings.cold.clone() } else { openings.warm.clone() };
-            let (ours, peer) = (of(&self.ours), of(&self.peer));
-            let ratio = match (median_of(&ours), median_of(&peer)) {
-                (Some(ours), Some(peer)) => format!("**{:.2}**", peer / ours),
-                _ => "–".to_owned(),
-            };
-            format!(
-                "| {} {}, {what} | {} | {} | {ratio} | {} | {} |",
-                self.browser,
-                self.api_name(),
-                seconds(&self.ours, &ours),
-                seconds(&self.peer, &peer),
-                megabytes(&ours),
-                megabytes(&peer),
-            )
-        });
+        let lines =
+            [("cold", Openings::cold as fn(&Openings) -> &[Opening]), ("warm", Openings::warm)].map(|(what, of)| {
+                let start::Measured { ours: all_ours, peer: all_peer, bare } = &self.measured;
+                let (ours, peer) = (of(all_ours), of(all_peer));
+                let bare = bare.as_ref().map_or_else(|| "–".to_owned(), |bare| seconds(bare, of(bare)));
+                let ratio = match (median_of(ours), median_of(peer)) {
+                    (Some(ours), Some(peer)) => format!("**{:.2}**", peer / ours),
+                    _ => "–".to_owned(),
+                };
+                format!(
+                    "| {} {}, {what} | {} | {} | {ratio} | {} | {} | {bare} |",
+                    self.browser,
+                    self.api_name(),
+                    seconds(all_ours, ours),
+                    seconds(all_peer, peer),
+                    megabytes(ours),
+                    megabytes(peer),
+                )
+            });
         lines.join("\n")
     }
 }
@@ -238,7 +240,7 @@ fn web_name(api: ApiKind) -> String {
     if api == ApiKind::Cpu { "wasm".to_owned() } else { api.to_string() }
 }
 
-fn median_of(openings: &[Opening]) -> Option<f64> {
+pub(super) fn median_of(openings: &[Opening]) -> Option<f64> {
     let all: Vec<f64> = openings.iter().map(|opening| opening.ms).collect();
     Some(percentile(&all, 50)).filter(|ms| !ms.is_nan())
 }

@@ -4,12 +4,16 @@
 //! The clock starts when the browser asks for the address (which sends it on to the page that is measured), and stops when
 //! the first output is in the host's memory. Starting the browser itself is not counted: it shows another page until it has
 //! come to rest. Weights come over loopback.
+//!
+//! Where weights go through the page's memory, a bare page shows the limit of all this: it moves and hashes as many bytes in the same
+//! ways, and computes nothing.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::json;
 use tabpool::{ApiKind, ModelRequest, PoolEvent, ResourcePool};
-use tabpool_browser::Installed;
+use tabpool_browser::{BrowserKind, Installed};
 
 use super::case::{Case, OUTPUT, Reference};
 use super::contender::Surroundings;
@@ -26,6 +30,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(5);
 /// How long a page stays open after its result: browsers, and tabs of ours, write down what they keep when nobody waits.
 const KEEPING: Duration = Duration::from_secs(3);
+
+/// Answers that a page takes whole, side by side, where streams are slow.
+const WHOLE_ANSWERS: usize = 4;
 
 /// One opening.
 #[derive(Clone, Debug, Serialize)]
@@ -56,10 +63,38 @@ pub(super) struct Phases {
 /// Openings of one contender, cold and warm.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Openings {
-    pub(super) cold: Vec<Opening>,
-    pub(super) warm: Vec<Opening>,
+    cold: Vec<Opening>,
+    warm: Vec<Opening>,
     /// What went wrong, where something did.
     pub(super) failed: Option<String>,
+}
+
+impl Openings {
+    pub(super) fn cold(&self) -> &[Opening] {
+        &self.cold
+    }
+
+    pub(super) fn warm(&self) -> &[Opening] {
+        &self.warm
+    }
+
+    fn take(&mut self, result: Result<[Opening; 2], Fault>) {
+        match result {
+            Ok([cold, warm]) => {
+                self.cold.push(cold);
+                self.warm.push(warm);
+            }
+            Err(e) => self.failed = Some(e.to_string()),
+        }
+    }
+}
+
+/// What was opened in turn.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Measured {
+    pub(super) ours: Openings,
+    pub(super) peer: Openings,
+    pub(super) bare: Option<Openings>,
 }
 
 /// What is opened where.
@@ -74,22 +109,17 @@ pub(super) struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Opens ours and the peer's page in turn.
-    pub(super) async fn measure(&self, rounds: usize) -> [Openings; 2] {
-        let mut both = [Openings::default(), Openings::default()];
+    /// Opens ours, the peer's page and, where it says something, the bare one in turn.
+    pub(super) async fn measure(&self, rounds: usize) -> Measured {
+        let mut measured = Measured::default();
         for _ in 0..rounds {
-            let results = [self.ours().await, self.peer().await];
-            for (openings, result) in both.iter_mut().zip(results) {
-                match result {
-                    Ok([cold, warm]) => {
-                        openings.cold.push(cold);
-                        openings.warm.push(warm);
-                    }
-                    Err(e) => openings.failed = Some(e.to_string()),
-                }
+            measured.ours.take(self.ours().await);
+            measured.peer.take(self.peer().await);
+            if self.api == ApiKind::Cpu {
+                measured.bare.get_or_insert_default().take(self.bare().await);
             }
         }
-        both
+        measured
     }
 
     /// A pool that knows nothing, and a tab that is opened twice with the same profile.
@@ -172,6 +202,42 @@ impl Start<'_> {
         tokio::time::sleep(KEEPING).await;
         page.close(server).await;
         self.opening(stamp, answer.at, runtime_bytes, &answer.output)
+    }
+
+    /// A page that brings the model's file into memory, piece by piece hashed: the first time from the server, the second time from
+    /// where it kept it.
+    async fn bare(&self) -> Result<[Opening; 2], Fault> {
+        let profile = "start-bare";
+        self.here.starter.forget(profile)?;
+        let weights = self.case.subject.folder.join("model.safetensors");
+        let weights = std::fs::read(&weights).map_err(|e| format!("{}: {e}", weights.display()))?;
+        let length = weights.len();
+        self.here.server.hold(weights.into());
+        let openings = [self.open_bare(profile, length, false).await?, self.open_bare(profile, length, true).await?];
+        self.here.server.hold(Vec::new().into());
+        self.here.starter.forget(profile)?;
+        Ok(openings)
+    }
+
+    async fn open_bare(&self, profile: &str, length: usize, kept: bool) -> Result<Opening, Fault> {
+        let server = &self.here.server;
+        let (stamp, line) = (server.fresh_id(), server.line());
+        let page = server.url(&format!("pages/bare.html?page={}", line.id));
+        let url = server.waiting(SETTLING, &server.stamped(stamp, &page));
+        // As our own pages take them in these browsers.
+        let answers = if self.on.kind == BrowserKind::Firefox { WHOLE_ANSWERS } else { 1 };
+        line.tell(&json!({ "do": "move", "length": length, "answers": answers, "kept": kept })).await?;
+        let browser = self.here.starter.start(self.on, &url, Some(profile)).await?;
+        let mut page = Page::of(browser, line);
+        let answer = page.answer(LIMIT).await?;
+        if !kept {
+            page.ask(&json!({ "do": "keep" }), LIMIT).await?;
+        }
+        tokio::time::sleep(KEEPING).await;
+        page.close(server).await;
+        let begin = server.opened_at(stamp).ok_or("the page was never opened")?;
+        let ms = milliseconds(answer.at.duration_since(begin));
+        Ok(Opening { ms, runtime_bytes: 0, error: 0.0, phases: None })
     }
 
     fn opening(&self, stamp: u64, end: Instant, runtime_bytes: u64, output: &[f32]) -> Result<Opening, Fault> {

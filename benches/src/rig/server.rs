@@ -84,6 +84,7 @@ struct Shared {
     opened: Mutex<HashMap<u64, Instant>>,
     next_id: AtomicU64,
     runtime_bytes: AtomicU64,
+    held: Mutex<Bytes>,
 }
 
 #[derive(Debug)]
@@ -100,11 +101,13 @@ impl PeerServer {
             opened: Mutex::default(),
             next_id: AtomicU64::new(1),
             runtime_bytes: AtomicU64::new(0),
+            held: Mutex::default(),
         });
         let router = Router::new()
             .route("/go", get(go))
             .route("/next", get(next))
             .route("/answer", post(answer))
+            .route("/held", get(held))
             .fallback(get(file))
             .layer(DefaultBodyLimit::max(LARGEST_ANSWER))
             .layer(middleware::from_fn(isolate))
@@ -156,6 +159,11 @@ impl PeerServer {
     /// Bytes of runtimes served so far.
     pub(crate) fn runtime_bytes(&self) -> u64 {
         self.shared.runtime_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Holds bytes in memory, which pages get in parts as `/held?from=…&length=…`.
+    pub(crate) fn hold(&self, bytes: Bytes) {
+        *locked(&self.shared.held) = bytes;
     }
 
     /// Ends a line: its page is told to stop asking.
@@ -228,6 +236,20 @@ async fn next(State(shared): State<Arc<Shared>>, Query(who): Query<Who>) -> Resp
         Ok(Some(command)) => ([(header::CACHE_CONTROL, NO_STORE)], command).into_response(),
         Ok(None) => (StatusCode::GONE, "nobody has commands for this page any more\n").into_response(),
         Err(_) => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Part {
+    from: usize,
+    length: usize,
+}
+
+async fn held(State(shared): State<Arc<Shared>>, Query(part): Query<Part>) -> Response {
+    let bytes = locked(&shared.held).clone();
+    match part.from.checked_add(part.length).filter(|end| *end <= bytes.len()) {
+        Some(end) => ([(header::CACHE_CONTROL, NO_STORE)], bytes.slice(part.from..end)).into_response(),
+        None => (StatusCode::RANGE_NOT_SATISFIABLE, "so much is not held\n").into_response(),
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) enum Command {
         number: u64,
         verdict: Verdict,
     },
+    /// Guests may come, and will compute this.
+    Expect(Arc<ProgramEntry>),
     Close(oneshot::Sender<()>),
 }
 
@@ -207,6 +209,7 @@ impl Actor {
             Command::Exited { slot, start, reason } => self.exited(slot, start, &reason),
             Command::Memory { host, browsers } => self.memory = (host, browsers),
             Command::Judged { number, verdict } => self.judged(number, verdict),
+            Command::Expect(program) => self.expect_proofs(&program),
             // Taken by the loop.
             Command::Close(_) => {}
         }

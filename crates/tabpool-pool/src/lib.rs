@@ -44,6 +44,7 @@ mod model;
 mod native;
 mod pool;
 mod preferences;
+mod readiness;
 mod referee;
 mod server;
 mod session;

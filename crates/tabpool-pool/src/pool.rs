@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) held_back: HeldBack,
     /// Whether it may be ready without a worker.
     sleeps: bool,
+    /// Whether anybody was given a way to join.
+    pub(crate) invited: AtomicBool,
 }
 
 impl Shared {
@@ -94,7 +96,7 @@ impl Shared {
 
     /// The model in a folder, for pictures of this height and width where they are not those it was made for. Blocks.
     pub(crate) fn open(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         root: Cid,
         pictures: Option<[usize; 2]>,
@@ -109,10 +111,19 @@ impl Shared {
             Some([height, width]) => model.for_pictures(height, width).map_err(refused)?,
             None => model,
         };
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = ModelId(models.len() as u64 + 1);
-        let entry = models.entry(key).or_insert_with(|| Arc::new(ModelEntry::new(id, root, name, model)));
-        Ok(Arc::clone(entry))
+        let entry = {
+            let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+            let id = ModelId(models.len() as u64 + 1);
+            let entry = models.entry(key).or_insert_with(|| Arc::new(ModelEntry::new(id, root, name, model)));
+            Arc::clone(entry)
+        };
+        self.expect_model(&entry);
+        Ok(entry)
+    }
+
+    /// The models opened so far.
+    pub(crate) fn opened(&self) -> Vec<Arc<ModelEntry>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
@@ -215,6 +226,7 @@ impl ResourcePool {
             batching: builder.batching,
             held_back,
             sleeps,
+            invited: AtomicBool::new(false),
         };
         let (shared, metrics) = (Arc::new(shared), Some(metrics));
         Ok(Self { shared, bridge, tickets, url, data_dir, actor, servers, metrics, _temporary: temporary })
@@ -316,13 +328,17 @@ impl ResourcePool {
     /// # Errors
     /// [`PoolError::Join`] where the options would let nobody in.
     pub fn join(&self, options: JoinOptions) -> Result<JoinTicket, PoolError> {
-        Ok(self.tickets.issue(options)?)
+        let ticket = self.tickets.issue(options)?;
+        self.shared.expect_guests();
+        Ok(ticket)
     }
 
     /// The URL of a new ticket that lets any number of tabs in for a day: [`join`](Self::join) with nothing said.
     #[must_use]
     pub fn join_url(&self) -> String {
-        self.tickets.issue_unchecked(JoinOptions::default()).url().to_owned()
+        let ticket = self.tickets.issue_unchecked(JoinOptions::default());
+        self.shared.expect_guests();
+        ticket.url().to_owned()
     }
 
     /// The tickets that let tabs in, and those that brought tabs that are still here; oldest first.

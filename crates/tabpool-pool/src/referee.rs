@@ -2,7 +2,7 @@
 //!
 //! It computes on one thread beside everything else, one case at a time, and keeps the programs it used last for a while.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -25,9 +25,12 @@ use crate::model::ProgramEntry;
 /// Cases that wait at most. One more is not judged: whoever asked is told so.
 const MOST_WAITING: usize = 64;
 /// Programs kept ready.
-const MOST_KEPT: usize = 2;
+pub(crate) const MOST_KEPT: usize = 2;
 /// How long they are kept when nothing is to be judged.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+/// A program with so many bytes of weights at most is got ready before it is needed, and is kept for longer.
+pub(crate) const LIGHT: u64 = 256 << 20;
+const LIGHT_KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// An answer to be judged.
 pub(crate) struct Case {
@@ -90,7 +93,7 @@ async fn judge_all(
     mut expected: mpsc::Receiver<Arc<ProgramEntry>>,
     commands: mpsc::Sender<Command>,
 ) {
-    let bench = Bench { store, kept: RefCell::default() };
+    let bench = Bench { store, backend: OnceCell::new(), kept: RefCell::default() };
     loop {
         let case = tokio::select! {
             biased;
@@ -104,7 +107,11 @@ async fn judge_all(
                 }
                 continue;
             }
-            () = tokio::time::sleep(KEPT_FOR) => {
+            () = tokio::time::sleep(KEPT_FOR), if bench.keeps(Weight::Heavy) => {
+                bench.kept.borrow_mut().retain(|kept| kept.weight == Weight::Light);
+                continue;
+            }
+            () = tokio::time::sleep(LIGHT_KEPT_FOR), if bench.keeps(Weight::Light) => {
                 bench.kept.borrow_mut().clear();
                 continue;
             }
@@ -122,8 +129,29 @@ async fn judge_all(
 /// Programs on the host's processor.
 struct Bench {
     store: Arc<dyn BlockStore>,
+    /// One for all programs, so that those of one model share its weights.
+    backend: OnceCell<CpuBackend>,
     /// The last used comes last.
-    kept: RefCell<VecDeque<(ProgramId, Rc<dyn Executable>)>>,
+    kept: RefCell<VecDeque<Kept>>,
+}
+
+/// A program that is ready.
+struct Kept {
+    id: ProgramId,
+    weight: Weight,
+    executable: Rc<dyn Executable>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    Light,
+    Heavy,
+}
+
+impl Weight {
+    fn of(entry: &ProgramEntry) -> Self {
+        if entry.needs.weight_bytes() <= LIGHT { Self::Light } else { Self::Heavy }
+    }
 }
 
 impl Bench {
@@ -133,25 +161,37 @@ impl Bench {
     }
 
     async fn load(&self, entry: &ProgramEntry) -> Result<Rc<dyn Executable>, String> {
-        let place = self.kept.borrow().iter().position(|(id, _)| *id == entry.id);
+        let place = self.kept.borrow().iter().position(|kept| kept.id == entry.id);
         let known = place.and_then(|place| self.kept.borrow_mut().remove(place));
-        let executable = match known {
-            Some((_, executable)) => executable,
+        let kept = match known {
+            Some(kept) => kept,
             None => {
                 let program = Program::decode(entry.encoded.data(), &ProgramLimits::default());
                 let program = program.map_err(|e| e.to_string())?.permitting(Precision::F32);
-                let backend = CpuBackend::new(&CpuOptions::new().threads(NonZeroUsize::MIN));
-                let backend = backend.map_err(|e| e.to_string())?;
-                let loaded = backend.load(&program, &Stored(Arc::clone(&self.store))).await;
-                loaded.map_err(|e| e.to_string())?.executable
+                let loaded = self.backend()?.load(&program, &Stored(Arc::clone(&self.store))).await;
+                let executable = loaded.map_err(|e| e.to_string())?.executable;
+                Kept { id: entry.id, weight: Weight::of(entry), executable }
             }
         };
-        let mut kept = self.kept.borrow_mut();
-        kept.push_back((entry.id, Rc::clone(&executable)));
-        if kept.len() > MOST_KEPT {
-            kept.pop_front();
+        let executable = Rc::clone(&kept.executable);
+        let mut all = self.kept.borrow_mut();
+        all.push_back(kept);
+        if all.len() > MOST_KEPT {
+            all.pop_front();
         }
         Ok(executable)
+    }
+
+    fn backend(&self) -> Result<&CpuBackend, String> {
+        if let Some(backend) = self.backend.get() {
+            return Ok(backend);
+        }
+        let backend = CpuBackend::new(&CpuOptions::new().threads(NonZeroUsize::MIN)).map_err(|e| e.to_string())?;
+        Ok(self.backend.get_or_init(|| backend))
+    }
+
+    fn keeps(&self, weight: Weight) -> bool {
+        self.kept.borrow().iter().any(|kept| kept.weight == weight)
     }
 }
 

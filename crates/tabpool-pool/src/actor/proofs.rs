@@ -113,6 +113,13 @@ impl Proofs {
 }
 
 impl Actor {
+    /// Guests may come and load this.
+    pub(super) fn expect_proofs(&self, program: &Arc<ProgramEntry>) {
+        if let Some(referee) = self.setup.referee.as_ref().filter(|_| self.setup.checking.concerns(true)) {
+            referee.prepare(Arc::clone(program));
+        }
+    }
+
     /// A worker loads a program: the host, which will check its first answer, does so as well meanwhile.
     pub(super) fn prepare_proof(&self, id: WorkerId, program: &Arc<ProgramEntry>, api: Api) {
         let is_guest = self.workers.get(&id).is_some_and(|worker| worker.slot.is_none());
