@@ -41,6 +41,9 @@ extern "C" {
     fn threads_here(wanted: u32) -> u32;
     #[wasm_bindgen(js_name = stackBytes)]
     fn stack_bytes() -> usize;
+    /// Has a thread of the kernels that has nothing else to do yet touch memory.
+    #[wasm_bindgen(js_name = touchAside)]
+    fn touch_aside(address: usize, bytes: usize);
     #[wasm_bindgen(js_name = openKernels, catch)]
     async fn open_kernels(relaxed: bool, threads: u32) -> Result<JsValue, JsValue>;
 }
@@ -291,6 +294,18 @@ unsafe impl Processor for Kernels {
             *self.helpers.borrow_mut() = helpers;
             Ok(())
         })
+    }
+
+    fn expect(&self, bytes: usize) {
+        let mut arena = self.arena.borrow_mut();
+        let missing = bytes.saturating_sub(arena.free_bytes());
+        // Where it is refused, whoever needs it is told.
+        if missing > 0
+            && let Ok(pages_before) = self.memory.grow(missing.div_ceil(PAGE))
+        {
+            arena.grown(self.memory.buffer().byte_length() as usize);
+            touch_aside(pages_before * PAGE, missing);
+        }
     }
 
     fn rouse(&self) {

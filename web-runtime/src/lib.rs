@@ -7,8 +7,8 @@
 //! - `tab` is the `Environment` of a `tabpool_worker::Worker`;
 //! - `facts` finds out what browser, adapter and machine this is, `identity` puts names to it;
 //! - `lane` spreads WebNN over workers nested in that one (`static/lane.js`);
-//! - `gateway` fetches blocks of weights, `hash` has the browser hash them, `opfs` keeps them, `pack` lays them out in one file and decides
-//!   which ones go when there is no room;
+//! - `gateway` fetches blocks of weights and `body` reads an answer, `hash` has the browser hash them, `opfs` keeps them, `pack`
+//!   lays them out in one file and decides which ones go when there is no room;
 //! - `kernels` opens the CPU kernels, a module of their own, and gives out its memory;
 //! - `page` tells the page what to show, `activity` reads that off the frames that pass.
 //!
@@ -17,7 +17,6 @@
 
 #[cfg(any(target_family = "wasm", test))]
 mod activity;
-mod body;
 #[cfg(any(target_family = "wasm", test))]
 mod identity;
 #[cfg(any(target_family = "wasm", test))]
@@ -27,6 +26,8 @@ mod rates;
 #[cfg(any(target_family = "wasm", test))]
 mod retry;
 
+#[cfg(target_family = "wasm")]
+mod body;
 #[cfg(all(target_family = "wasm", feature = "conformance"))]
 mod conformance;
 #[cfg(target_family = "wasm")]

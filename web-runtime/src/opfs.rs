@@ -203,6 +203,10 @@ impl Keeper {
 
 #[async_trait(?Send)]
 impl BlockCache for Opfs {
+    fn has(&self, cid: &Cid) -> bool {
+        self.0.pack.borrow().has(&cid.to_bytes())
+    }
+
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
         self.touch();
         let waits = self.0.waiting.borrow().iter().find(|(waiting, _)| waiting == cid).map(|(_, bytes)| bytes.to_vec());

@@ -116,6 +116,11 @@ impl<S: Storage> Pack<S> {
         (u32::try_from(self.blocks.len()).unwrap_or(u32::MAX), self.bytes)
     }
 
+    /// Whether a block is here.
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        self.blocks.contains_key(name)
+    }
+
     /// The bytes of a block, which was used `now`.
     pub(crate) fn get(&mut self, name: &[u8], now: u64) -> Result<Option<Vec<u8>>, Trouble> {
         let Some(place) = self.blocks.get_mut(name) else { return Ok(None) };

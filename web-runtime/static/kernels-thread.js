@@ -4,6 +4,13 @@
 import { imports } from "./kernels.js";
 
 let exports = null;
+/** The memory of all threads. */
+let memory = null;
+
+/** What the system gives memory in, in bytes. */
+const PAGE = 4096;
+/** Bytes touched between two looks at what else there is to do: less than a millisecond's. */
+const TOUCHED_AT_ONCE = 1 << 20;
 
 /** The SHA-256 of bytes, or null where it cannot be had. */
 async function digest(bytes) {
@@ -14,11 +21,24 @@ async function digest(bytes) {
   }
 }
 
+/** Comes back to this thread after what else has come meanwhile. */
+const later = new MessageChannel();
+later.port1.onmessage = ({ data }) => touch(data);
+
+/** Touches memory, a part at a time. Somebody else may be writing there already. */
+function touch({ address, end }) {
+  const words = new Int32Array(memory.buffer);
+  const until = Math.min(address + TOUCHED_AT_ONCE, end);
+  for (let at = address; at < until; at += PAGE) Atomics.or(words, at >>> 2, 0);
+  if (until < end) later.port2.postMessage({ address: until, end });
+}
+
 self.onmessage = (event) => {
   const message = event.data;
   if (message.kind === "prepare") {
     try {
-      exports = new WebAssembly.Instance(message.module, imports(message.memory)).exports;
+      memory = message.memory;
+      exports = new WebAssembly.Instance(message.module, imports(memory)).exports;
       self.postMessage({ kind: "ready" });
     } catch (error) {
       self.postMessage({ kind: "failed", reason: String(error?.message ?? error) });
@@ -26,6 +46,8 @@ self.onmessage = (event) => {
   } else if (message.kind === "digest") {
     const { id, bytes } = message;
     digest(bytes).then((hash) => self.postMessage({ kind: "digest", id, hash, bytes }, [bytes.buffer]));
+  } else if (message.kind === "touch") {
+    touch(message);
   } else if (message.kind === "join") {
     // The instance was made with the leader's stack; nothing has been called on it yet.
     exports.__stack_pointer.value = message.stack;

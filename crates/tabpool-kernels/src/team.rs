@@ -8,7 +8,7 @@
 //!
 //! Waiting is done by looking again for some ten microseconds, the time between two steps of a run, and then by the
 //! platform's own way ([`Park`]): a condition variable, or `Atomics.wait` in a browser. Where waking a thread costs much, helpers
-//! are told to look out for longer ([`Lookout`]).
+//! are told to look out for longer (`team/lookout.rs`).
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -176,7 +176,7 @@ impl Team {
     }
 
     /// Helps as the thread of this lane until the team ends; once it has nothing to do it looks out for work for so many
-    /// microseconds before it sleeps, as [`Lookout`] says.
+    /// microseconds before it sleeps, unless somebody else wants its core.
     ///
     /// # Safety
     /// As for [`lead`](Self::lead), for every step that is led; no other thread has this lane, which is not 0.

@@ -152,6 +152,10 @@ impl BlockFetcher for Store {
 /// corrupt is asked for once more as from a host, which says what is wrong with it.
 #[async_trait(?Send)]
 impl BlockCache for Store {
+    fn has(&self, _cid: &Cid) -> bool {
+        true
+    }
+
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
         self.read(cid).await.ok()
     }

@@ -32,6 +32,16 @@ const KEPT_FOR: Duration = Duration::from_secs(30);
 pub(crate) const LIGHT: u64 = 256 << 20;
 const LIGHT_KEPT_FOR: Duration = Duration::from_secs(600);
 
+/// Outputs that were computed before the answer came, at most.
+const MOST_FORESEEN: usize = 4;
+
+/// What will have to be judged.
+pub(crate) struct Prospect {
+    pub(crate) program: Arc<ProgramEntry>,
+    /// What it will be given, where that is known.
+    pub(crate) inputs: Option<Vec<Tensor>>,
+}
+
 /// An answer to be judged.
 pub(crate) struct Case {
     /// What the verdict is told under.
@@ -57,8 +67,8 @@ pub(crate) enum Verdict {
 /// Whoever judges. Its thread ends with it.
 pub(crate) struct Referee {
     cases: mpsc::Sender<Case>,
-    /// Programs of which cases will come. No more than are kept.
-    expected: mpsc::Sender<Arc<ProgramEntry>>,
+    /// What cases will come of. No more than are kept.
+    expected: mpsc::Sender<Prospect>,
 }
 
 impl Referee {
@@ -75,10 +85,10 @@ impl Referee {
         Ok(Self { cases, expected })
     }
 
-    /// Has a program loaded when there is nothing to judge, so that the first verdict on it waits for computing only. Where
-    /// too many wait for that, it is loaded when it is needed.
-    pub(crate) fn prepare(&self, program: Arc<ProgramEntry>) {
-        let _ = self.expected.try_send(program);
+    /// Has a program loaded when there is nothing to judge, and run where its inputs are known, so that the first verdict waits
+    /// for little. Where too many wait for that, it is done when it is needed.
+    pub(crate) fn prepare(&self, prospect: Prospect) {
+        let _ = self.expected.try_send(prospect);
     }
 
     /// Has a case judged; `false` where too many wait.
@@ -90,10 +100,10 @@ impl Referee {
 async fn judge_all(
     store: Arc<dyn BlockStore>,
     mut cases: mpsc::Receiver<Case>,
-    mut expected: mpsc::Receiver<Arc<ProgramEntry>>,
+    mut expected: mpsc::Receiver<Prospect>,
     commands: mpsc::Sender<Command>,
 ) {
-    let bench = Bench { store, backend: OnceCell::new(), kept: RefCell::default() };
+    let bench = Bench { store, backend: OnceCell::new(), kept: RefCell::default(), foreseen: RefCell::default() };
     loop {
         let case = tokio::select! {
             biased;
@@ -101,9 +111,10 @@ async fn judge_all(
                 Some(case) => case,
                 None => return,
             },
-            Some(program) = expected.recv() => {
-                if let Err(reason) = bench.load(&program).await {
-                    tracing::debug!(model = program.identity.name, reason, "the host cannot load what it will judge");
+            Some(prospect) = expected.recv() => {
+                if let Err(reason) = bench.foresee(&prospect).await {
+                    let model = &prospect.program.identity.name;
+                    tracing::debug!(model, reason, "the host cannot compute what it will judge");
                 }
                 continue;
             }
@@ -113,6 +124,7 @@ async fn judge_all(
             }
             () = tokio::time::sleep(LIGHT_KEPT_FOR), if bench.keeps(Weight::Light) => {
                 bench.kept.borrow_mut().clear();
+                bench.foreseen.borrow_mut().clear();
                 continue;
             }
         };
@@ -133,6 +145,15 @@ struct Bench {
     backend: OnceCell<CpuBackend>,
     /// The last used comes last.
     kept: RefCell<VecDeque<Kept>>,
+    /// What programs give for inputs of which an answer is to come; the latest comes last.
+    foreseen: RefCell<VecDeque<Foreseen>>,
+}
+
+/// What a program gives.
+struct Foreseen {
+    program: ProgramId,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
 }
 
 /// A program that is ready.
@@ -140,6 +161,12 @@ struct Kept {
     id: ProgramId,
     weight: Weight,
     executable: Rc<dyn Executable>,
+}
+
+impl Foreseen {
+    fn is_of(&self, program: &ProgramEntry, inputs: &[Tensor]) -> bool {
+        self.program == program.id && self.inputs == inputs
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,9 +182,36 @@ impl Weight {
 }
 
 impl Bench {
+    async fn foresee(&self, prospect: &Prospect) -> Result<(), String> {
+        let Prospect { program, inputs } = prospect;
+        let Some(inputs) = inputs else { return self.load(program).await.map(drop) };
+        if self.foreseen.borrow().iter().any(|foreseen| foreseen.is_of(program, inputs)) {
+            return Ok(());
+        }
+        let outputs = self.run(program, inputs).await?;
+        let mut all = self.foreseen.borrow_mut();
+        all.push_back(Foreseen { program: program.id, inputs: inputs.clone(), outputs });
+        if all.len() > MOST_FORESEEN {
+            all.pop_front();
+        }
+        Ok(())
+    }
+
     async fn compute(&self, case: &Case) -> Result<Vec<Tensor>, String> {
-        let executable = self.load(&case.program).await?;
-        executable.run(&case.inputs).await.map(|output| output.tensors).map_err(|e| e.to_string())
+        let foreseen = {
+            let mut all = self.foreseen.borrow_mut();
+            let place = all.iter().position(|foreseen| foreseen.is_of(&case.program, &case.inputs));
+            place.and_then(|place| all.remove(place))
+        };
+        match foreseen {
+            Some(foreseen) => Ok(foreseen.outputs),
+            None => self.run(&case.program, &case.inputs).await,
+        }
+    }
+
+    async fn run(&self, program: &ProgramEntry, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+        let executable = self.load(program).await?;
+        executable.run(inputs).await.map(|output| output.tensors).map_err(|e| e.to_string())
     }
 
     async fn load(&self, entry: &ProgramEntry) -> Result<Rc<dyn Executable>, String> {

@@ -17,6 +17,8 @@ use crate::Environment;
 /// Bytes that are on their way or waiting to be used at once. This bounds memory, and it is enough to keep the link to the
 /// host full while weights are brought into place.
 const AHEAD_BYTES: u64 = 32 << 20;
+/// The same where blocks come from the cache, which keeps nobody waiting: only hashing goes on beside.
+const AHEAD_BYTES_CACHED: u64 = 8 << 20;
 /// Blocks that are on their way or waiting at once, however small they are.
 const AHEAD_BLOCKS: usize = 1024;
 
@@ -74,9 +76,10 @@ impl Blocks {
     /// Starts fetching announced blocks until as much as may be is on its way. Nothing is started while more than half of
     /// that is, so that many blocks are asked for at once.
     fn fetch_ahead(&self) {
+        let most = self.most_ahead();
         {
             let state = self.state.borrow();
-            if state.coming_bytes > AHEAD_BYTES / 2 || state.coming.len() > AHEAD_BLOCKS / 2 {
+            if state.coming_bytes > most / 2 || state.coming.len() > AHEAD_BLOCKS / 2 {
                 return;
             }
         }
@@ -84,7 +87,7 @@ impl Blocks {
             let next = {
                 let mut state = self.state.borrow_mut();
                 let len = state.announced.front().map_or(0, |block| u64::from(block.len));
-                let full = state.coming_bytes + len > AHEAD_BYTES || state.coming.len() >= AHEAD_BLOCKS;
+                let full = state.coming_bytes + len > most || state.coming.len() >= AHEAD_BLOCKS;
                 if full && !state.coming.is_empty() {
                     return;
                 }
@@ -93,6 +96,14 @@ impl Blocks {
             };
             self.start(next);
         }
+    }
+
+    /// Bytes that may be coming, by where the next block is.
+    fn most_ahead(&self) -> u64 {
+        let state = self.state.borrow();
+        let next = state.announced.front().and_then(|block| Cid::try_from(&*block.cid).ok());
+        let held = next.zip(self.env.cache()).is_some_and(|(cid, cache)| cache.has(&cid));
+        if held { AHEAD_BYTES_CACHED } else { AHEAD_BYTES }
     }
 
     fn start(&self, block: BlockRef) {

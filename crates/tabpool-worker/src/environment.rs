@@ -23,6 +23,8 @@ pub trait BlockFetcher {
 /// Keeps blocks between sessions, under their CIDs. What it gives is verified by the worker, not trusted.
 #[async_trait(?Send)]
 pub trait BlockCache {
+    /// Whether a block is here, as far as can be told at once.
+    fn has(&self, cid: &Cid) -> bool;
     /// The bytes of a block, if they are here.
     async fn get(&self, cid: &Cid) -> Option<Bytes>;
     /// Keeps a block, now or soon: what is not kept when its place ends is fetched again. A cache that is full or broken keeps

@@ -90,6 +90,7 @@ fn blocks_are_found_again_in_a_file_that_is_opened_again() {
     assert_eq!(pack.get(b"a", 2).expect("read"), Some(content(1, 5000)));
     assert_eq!(pack.get(b"b", 2).expect("read"), Some(Vec::new()));
     assert_eq!(pack.get(b"c", 2).expect("read"), None);
+    assert_eq!([b"a", b"b", b"c"].map(|name| pack.has(name)), [true, true, false]);
 }
 
 #[test]
@@ -196,6 +197,7 @@ proptest! {
         memory.writes.set(usize::MAX);
         let mut pack = Pack::open(memory, limit).expect("opens after any death");
         for name in names(&pack) {
+            assert!(pack.has(&[name]));
             assert_eq!(pack.get(&[name], 0).expect("read"), Some(content(name, lengths[&name])));
         }
     }

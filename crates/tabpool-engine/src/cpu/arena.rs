@@ -54,6 +54,12 @@ impl Arena {
         Some(Taken { address, stale })
     }
 
+    /// Bytes that are free, be they in one piece or not.
+    #[must_use]
+    pub fn free_bytes(&self) -> usize {
+        self.free.values().sum()
+    }
+
     /// How many bytes the memory must grow by before so many can be taken; `None` where that is more than can be counted.
     #[must_use]
     pub fn missing(&self, bytes: usize) -> Option<usize> {
@@ -109,6 +115,7 @@ mod tests {
         let [a, b, c] = [100, 64, 200].map(|bytes| arena.take(bytes).expect("room"));
         assert_eq!([a.address, b.address, c.address], [1024, 1152, 1216]);
         assert_eq!(arena.missing(600), Some(640 - (2048 - 1472)));
+        assert_eq!(arena.free_bytes(), 2048 - 1472);
         arena.give(a.address, 100);
         arena.give(c.address, 200);
         assert_eq!(address(arena.take(128)), Some(1024), "the smallest that fits");

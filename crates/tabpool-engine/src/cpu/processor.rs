@@ -50,6 +50,9 @@ pub unsafe trait Processor {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// So many bytes will be allocated in a moment: room can be made for them beside whatever else is done.
+    fn expect(&self, _bytes: usize) {}
+
     /// Wakes threads that sleep, where that takes time: there will be steps to execute in a moment.
     fn rouse(&self) {}
 

@@ -2,7 +2,7 @@
 //! and what a living executable holds already is not fetched again. No copy stays on this side.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
 use tabpool_graph::{BlockRef, Graph, Op, ValueId, Weight};
@@ -93,6 +93,7 @@ impl WeightCache {
         };
         let expected = graph.weights().iter().zip(&needs).filter(missing).flat_map(|(w, _)| &w.blocks).cloned();
         source.expect(&expected.collect::<Vec<_>>());
+        processor.expect(self.missing_words(processor, graph, &needs) * size_of::<f32>());
         for (weight, wanted) in graph.weights().iter().zip(&needs) {
             let mut forms = [None, None, None];
             let mut fetch = Vec::new();
@@ -126,6 +127,24 @@ impl WeightCache {
         }
         self.held.borrow_mut().extend(own.iter().map(|(key, words)| (key.clone(), Rc::downgrade(words))));
         Ok(loaded)
+    }
+}
+
+impl WeightCache {
+    /// Words of the weights of a graph that are not here.
+    fn missing_words(&self, processor: &Rc<dyn Processor>, graph: &Graph, needs: &[[bool; 3]]) -> usize {
+        let held = self.held.borrow();
+        let mut counted = HashSet::new();
+        let mut sum = 0usize;
+        for (weight, wanted) in graph.weights().iter().zip(needs) {
+            for form in FORMS.into_iter().filter(|form| wanted[*form as usize]) {
+                let key = key(graph, weight, form);
+                if held.get(&key).is_none_or(|words| words.strong_count() == 0) && counted.insert(key) {
+                    sum = sum.saturating_add(words(processor, graph, weight, form));
+                }
+            }
+        }
+        sum
     }
 }
 

@@ -87,7 +87,7 @@ fn sizes_are_checked() {
     );
     assert_eq!(
         refusal(&model, &[("input_ids", ids(&[33, 1], &[1; 33]))]),
-        "33 sequences are too many for one run: at most 32 of 16 tokens go together"
+        "33 sequences are too many for one run: at most 32 of 8 tokens go together"
     );
     assert_eq!(refusal(&model, &[("input_ids", ids(&[0, 4], &[]))]), "the request is empty: 0 sequences of 4 tokens");
     let err = model.program(Bucket { batch: 1, sequence: 65 }, &["last_hidden_state"]).expect_err("too long");
@@ -109,14 +109,14 @@ fn positions_that_count_from_the_padding_id_shorten_the_longest_sequence() {
 fn padding_fills_the_bucket_and_absent_inputs_get_their_defaults() {
     let model = Fixture::open(&folder("roberta")).model;
     let request = prepare(&model, &[("input_ids", ids(&[3, 2], &[5, 6, 7, 8, 9, 10]))]).expect("a good request");
-    assert_eq!(request.bucket, Bucket { batch: 4, sequence: 16 });
+    assert_eq!(request.bucket, Bucket { batch: 4, sequence: 8 });
     let [ids, mask] = &*request.tensors else { panic!("RoBERTa has one token type, so no input for it") };
-    assert_eq!((ids.dtype(), ids.shape().dims()), (DType::I32, &[4, 16][..]));
+    assert_eq!((ids.dtype(), ids.shape().dims()), (DType::I32, &[4, 8][..]));
     let (ids, mask) = (ids.to_i32().expect("integers"), mask.to_i32().expect("integers"));
-    assert_eq!(ids[16..19], [7, 8, 1], "roberta's padding id is 1");
-    assert_eq!(mask[16..19], [1, 1, 0]);
-    assert_eq!(ids[48..], [1; 16]);
-    assert_eq!(mask[48..], [0; 16]);
+    assert_eq!(ids[8..11], [7, 8, 1], "roberta's padding id is 1");
+    assert_eq!(mask[8..11], [1, 1, 0]);
+    assert_eq!(ids[24..], [1; 8]);
+    assert_eq!(mask[24..], [0; 8]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn cropping_keeps_the_leading_corner_and_refuses_other_shapes() {
         let values = (0..dims.iter().product()).map(|i: usize| i as f32).collect();
         Tensor::from_f32(dims, values).expect("fits")
     };
-    let (pooled, hidden) = (numbered(&[4, 64]), numbered(&[4, 16, 64]));
+    let (pooled, hidden) = (numbered(&[4, 64]), numbered(&[4, 8, 64]));
     let got = request.crop.apply(vec![pooled.clone(), hidden.clone()]).expect("the program's shapes");
     assert_eq!(got[0].0, "pooler_output");
     assert_eq!(got[0].1.shape().dims(), [3, 64]);
@@ -139,10 +139,10 @@ fn cropping_keeps_the_leading_corner_and_refuses_other_shapes() {
     let values = got[1].1.to_f32().expect("floats");
     let (row, column, element) = (2, 4, 63);
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-    let want = ((row * 16 + column) * 64 + element) as f32;
+    let want = ((row * 8 + column) * 64 + element) as f32;
     assert_eq!(values[(row * 5 + column) * 64 + element], want);
 
     let err = request.crop.apply(vec![hidden.clone(), pooled]).expect_err("swapped");
-    assert_eq!(err.to_string(), r#"output "pooler_output": the run gave [4, 16, 64], the program says [4, 64]"#);
+    assert_eq!(err.to_string(), r#"output "pooler_output": the run gave [4, 8, 64], the program says [4, 64]"#);
     assert!(matches!(request.crop.apply(vec![hidden]), Err(RequestError::OutputCount { got: 1, want: 2 })));
 }

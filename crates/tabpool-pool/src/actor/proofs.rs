@@ -13,7 +13,7 @@ use super::Actor;
 use super::decisions::About;
 use crate::PoolEvent;
 use crate::model::ProgramEntry;
-use crate::referee::{Case, Verdict};
+use crate::referee::{Case, Prospect, Verdict};
 use crate::target::protocol_api;
 
 /// Whose answers are checked, and how often.
@@ -116,18 +116,20 @@ impl Actor {
     /// Guests may come and load this.
     pub(super) fn expect_proofs(&self, program: &Arc<ProgramEntry>) {
         if let Some(referee) = self.setup.referee.as_ref().filter(|_| self.setup.checking.concerns(true)) {
-            referee.prepare(Arc::clone(program));
+            referee.prepare(Prospect { program: Arc::clone(program), inputs: None });
         }
     }
 
-    /// A worker loads a program: the host, which will check its first answer, does so as well meanwhile.
+    /// A worker loads a program: the host, which will check its first answer, does so as well meanwhile, and computes what waits
+    /// for it longest.
     pub(super) fn prepare_proof(&self, id: WorkerId, program: &Arc<ProgramEntry>, api: Api) {
         let is_guest = self.workers.get(&id).is_some_and(|worker| worker.slot.is_none());
         let proved = self.proofs.proved.contains(&(id, program.model, api));
         // What sessions compute is not checked.
         let will_be_checked = self.setup.checking.concerns(is_guest) && !proved && program.states.is_empty();
         if let Some(referee) = self.setup.referee.as_ref().filter(|_| will_be_checked) {
-            referee.prepare(Arc::clone(program));
+            let inputs = self.waiting_longest_for(program.id);
+            referee.prepare(Prospect { program: Arc::clone(program), inputs });
         }
     }
 

@@ -81,6 +81,12 @@ struct Ran<'a> {
 }
 
 impl Actor {
+    /// The inputs of the request that has waited longest for a program.
+    pub(super) fn waiting_longest_for(&self, program: ProgramId) -> Option<Vec<Tensor>> {
+        let of_program = self.requests.iter().filter(|(_, request)| request.program.id == program);
+        of_program.min_by_key(|(id, _)| **id).map(|(_, request)| request.tensors.clone())
+    }
+
     pub(super) fn submit(&mut self, job: Job) {
         let Job { request, program, placement, client, priority, timeout, tensors, rows, tokens, session, reply } = job;
         let now = self.epoch.elapsed();

@@ -110,6 +110,9 @@ impl BlockFetcher for Here {
 
 #[async_trait(?Send)]
 impl BlockCache for Here {
+    fn has(&self, cid: &Cid) -> bool {
+        self.0.cached.borrow().contains_key(cid)
+    }
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
         self.0.cached.borrow().get(cid).cloned()
     }
