@@ -82,7 +82,12 @@ pub(super) fn table(report: &Report) -> String {
     for row in report.rows.iter().filter(|row| is_main_case(row, 1)) {
         let Some(ours) = row.ours.measured() else { continue };
         let ratio = ours.first_ms / ours.median();
-        let verdict = if ratio <= FIRST_AT_MOST { "met".to_owned() } else { "**not met**".to_owned() };
+        let its = row.peer.measured().map(|peer| peer.first_ms / peer.median());
+        let verdict = match its {
+            _ if ratio <= FIRST_AT_MOST => "met".to_owned(),
+            Some(its) => format!("**not met**; the peer's own: {its:.2}"),
+            None => "**not met**".to_owned(),
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
