@@ -20,6 +20,10 @@ struct Alone;
 impl Park for Alone {
     fn wait(&self, _: &std::sync::atomic::AtomicU32, _: u32, _: u32) {}
     fn wake(&self, _: &std::sync::atomic::AtomicU32) {}
+    fn micros(&self) -> u32 {
+        0
+    }
+
     fn gives_up(&self) -> bool {
         false
     }

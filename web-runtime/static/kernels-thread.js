@@ -52,7 +52,7 @@ self.onmessage = (event) => {
     // The instance was made with the leader's stack; nothing has been called on it yet.
     exports.__stack_pointer.value = message.stack;
     try {
-      exports.help(message.lane);
+      exports.help(message.lane, message.patience);
     } catch (error) {
       // A trap. The leader must not wait for what this thread had taken.
       exports.abandon();

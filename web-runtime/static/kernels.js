@@ -15,6 +15,11 @@ const MAXIMUM_PAGES = [65536, 32768, 16384, 8192];
 const HELPER_START_MS = 5000;
 /** A helper's stack. The kernels use a few kilobytes. */
 const STACK_BYTES = 65536;
+/**
+ * For how many microseconds a helper looks out for more work before it sleeps, as long as nobody else wants its core. Phones
+ * save their batteries.
+ */
+const PATIENCE = /\bMobile\b/.test(navigator.userAgent) ? 0 : 50_000;
 
 export function hasRelaxedSimd() {
   return WebAssembly.validate(RELAXED_PROBE);
@@ -112,6 +117,7 @@ export function imports(memory) {
         Atomics.wait(words, address >>> 2, seen, milliseconds < 0 ? Infinity : milliseconds);
       },
       wake: (address) => Atomics.notify(words, address >>> 2),
+      micros: () => (performance.now() * 1000) >>> 0,
     },
   };
 }
@@ -216,7 +222,7 @@ class Helper {
   /** Becomes the thread of a lane, with a stack that ends at this address. It helps until it is ended. */
   join(lane, stack) {
     idle.delete(this);
-    this.#joining = { kind: "join", lane, stack };
+    this.#joining = { kind: "join", lane, stack, patience: PATIENCE };
     this.#joinIfFree();
   }
 

@@ -98,7 +98,10 @@ impl Backend for CpuBackend {
     }
 
     async fn load(&self, program: &Program, weights: &dyn WeightSource) -> Result<Loaded, EngineError> {
+        self.processor.rouse();
         let (executable, report) = self.make(program, weights, Assembly::Awaited).await?;
+        // Who loads a program will run it.
+        self.processor.rouse();
         Ok(Loaded { executable: Rc::new(executable), report })
     }
 

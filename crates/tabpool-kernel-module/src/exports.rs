@@ -28,6 +28,8 @@ mod imports {
         pub(super) safe fn park(address: usize, seen: u32, milliseconds: i32);
         /// `Atomics.notify` for everybody.
         pub(super) safe fn wake(address: usize);
+        /// `performance.now` in microseconds, modulo 2^32.
+        pub(super) safe fn micros() -> u32;
     }
 }
 
@@ -48,6 +50,16 @@ impl Park for Atomics {
 
     #[cfg(not(feature = "shared"))]
     fn wake(&self, _: &AtomicU32) {}
+
+    #[cfg(feature = "shared")]
+    fn micros(&self) -> u32 {
+        imports::micros()
+    }
+
+    #[cfg(not(feature = "shared"))]
+    fn micros(&self) -> u32 {
+        0
+    }
 
     fn gives_up(&self) -> bool {
         // The memory is this team's alone, and is of no more use with it.
@@ -120,15 +132,22 @@ unsafe extern "C" fn execute(address: usize, count: usize) -> u32 {
     u32::from(led.is_err())
 }
 
-/// Helps, as the thread of a lane, for as long as the worker lives.
+/// Wakes helpers that sleep: there will be work for them in a moment.
+#[unsafe(no_mangle)]
+extern "C" fn rouse() {
+    TEAM.rouse(&Atomics);
+}
+
+/// Helps, as the thread of a lane, for as long as the worker lives, and looks out for work for `patience` microseconds before
+/// it sleeps.
 ///
 /// # Safety
 /// The promises of [`Team::help`]; this instance's stack is its own.
 #[cfg(feature = "shared")]
 #[unsafe(no_mangle)]
-unsafe extern "C" fn help(lane: usize) {
+unsafe extern "C" fn help(lane: usize, patience: u32) {
     // SAFETY: the caller's promise.
-    unsafe { TEAM.help(Isa::detect(), lane, &Atomics) };
+    unsafe { TEAM.help(Isa::detect(), lane, patience, &Atomics) };
 }
 
 /// A helper trapped: whoever waits for it need not.

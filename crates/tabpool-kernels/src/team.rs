@@ -7,13 +7,18 @@
 //! the leader's patience.
 //!
 //! Waiting is done by looking again for some ten microseconds, the time between two steps of a run, and then by the
-//! platform's own way ([`Park`]): a condition variable, or `Atomics.wait` in a browser.
+//! platform's own way ([`Park`]): a condition variable, or `Atomics.wait` in a browser. Where waking a thread costs much, helpers
+//! are told to look out for longer (`team/lookout.rs`).
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::isa::Isa;
 use crate::step::Step;
+
+mod lookout;
+
+use lookout::Lookout;
 
 /// How often a thread looks again before it parks. A look costs a few nanoseconds in WebAssembly, which has no instruction
 /// that pauses, and some forty where there is one.
@@ -34,6 +39,8 @@ pub trait Park {
     fn wake(&self, word: &AtomicU32);
     /// Whether a helper that is silent may be given up. Only where what it may still write is nobody else's memory.
     fn gives_up(&self) -> bool;
+    /// A clock in microseconds that wraps around.
+    fn micros(&self) -> u32;
 }
 
 /// A helper took a task and did not finish it. The team is of no more use.
@@ -118,9 +125,7 @@ impl Team {
         self.step.store(core::ptr::from_ref(step).expose_provenance(), Ordering::Relaxed);
         let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
         self.ticket.store(tasks << 16, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            park.wake(&self.ticket);
-        }
+        self.rouse(park);
         let led = Led { team: self, own: Cell::new(0), park };
         // SAFETY: a task is given to one thread only, and lane 0 is the leader's.
         unsafe {
@@ -170,12 +175,13 @@ impl Team {
         left(ticket).then_some((ticket & 0xffff) as usize)
     }
 
-    /// Helps as the thread of this lane until the team ends.
+    /// Helps as the thread of this lane until the team ends; once it has nothing to do it looks out for work for so many
+    /// microseconds before it sleeps, unless somebody else wants its core.
     ///
     /// # Safety
     /// As for [`lead`](Self::lead), for every step that is led; no other thread has this lane, which is not 0.
-    pub unsafe fn help(&self, isa: Isa, lane: usize, park: &impl Park) {
-        let mut looks = 0;
+    pub unsafe fn help(&self, isa: Isa, lane: usize, patience: u32, park: &impl Park) {
+        let mut lookout = Lookout::new(patience);
         while self.ended.load(Ordering::Relaxed) == 0 {
             let mut taken = self.take();
             if taken.is_some() {
@@ -197,13 +203,12 @@ impl Team {
                         next
                     });
                 }
-                looks = 0;
-            } else if looks < LOOKS {
-                looks += 1;
+                lookout.begin();
+            } else if lookout.goes_on(park) {
                 core::hint::spin_loop();
             } else {
                 self.sleep(park);
-                looks = 0;
+                lookout.begin();
             }
         }
     }
@@ -217,6 +222,13 @@ impl Team {
             park.wait(&self.ticket, ticket, u32::MAX);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Wakes helpers that sleep, so that they look out for work that is about to come.
+    pub fn rouse(&self, park: &impl Park) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            park.wake(&self.ticket);
+        }
     }
 
     /// Says that a helper is gone and may have left a task behind.

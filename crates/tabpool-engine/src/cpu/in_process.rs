@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tabpool_kernels::team::{Park, Team};
 use tabpool_kernels::{Isa, Step, TileSize, weights};
@@ -62,8 +62,9 @@ fn help(isa: Isa, lane: usize, shared: &Shared) {
     }
     shared.parking.helpers.join();
     let _watch = Watch(shared);
+    // Woken on another core it is there within microseconds, and needs no patience.
     // SAFETY: every step that is led keeps the promises of `Processor::execute`, and each helper has a lane of its own.
-    unsafe { shared.team.help(isa, lane, &HelperParking(&shared.parking)) };
+    unsafe { shared.team.help(isa, lane, 0, &HelperParking(&shared.parking)) };
 }
 
 impl Drop for InProcess {
@@ -142,6 +143,16 @@ struct Parking {
     mutex: Mutex<()>,
     changed: Condvar,
     helpers: crowding::Sleepers,
+    begun: Begun,
+}
+
+/// When counting began.
+struct Begun(Instant);
+
+impl Default for Begun {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 impl Parking {
@@ -171,6 +182,11 @@ impl Park for Parking {
         // A thread that is slow may still write into memory that would be freed; one that panics says so.
         false
     }
+
+    fn micros(&self) -> u32 {
+        // It wraps around, as it is meant to.
+        self.begun.0.elapsed().as_micros() as u32
+    }
 }
 
 /// How helpers wait and wake the leader. They are on another core than it already.
@@ -187,6 +203,10 @@ impl Park for HelperParking<'_> {
 
     fn gives_up(&self) -> bool {
         self.0.gives_up()
+    }
+
+    fn micros(&self) -> u32 {
+        self.0.micros()
     }
 }
 

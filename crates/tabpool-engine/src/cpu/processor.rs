@@ -53,6 +53,9 @@ pub unsafe trait Processor {
     /// So many bytes will be allocated in a moment: room can be made for them beside whatever else is done.
     fn expect(&self, _bytes: usize) {}
 
+    /// Wakes threads that sleep, where that takes time: there will be steps to execute in a moment.
+    fn rouse(&self) {}
+
     /// The address of new memory, zeroed.
     ///
     /// # Errors

@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
+use std::sync::LazyLock;
 use std::thread;
+use std::time::Instant;
 use std::vec;
 use std::vec::Vec;
 
@@ -10,6 +12,9 @@ use super::{Lost, Park, Team};
 use crate::isa::Isa;
 use crate::math::Function;
 use crate::step::{Kernel, MAX_OPERANDS, Span, Step};
+
+/// How long helpers look out for work, in microseconds: long enough to do so between some steps, and to sleep before others.
+const PATIENCE: u32 = 300;
 
 /// Waits by looking again every now and then, which is slow and cannot miss anything.
 struct Polling;
@@ -28,6 +33,11 @@ impl Park for Polling {
 
     fn gives_up(&self) -> bool {
         false
+    }
+
+    fn micros(&self) -> u32 {
+        static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGIN.elapsed().as_micros() as u32
     }
 }
 
@@ -75,7 +85,7 @@ fn every_task_of_every_step_is_done_once_whoever_does_it() {
         for lane in 1..4 {
             let team = &team;
             // SAFETY: lanes are apart; the steps use no scratch memory.
-            scope.spawn(move || unsafe { team.help(Isa::detect(), lane, &Polling) });
+            scope.spawn(move || unsafe { team.help(Isa::detect(), lane, PATIENCE, &Polling) });
         }
         for length in [1, 2, 33, 100] {
             let chain = Chain::new(length, 4);
