@@ -78,6 +78,8 @@ pub struct Team {
     sleepers: AtomicU32,
     ended: AtomicU32,
     abandoned: AtomicU32,
+    /// Microseconds that the latest run took; the most where one is about to come.
+    latest: AtomicU32,
 }
 
 impl Team {
@@ -92,6 +94,7 @@ impl Team {
             sleepers: AtomicU32::new(0),
             ended: AtomicU32::new(0),
             abandoned: AtomicU32::new(0),
+            latest: AtomicU32::new(0),
         }
     }
 
@@ -104,10 +107,12 @@ impl Team {
     /// The steps' addresses are those of living memory that nobody else uses meanwhile, their results do not overlap their
     /// operands, their scratch memory has a lane for each member; nobody else leads this team.
     pub unsafe fn lead(&self, isa: Isa, steps: &[Step], park: &impl Park) -> Result<(), Lost> {
+        let begun = park.micros();
         for step in steps {
             // SAFETY: the caller's promise, handed on.
             unsafe { self.lead_step(isa, step, park)? };
         }
+        self.latest.store(park.micros().wrapping_sub(begun), Ordering::Relaxed);
         Ok(())
     }
 
@@ -125,7 +130,7 @@ impl Team {
         self.step.store(core::ptr::from_ref(step).expose_provenance(), Ordering::Relaxed);
         let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
         self.ticket.store(tasks << 16, Ordering::SeqCst);
-        self.rouse(park);
+        self.wake_sleepers(park);
         let led = Led { team: self, own: Cell::new(0), park };
         // SAFETY: a task is given to one thread only, and lane 0 is the leader's.
         unsafe {
@@ -204,7 +209,7 @@ impl Team {
                     });
                 }
                 lookout.begin();
-            } else if lookout.goes_on(park) {
+            } else if lookout.goes_on(self.latest.load(Ordering::Relaxed), park) {
                 core::hint::spin_loop();
             } else {
                 self.sleep(park);
@@ -226,6 +231,11 @@ impl Team {
 
     /// Wakes helpers that sleep, so that they look out for work that is about to come.
     pub fn rouse(&self, park: &impl Park) {
+        self.latest.store(u32::MAX, Ordering::Relaxed);
+        self.wake_sleepers(park);
+    }
+
+    fn wake_sleepers(&self, park: &impl Park) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             park.wake(&self.ticket);
         }

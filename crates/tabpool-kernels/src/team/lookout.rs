@@ -8,6 +8,10 @@ const AWAY: u32 = 300;
 /// After this much looking, in microseconds, a helper judges whether somebody else wants its core.
 const ACCOUNT: u32 = 20_000;
 
+/// Only after a run that took this long, in microseconds, does a helper look out for longer than it must: what is over
+/// sooner gains nothing by it, and whoever carries the answer away may be kept waiting.
+const WORTH: u32 = 1_000;
+
 /// For how long a helper whose core is wanted looks out no longer than it must, in microseconds.
 const MODEST: u32 = 1_000_000;
 
@@ -43,10 +47,10 @@ impl Lookout {
         self.since = None;
     }
 
-    /// Whether to look once more.
-    pub(super) fn goes_on(&mut self, park: &impl Park) -> bool {
+    /// Whether to look once more, after a run that took so many microseconds.
+    pub(super) fn goes_on(&mut self, latest: u32, park: &impl Park) -> bool {
         self.looks += 1;
-        self.looks < LOOKS || self.patience > 0 && self.looks_on(park.micros())
+        self.looks < LOOKS || self.patience > 0 && latest >= WORTH && self.looks_on(park.micros())
     }
 
     /// What the clock says of it.
@@ -72,7 +76,7 @@ impl Lookout {
 mod tests {
     use std::vec::Vec;
 
-    use super::{ACCOUNT, Lookout, MODEST};
+    use super::{ACCOUNT, LOOKS, Lookout, MODEST, Park, WORTH};
 
     const PATIENCE: u32 = 50_000;
 
@@ -119,6 +123,31 @@ mod tests {
         let aside = 4_000;
         let times = (0..480).map(|i| if i < 100 { i * 100 } else { i * 100 + aside });
         assert!(looks(&mut lookout, times).iter().take(450).all(|on| *on));
+    }
+
+    /// A clock that goes on when it is looked at.
+    struct Clock(core::cell::Cell<u32>);
+
+    impl Park for Clock {
+        fn wait(&self, _: &core::sync::atomic::AtomicU32, _: u32, _: u32) {}
+        fn wake(&self, _: &core::sync::atomic::AtomicU32) {}
+        fn gives_up(&self) -> bool {
+            false
+        }
+        fn micros(&self) -> u32 {
+            self.0.set(self.0.get() + 40);
+            self.0.get()
+        }
+    }
+
+    #[test]
+    fn short_runs_are_not_worth_looking_out_for() {
+        let looks = |latest| {
+            let (mut lookout, clock) = (Lookout::new(400), Clock(core::cell::Cell::new(0)));
+            (0..).take_while(|_| lookout.goes_on(latest, &clock)).count()
+        };
+        assert_eq!(looks(WORTH - 1), LOOKS as usize - 1);
+        assert!(looks(WORTH) > 5 * LOOKS as usize);
     }
 
     #[test]
