@@ -60,11 +60,11 @@ impl Lookout {
         let (begun, last) = self.since.unwrap_or((now, now));
         self.since = Some((begun, now));
         let passed = now.wrapping_sub(last);
-        self.account.0 += passed;
-        self.account.1 += if passed > AWAY { passed } else { 0 };
+        self.account.0 = self.account.0.saturating_add(passed);
+        self.account.1 = self.account.1.saturating_add(if passed > AWAY { passed } else { 0 });
         if self.account.0 >= ACCOUNT {
             let (looked, away) = core::mem::take(&mut self.account);
-            if away * 5 > looked * 2 {
+            if away > looked / 5 * 2 {
                 self.modest = Some(now);
             }
         }
@@ -138,6 +138,12 @@ mod tests {
             self.0.set(self.0.get() + 40);
             self.0.get()
         }
+    }
+
+    #[test]
+    fn a_machine_that_slept_for_an_hour_is_no_trouble() {
+        let mut lookout = Lookout::new(PATIENCE);
+        assert_eq!(looks(&mut lookout, [0, 40, u32::MAX]), [true, true, false]);
     }
 
     #[test]
