@@ -11,6 +11,7 @@
 
 mod case;
 mod contender;
+mod first;
 mod goals;
 mod measure;
 mod onnxruntime;
@@ -39,13 +40,14 @@ use crate::rig::page::Starter;
 use crate::rig::server::{PeerServer, Root};
 use case::{Case, Reference, Subject};
 use contender::{Entrant, Place, Surroundings};
+use first::First;
 use measure::{Measured, interleaved, two_at_once};
 use onnxruntime::WebSetup;
 use pipeline::{Pipeline, Texts};
-use report::{PipelineRow, Report, Row, StartRow};
+use report::{FirstRow, PipelineRow, Report, Row, StartRow};
 use start::Start;
 
-/// Tokens of the case by which openings are measured.
+/// Tokens of the case by which openings and first runs are measured.
 const START_TOKENS: usize = 128;
 /// Rounds by which one of the peer's builds is chosen.
 const CHOOSING_ROUNDS: usize = 3;
@@ -97,6 +99,9 @@ pub async fn run(options: &Options, folders: &Folders) -> Result<(), Fault> {
     if options.wants(Part::Runs) {
         bench.runs(&browsers, &mut report).await?;
     }
+    if options.wants(Part::First) {
+        bench.firsts(&browsers, &mut report).await?;
+    }
     if options.wants(Part::Start) {
         bench.starts(&browsers, &mut report).await?;
     }
@@ -122,16 +127,39 @@ impl Bench<'_> {
                 let ours = Entrant::Tab { on: on.clone(), api, threads };
                 let setup = self.best_setup(on, api, threads.unwrap_or(1), report).await?;
                 let peer = Entrant::Page { on: on.clone(), setup };
-                let heading = Heading { browser: on.kind.name().to_owned(), api, threads };
-                self.pair(&heading, [ours, peer], &mut references, report).await?;
+                self.pair(&Heading::of(on, api, threads), [ours, peer], &mut references, report).await?;
             }
         }
-        if self.options.wants_browser("native") && self.options.wants_api("cpu") {
-            for (at, &threads) in self.options.threads.iter().enumerate() {
-                let heading = Heading { browser: "native".to_owned(), api: ApiKind::Cpu, threads: Some(threads) };
-                let entrants = [Entrant::Worker { at }, Entrant::Process { threads }];
-                self.pair(&heading, entrants, &mut references, report).await?;
+        for (at, threads) in self.native() {
+            let entrants = [Entrant::Worker { at }, Entrant::Process { threads }];
+            self.pair(&Heading::native(threads), entrants, &mut references, report).await?;
+        }
+        Ok(())
+    }
+
+    /// The native workers that are wanted: their places in the pool, and their threads.
+    fn native(&self) -> Vec<(usize, usize)> {
+        let wanted = self.options.wants_browser("native") && self.options.wants_api("cpu");
+        self.options.threads.iter().copied().enumerate().filter(|_| wanted).collect()
+    }
+
+    /// First runs after a load, everywhere.
+    async fn firsts(&self, browsers: &[Installed], report: &mut Report) -> Result<(), Fault> {
+        let Some(case) = self.start_case() else { return Ok(()) };
+        let openings = if self.options.quick { 3 } else { 5 };
+        let first = First { here: self.here, case: &case, openings };
+        for on in browsers {
+            for (api, threads) in self.settings(on) {
+                let ours = first.tabs(on, api, threads).await;
+                let setup = report.chosen_setup(on.kind.name(), api, threads.unwrap_or(1))?;
+                let peer = first.peers_where_slow(&ours, Entrant::Page { on: on.clone(), setup }).await;
+                report.first(FirstRow::new(&Heading::of(on, api, threads), ours, peer), self.folders)?;
             }
+        }
+        for (_, threads) in self.native() {
+            let ours = first.natives(threads).await;
+            let peer = first.peers_where_slow(&ours, Entrant::Process { threads }).await;
+            report.first(FirstRow::new(&Heading::native(threads), ours, peer), self.folders)?;
         }
         Ok(())
     }
@@ -203,8 +231,7 @@ impl Bench<'_> {
 
     /// How long a page takes to its first result, with every API.
     async fn starts(&self, browsers: &[Installed], report: &mut Report) -> Result<(), Fault> {
-        let Some(subject) = self.subjects.first() else { return Ok(()) };
-        let case = Case { subject: subject.clone(), batch: 1, sequence: START_TOKENS.min(subject.sizes.positions) };
+        let Some(case) = self.start_case() else { return Ok(()) };
         let reference = References::default().of(&case, self.here, &self.folders.out.join("references")).await?;
         let threads = self.most_threads();
         for on in browsers {
@@ -217,6 +244,12 @@ impl Bench<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The case by which openings and first runs are measured.
+    fn start_case(&self) -> Option<Case> {
+        let subject = self.subjects.first()?;
+        Some(Case { subject: subject.clone(), batch: 1, sequence: START_TOKENS.min(subject.sizes.positions) })
     }
 
     /// Texts to embeddings, with every API.
@@ -290,6 +323,16 @@ struct Heading {
     browser: String,
     api: ApiKind,
     threads: Option<usize>,
+}
+
+impl Heading {
+    fn of(on: &Installed, api: ApiKind, threads: Option<usize>) -> Self {
+        Self { browser: on.kind.name().to_owned(), api, threads }
+    }
+
+    fn native(threads: usize) -> Self {
+        Self { browser: "native".to_owned(), api: ApiKind::Cpu, threads: Some(threads) }
+    }
 }
 
 /// References that were needed so far.

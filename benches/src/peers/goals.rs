@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::first::FirstRuns;
 use super::peaks::{Peak, WEBNN};
-use super::report::{Report, Row, StartRow, TwoContexts, median_of};
+use super::report::{FirstRow, Report, Row, StartRow, TwoContexts, median_of};
 use super::start::{Opening, Openings};
 use crate::rig::{figure, percentile};
 
@@ -62,8 +63,8 @@ const GOALS: &[Goal] = &[
 
 /// Two contexts on two cores are to answer twice as often again as one, whose goal depends on the batch.
 const TWO_CONTEXTS: f64 = 2.0;
-/// Of a run after "loaded" over a later one: what is compiled or made at a first run belongs to the load.
-const FIRST_AT_MOST: f64 = 1.2;
+/// Of a run after "loaded" over the tenth: what is compiled or made at a first run belongs to the load.
+pub(super) const FIRST_AT_MOST: f64 = 1.2;
 /// From opening a page to its first result, the peer's time over ours.
 const START_AT_LEAST: f64 = 2.0;
 
@@ -79,23 +80,9 @@ pub(super) fn table(report: &Report) -> String {
             line(&mut text, &what, goal.at_least, row.map(|row| row.ratio()), &limit(report, row, goal.at_least));
         }
     }
-    for row in report.rows.iter().filter(|row| is_main_case(row, 1)) {
-        let Some(ours) = row.ours.measured() else { continue };
-        let ratio = ours.first_ms / ours.median();
-        let its = row.peer.measured().map(|peer| peer.first_ms / peer.median());
-        let verdict = match its {
-            _ if ratio <= FIRST_AT_MOST => "met".to_owned(),
-            Some(its) => format!("**not met**; the peer's own: {its:.2}"),
-            None => "**not met**".to_owned(),
-        };
+    for row in &report.firsts {
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "| first run after the load over the median run, {} | at most {FIRST_AT_MOST} | {ratio:.2} ({} over {} ms) | {verdict} |",
-            row.what(),
-            figure(ours.first_ms),
-            figure(ours.median())
-        );
+        let _ = writeln!(text, "{}", first(row));
     }
     for two in &report.two_contexts {
         let what = format!("{}, two contexts, batch {}, answers a second", two.browser, two.batch);
@@ -111,6 +98,24 @@ pub(super) fn table(report: &Report) -> String {
         }
     }
     text
+}
+
+/// The goal's line for the first answers of one place.
+pub(super) fn first(row: &FirstRow) -> String {
+    let runs = &row.ours;
+    let measured = match (runs.ratio(), &runs.failed) {
+        (None, failed) => format!("failed: {}", failed.as_deref().unwrap_or("nothing was measured")),
+        (Some(ratio), _) => format!("{ratio:.2} ({} over {} ms)", figure(runs.first()), figure(runs.later())),
+    };
+    let verdict = match row.peer.as_ref().map(FirstRuns::ratio) {
+        _ if runs.keep_to(FIRST_AT_MOST) => "met".to_owned(),
+        Some(Some(its)) => format!("**not met**; the peer's own: {its:.2}"),
+        _ => "**not met**".to_owned(),
+    };
+    format!(
+        "| first run after a load over the tenth, {} | at most {FIRST_AT_MOST} | {measured} | {verdict} |",
+        row.what()
+    )
 }
 
 impl Goal {

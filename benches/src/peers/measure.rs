@@ -11,7 +11,7 @@ use crate::Fault;
 use crate::rig::percentile;
 
 /// Runs of each before the first that counts.
-const WARM_UP: usize = 2;
+pub(super) const WARM_UP: usize = 2;
 /// A warm-up run this long is the only one: a second would cost minutes and change little.
 const LONG: f64 = 5e3;
 /// Rounds are over when this much time is, but not before [`FEWEST`].
@@ -21,15 +21,15 @@ const FEWEST: usize = 3;
 /// spin for some sixty milliseconds after a run, on the cores that the other's threads want.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// What takes less than this, in milliseconds, is run once more in each turn.
-pub(super) const SHORT: f64 = 500.0;
+const SHORT: f64 = 500.0;
 /// One turn of those whose answers a second are counted.
 const SLICE: Duration = Duration::from_secs(2);
 
 /// Times of one contender, in milliseconds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Measured {
-    /// The first run after the model was loaded, compilation and the like included.
-    pub(super) first_ms: f64,
+    /// Each run before the first that counts, compilation and the like included.
+    pub(super) warm_up_ms: Vec<f64>,
     /// Each run that counts.
     pub(super) runs_ms: Vec<f64>,
     /// The same by the caller's clock, for contenders behind a link.
@@ -56,9 +56,10 @@ impl Outcome {
 }
 
 impl Measured {
-    /// What the latest run took, in milliseconds.
-    fn latest_ms(&self) -> f64 {
-        self.runs_ms.last().copied().unwrap_or(self.first_ms)
+    /// Whether runs are short, by the latest: before one that counts goes one that does not, because after a pause threads have to
+    /// be woken, and one side's are kept awake between runs for that.
+    pub(super) fn is_short(&self) -> bool {
+        self.runs_ms.last().or(self.warm_up_ms.last()).is_some_and(|ms| *ms < SHORT)
     }
 
     pub(super) fn median(&self) -> f64 {
@@ -86,7 +87,7 @@ pub(super) async fn interleaved(
         for (place, outcome) in places.iter_mut().zip(&mut outcomes) {
             let Outcome::Measured(measured) = outcome else { continue };
             tokio::time::sleep(PAUSE).await;
-            match turn(place, case, measured.latest_ms()).await {
+            match turn(place, case, measured.is_short()).await {
                 Ok(run) => {
                     measured.runs_ms.push(run.ms);
                     measured.caller_ms.extend(run.caller_ms);
@@ -98,10 +99,9 @@ pub(super) async fn interleaved(
     outcomes
 }
 
-/// One run that counts. Before a short one goes one that does not: after a pause threads have to be woken, and one side's are
-/// kept awake between runs for that.
-async fn turn(place: &mut Place<'_>, case: &Case, latest_ms: f64) -> Result<Run, Fault> {
-    if latest_ms < SHORT {
+/// One run that counts, after one that does not where they are short.
+async fn turn(place: &mut Place<'_>, case: &Case, short: bool) -> Result<Run, Fault> {
+    if short {
         place.run(case, false).await?;
     }
     place.run(case, false).await
@@ -150,9 +150,9 @@ async fn warm_up(place: &mut Place<'_>, case: &Case, reference: &Reference) -> O
             Err(e) => return Outcome::Failed(e.to_string()),
         };
         if at == 0 {
-            measured.first_ms = run.ms;
             measured.error = run.output.map_or(f32::INFINITY, |output| reference.error_of(case, &output));
         }
+        measured.warm_up_ms.push(run.ms);
         if run.ms > LONG {
             break;
         }

@@ -46,6 +46,8 @@ pub struct Options {
 pub enum Part {
     /// Runs of the model, interleaved.
     Runs,
+    /// First runs after a load.
+    First,
     /// From opening a page to the first result.
     Start,
     /// From text to embeddings.

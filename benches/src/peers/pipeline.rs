@@ -12,7 +12,7 @@ use tabpool_browser::Installed;
 
 use super::case::Subject;
 use super::contender::{RUN_LIMIT, SETTLING, Surroundings};
-use super::measure::{Measured, Outcome, PAUSE, SHORT};
+use super::measure::{Measured, Outcome, PAUSE, WARM_UP};
 use super::onnxruntime::OPENING;
 use crate::Fault;
 use crate::rig::host::Worker;
@@ -131,12 +131,11 @@ impl Pipeline<'_> {
             Some(reason) => Outcome::Failed(reason.clone()),
             None => Outcome::Measured(Measured::default()),
         });
-        // The first two rounds warm both up.
-        for round in 0..rounds + 2 {
+        for round in 0..WARM_UP + rounds {
             if let (Ok((_, model)), Outcome::Measured(measured)) = (&*ours, &mut outcomes[0]) {
                 tokio::time::sleep(PAUSE).await;
                 let mut result = self.embed_ours(model, count).await;
-                if goes_again(round, &result) {
+                if measured.is_short() && result.is_ok() {
                     result = self.embed_ours(model, count).await;
                 }
                 outcomes[0] = taken(measured, round, result);
@@ -144,7 +143,7 @@ impl Pipeline<'_> {
             if let (Ok(page), Outcome::Measured(measured)) = (&mut *peer, &mut outcomes[1]) {
                 tokio::time::sleep(PAUSE).await;
                 let mut result = self.embed_peer(page, count).await;
-                if goes_again(round, &result) {
+                if measured.is_short() && result.is_ok() {
                     result = self.embed_peer(page, count).await;
                 }
                 outcomes[1] = taken(measured, round, result);
@@ -170,12 +169,6 @@ impl Pipeline<'_> {
     }
 }
 
-/// Whether a turn's first run only woke the threads, as in [`turn`](super::measure): every one after the first of all that
-/// was short.
-fn goes_again(round: usize, result: &Result<(f64, f32), Fault>) -> bool {
-    round > 0 && result.as_ref().is_ok_and(|(ms, _)| *ms < SHORT)
-}
-
 /// Adds a run to what a contender has measured so far.
 fn taken(measured: &mut Measured, round: usize, result: Result<(f64, f32), Fault>) -> Outcome {
     match result {
@@ -183,11 +176,8 @@ fn taken(measured: &mut Measured, round: usize, result: Result<(f64, f32), Fault
         Ok((ms, error)) => {
             let mut measured = std::mem::take(measured);
             measured.error = measured.error.max(error);
-            match round {
-                0 => measured.first_ms = ms,
-                1 => {}
-                _ => measured.runs_ms.push(ms),
-            }
+            let runs = if round < WARM_UP { &mut measured.warm_up_ms } else { &mut measured.runs_ms };
+            runs.push(ms);
             Outcome::Measured(measured)
         }
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tabpool::ApiKind;
 
 use super::case::Case;
+use super::first::FirstRuns;
 use super::goals;
 use super::measure::{Measured, Outcome};
 use super::onnxruntime::WebSetup;
@@ -60,19 +61,12 @@ impl Row {
         Some(self.peer.measured()?.median() / self.ours.measured()?.median())
     }
 
-    pub(super) fn what(&self) -> String {
-        let api = if self.api == "cpu" && self.browser != "native" { "wasm" } else { &self.api };
-        let threads =
-            self.threads.map_or_else(String::new, |t| format!(", {t} thread{}", if t == 1 { "" } else { "s" }));
-        format!("{} {api}{threads}", self.browser)
-    }
-
     fn markdown(&self) -> String {
         let ratio = self.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("**{ratio:.2}**"));
         let caller = self.ours.measured().map_or_else(|| "–".to_owned(), |m| figure(percentile(&m.caller_ms, 50)));
         format!(
             "| {} | {} | {} x {} | {} | {} | {caller} | {ratio} | {} | {} |",
-            self.what(),
+            place_name(&self.browser, &self.api, self.threads),
             self.model,
             self.batch,
             self.sequence,
@@ -81,6 +75,35 @@ impl Row {
             error(&self.ours),
             error(&self.peer),
         )
+    }
+}
+
+/// A browser or `native`, an API, and so many threads where it computes on the processor.
+fn place_name(browser: &str, api: &str, threads: Option<usize>) -> String {
+    let api = if api == "cpu" && browser != "native" { "wasm" } else { api };
+    let threads = threads.map_or_else(String::new, |t| format!(", {t} thread{}", if t == 1 { "" } else { "s" }));
+    format!("{browser} {api}{threads}")
+}
+
+/// First answers after a load, beside the tenth.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct FirstRow {
+    pub(super) browser: String,
+    pub(super) api: String,
+    pub(super) threads: Option<usize>,
+    pub(super) ours: FirstRuns,
+    /// Measured where ours are slow.
+    pub(super) peer: Option<FirstRuns>,
+}
+
+impl FirstRow {
+    pub(super) fn new(heading: &Heading, ours: FirstRuns, peer: Option<FirstRuns>) -> Self {
+        let (browser, api) = (heading.browser.clone(), heading.api.to_string());
+        Self { browser, api, threads: heading.threads, ours, peer }
+    }
+
+    pub(super) fn what(&self) -> String {
+        place_name(&self.browser, &self.api, self.threads)
     }
 }
 
@@ -106,7 +129,7 @@ pub(super) struct StartRow {
     pub(super) browser: String,
     pub(super) api: ApiKind,
     #[serde(flatten)]
-    pub(super) measured: start::Measured,
+    pub(super) measured: start::InTurn,
 }
 
 /// From texts to embeddings.
@@ -145,6 +168,7 @@ pub(super) struct Report {
     choices: Vec<Choice>,
     pub(super) rows: Vec<Row>,
     pub(super) two_contexts: Vec<TwoContexts>,
+    pub(super) firsts: Vec<FirstRow>,
     pub(super) starts: Vec<StartRow>,
     pub(super) pipelines: Vec<PipelineRow>,
     pub(super) peaks: Vec<Peak>,
@@ -175,7 +199,7 @@ impl StartRow {
     fn markdown(&self) -> String {
         let lines =
             [("cold", Openings::cold as fn(&Openings) -> &[Opening]), ("warm", Openings::warm)].map(|(what, of)| {
-                let start::Measured { ours: all_ours, peer: all_peer, bare } = &self.measured;
+                let start::InTurn { ours: all_ours, peer: all_peer, bare } = &self.measured;
                 let (ours, peer) = (of(all_ours), of(all_peer));
                 let bare = bare.as_ref().map_or_else(|| "–".to_owned(), |bare| seconds(bare, of(bare)));
                 let ratio = match (median_of(ours), median_of(peer)) {
@@ -265,9 +289,18 @@ impl Report {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let command = format!("cargo xtask bench peers {}", arguments.join(" ")).trim_end().to_owned();
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let (rows, two_contexts, starts, pipelines, peaks) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { machine, command, at, choices: Vec::new(), rows, two_contexts, starts, pipelines, peaks }
+        Self {
+            machine,
+            command,
+            at,
+            choices: Vec::new(),
+            rows: Vec::new(),
+            two_contexts: Vec::new(),
+            firsts: Vec::new(),
+            starts: Vec::new(),
+            pipelines: Vec::new(),
+            peaks: Vec::new(),
+        }
     }
 
     /// Notes which of the peer's builds for WebGPU is measured in a browser.
@@ -301,6 +334,13 @@ impl Report {
     pub(super) fn two(&mut self, two: TwoContexts, folders: &Folders) -> Result<(), Fault> {
         println!("{}", two.markdown());
         self.two_contexts.push(two);
+        self.keep(folders)
+    }
+
+    /// Adds first answers.
+    pub(super) fn first(&mut self, row: FirstRow, folders: &Folders) -> Result<(), Fault> {
+        println!("{}", goals::first(&row));
+        self.firsts.push(row);
         self.keep(folders)
     }
 

@@ -91,7 +91,7 @@ impl Openings {
 
 /// What was opened in turn.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Measured {
+pub(super) struct InTurn {
     pub(super) ours: Openings,
     pub(super) peer: Openings,
     pub(super) bare: Option<Openings>,
@@ -110,8 +110,8 @@ pub(super) struct Start<'a> {
 
 impl Start<'_> {
     /// Opens ours, the peer's page and, where it says something, the bare one in turn.
-    pub(super) async fn measure(&self, rounds: usize) -> Measured {
-        let mut measured = Measured::default();
+    pub(super) async fn measure(&self, rounds: usize) -> InTurn {
+        let mut measured = InTurn::default();
         for _ in 0..rounds {
             measured.ours.take(self.ours().await);
             measured.peer.take(self.peer().await);
