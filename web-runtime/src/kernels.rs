@@ -308,6 +308,10 @@ unsafe impl Processor for Kernels {
         }
     }
 
+    fn touch(&self, address: usize, bytes: usize) {
+        self.view(address, bytes).fill(0, 0, bytes as u32);
+    }
+
     fn rouse(&self) {
         // Nothing can go wrong in it; where the module is broken, whatever runs next says so.
         let _ = self.exports.rouse();

@@ -38,10 +38,11 @@ pub(crate) struct Worker {
 }
 
 impl Host {
-    /// A pool with native workers of one and of several threads, and room for tabs.
+    /// A pool with a native worker for each of these counts of threads, and room for tabs.
     pub(crate) async fn start(data: &Path, threads: &[usize]) -> Result<Self, Fault> {
         // The tabs stand for browsers that the pool starts itself, whose answers are not checked.
-        let mut builder = Accelerator::builder().data_dir(data).pool(|pool| pool.checking(Checking::nobody()));
+        let mut builder =
+            Accelerator::builder().data_dir(data).guests_only().pool(|pool| pool.checking(Checking::nobody()));
         for threads in threads {
             let threads = NonZeroUsize::new(*threads).ok_or("no worker computes with 0 threads")?;
             builder = builder.worker(WorkerSpec::native().apis(&[ApiKind::Cpu]).threads(threads));

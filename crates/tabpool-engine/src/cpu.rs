@@ -136,7 +136,7 @@ impl CpuBackend {
         plan.leave_out(graph, turned.keys());
         let mut compile = begin.elapsed();
         let begin = Instant::now();
-        let loaded = self.weights.load(&self.processor, graph, weights, &turned).await?;
+        let loaded = self.weights.load(&self.processor, graph, weights, &turned, plan.slots.iter().sum()).await?;
         let upload = begin.elapsed();
         let begin = Instant::now();
         if assembly == Assembly::Awaited {
@@ -180,7 +180,7 @@ impl CpuBackend {
             steps.push(lowering.copy_state(&graph.states()[state])?);
         }
         let lane_len = steps.iter().map(|step| step.lane_len(tile)).max().unwrap_or(0).next_multiple_of(LINE);
-        let scratch = Region::words(&self.processor, lane_len * threads, "making room for scratch memory")?;
+        let scratch = Region::ready(&self.processor, lane_len * threads, "making room for scratch memory")?;
         for step in &mut steps {
             step.set_scratch(Scratch { address: scratch.address(), lane_len });
         }
@@ -238,7 +238,7 @@ impl CpuBackend {
         let mut leaf = |id| Ok((id, place(graph.value(id).shape.elements())?));
         let inputs = graph.inputs().iter().map(|&id| leaf(id)).collect::<Result<Vec<_>, EngineError>>()?;
         let constants = graph.constants().iter().map(|c| leaf(c.value)).collect::<Result<Vec<_>, EngineError>>()?;
-        let region = Region::words(&self.processor, words, "making room for activations")?;
+        let region = Region::ready(&self.processor, words, "making room for activations")?;
         let address = |word: usize| region.address() + word * 4;
         addresses.slots = slots.into_iter().map(address).collect();
         addresses.leaves.extend(inputs.iter().chain(&constants).map(|&(id, word)| (id, address(word))));

@@ -131,6 +131,7 @@ impl Convolution {
     ///
     /// # Safety
     /// `out` is the first element of the whole result; nobody else touches what these units write.
+    #[cfg_attr(target_family = "wasm", inline(never))]
     pub(crate) unsafe fn compute(
         &self,
         isa: Isa,

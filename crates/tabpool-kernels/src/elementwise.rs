@@ -108,21 +108,25 @@ fn integers_row(op: Binary, out: &mut [i32], a: &[i32], b: &[i32]) {
     }
 }
 
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn floats(isa: Isa, op: Binary, how: &Broadcast, operands: [&[f32]; 2], first: usize, out: &mut [f32]) {
     how.each(operands, first, out, |out, a, b| floats_row(isa, op, out, a, b));
 }
 
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn integers(op: Binary, how: &Broadcast, operands: [&[i32]; 2], first: usize, out: &mut [i32]) {
     how.each(operands, first, out, |out, a, b| integers_row(op, out, a, b));
 }
 
 /// Integers to the nearest `f32`.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn cast_to_f32(x: &[i32], out: &mut [f32]) {
     #[expect(clippy::cast_precision_loss, reason = "the cast the graph asks for")]
     out.iter_mut().zip(x).for_each(|(out, &x)| *out = x as f32);
 }
 
 /// Towards zero.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn cast_to_i32(x: &[f32], out: &mut [i32]) {
     #[expect(clippy::cast_possible_truncation, reason = "the cast the graph asks for")]
     out.iter_mut().zip(x).for_each(|(out, &x)| *out = x as i32);

@@ -133,6 +133,7 @@ impl Walk {
     }
 
     /// Copies the part of the result that begins at element `first`, a multiple of the width.
+    #[cfg_attr(target_family = "wasm", inline(never))]
     pub(crate) fn copy(&self, x: &[u32], first: usize, out: &mut [u32]) {
         for (row, out) in out.chunks_exact_mut(self.width).enumerate() {
             let at = self.first + self.outer.offsets(first / self.width + row)[0];
@@ -190,6 +191,7 @@ impl Spread {
     ///
     /// # Safety
     /// `out` is the first word of the whole result; nobody else touches these rows' places.
+    #[cfg_attr(target_family = "wasm", inline(never))]
     pub(crate) unsafe fn copy(&self, x: &[u32], out: *mut u32, units: &mut dyn Iterator<Item = usize>) {
         let together = rows_together(self.width);
         for unit in units {
@@ -210,6 +212,7 @@ impl Write {
     ///
     /// # Safety
     /// As for [`Spread::copy`].
+    #[cfg_attr(target_family = "wasm", inline(never))]
     pub(crate) unsafe fn copy(&self, x: &[u32], at: i32, out: *mut u32, units: &mut dyn Iterator<Item = usize>) {
         let together = rows_together(self.width);
         for unit in units {
@@ -242,6 +245,7 @@ unsafe fn put(words: &[u32], out: *mut u32) {
 }
 
 /// Rows of a table; an index outside reads the nearest row.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn gather(table: &[f32], rows: usize, indices: &[i32], out: &mut [f32]) {
     let width = table.len() / rows;
     for (out, &index) in out.chunks_exact_mut(width).zip(indices) {
@@ -251,6 +255,7 @@ pub(crate) fn gather(table: &[f32], rows: usize, indices: &[i32], out: &mut [f32
 }
 
 /// Positions of real tokens counted from the padding id on; padding stays at the padding id.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn token_positions(width: usize, padding_id: i32, ids: &[i32], out: &mut [i32]) {
     for (out, ids) in out.chunks_exact_mut(width).zip(ids.chunks_exact(width)) {
         let mut last = padding_id;

@@ -16,6 +16,7 @@ vectorised! {
 }
 
 /// Positions of the largest elements of rows of `width`.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn arg_max(isa: Isa, width: usize, x: &[f32], out: &mut [i32]) {
     for (out, row) in out.iter_mut().zip(x.chunks_exact(width)) {
         *out = position(first_of_largest(isa, row));
@@ -23,6 +24,7 @@ pub(crate) fn arg_max(isa: Isa, width: usize, x: &[f32], out: &mut [i32]) {
 }
 
 /// The same of integers.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn arg_max_integers(width: usize, x: &[i32], out: &mut [i32]) {
     for (out, row) in out.iter_mut().zip(x.chunks_exact(width)) {
         let mut best = 0;
@@ -71,6 +73,7 @@ vectorised! {
 }
 
 /// The largest elements of rows of `width` and their positions, `[rows, 2, k]`.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn top_k(isa: Isa, width: usize, k: usize, x: &[f32], out: &mut [f32]) {
     for (out, row) in out.chunks_exact_mut(2 * k).zip(x.chunks_exact(width)) {
         top_k_row(isa, k, row, out);

@@ -228,6 +228,7 @@ vectorised! {
     }
 }
 
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn softmax(isa: Isa, width: usize, x: &[f32], out: &mut [f32]) {
     out.copy_from_slice(x);
     out.chunks_exact_mut(width).for_each(|row| softmax_in_place(isa, row));
@@ -263,6 +264,7 @@ vectorised! {
 }
 
 /// Rows divided by the root of the mean of their squares; the scale says how wide a row is.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn rms_norm(isa: Isa, scale: &[f32], epsilon: f32, x: &[f32], out: &mut [f32]) {
     for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
         rms_norm_row(isa, out, x, scale, epsilon);
@@ -280,6 +282,7 @@ vectorised! {
 
 /// Rows of heads of `depth` elements, of whose first `rotary` the halves are rotated; `row` says which row of the tables, of
 /// `tables` rows, is the first's.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn rope(
     isa: Isa,
     [depth, rotary, width]: [usize; 3],
@@ -306,6 +309,7 @@ vectorised! {
 }
 
 /// Layer norm of rows of `x`, or of `x + residual`; scale and shift may be empty.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn layer_norm(
     isa: Isa,
     width: usize,
@@ -334,6 +338,7 @@ vectorised! {
     }
 }
 
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn l2_normalize(isa: Isa, width: usize, epsilon: f32, x: &[f32], out: &mut [f32]) {
     for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
         l2_normalize_row(isa, out, x, epsilon);
@@ -370,6 +375,7 @@ vectorised! {
 }
 
 /// Reduces `x` of `[outer, size, inner]` to `[outer, inner]`.
+#[cfg_attr(target_family = "wasm", inline(never))]
 pub(crate) fn reduce(isa: Isa, reduction: Reduction, size: usize, inner: usize, x: &[f32], out: &mut [f32]) {
     if inner == 1 {
         for (out, row) in out.iter_mut().zip(x.chunks_exact(size)) {

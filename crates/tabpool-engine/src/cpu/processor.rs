@@ -53,6 +53,10 @@ pub unsafe trait Processor {
     /// So many bytes will be allocated in a moment: room can be made for them beside whatever else is done.
     fn expect(&self, _bytes: usize) {}
 
+    /// Has the system give the pages of memory that was just allocated, where it would otherwise do so only once they are used: what
+    /// every run uses is made at the load. The memory's contents are still zeros.
+    fn touch(&self, _address: usize, _bytes: usize) {}
+
     /// Wakes threads that sleep, where that takes time: there will be steps to execute in a moment.
     fn rouse(&self) {}
 
@@ -119,6 +123,16 @@ impl Region {
         })?;
         let address = processor.allocate(bytes, doing)?;
         Ok(Self { processor: Rc::clone(processor), address, bytes })
+    }
+
+    /// Zeroed words that a run needs not wait for.
+    ///
+    /// # Errors
+    /// As for [`words`](Self::words).
+    pub(crate) fn ready(processor: &Rc<dyn Processor>, words: usize, doing: &str) -> Result<Self, EngineError> {
+        let region = Self::words(processor, words, doing)?;
+        processor.touch(region.address, region.bytes);
+        Ok(region)
     }
 
     /// A copy of steps.

@@ -71,7 +71,7 @@ fn needs(graph: &Graph, turned: &HashMap<ValueId, ValueId>) -> Vec<[bool; 3]> {
 }
 
 impl WeightCache {
-    /// Loads a graph's weights, or finds them.
+    /// Loads a graph's weights, or finds them. Activations will take so many bytes beside them.
     ///
     /// # Errors
     /// [`EngineError::Weight`] or [`EngineError::OutOfMemory`]; what was loaded for this graph alone is freed.
@@ -81,6 +81,7 @@ impl WeightCache {
         graph: &Graph,
         source: &dyn WeightSource,
         turned: &HashMap<ValueId, ValueId>,
+        activations: u64,
     ) -> Result<LoadedWeights, EngineError> {
         self.held.borrow_mut().retain(|_, words| words.strong_count() > 0);
         let mut loaded = LoadedWeights::default();
@@ -93,7 +94,8 @@ impl WeightCache {
         };
         let expected = graph.weights().iter().zip(&needs).filter(missing).flat_map(|(w, _)| &w.blocks).cloned();
         source.expect(&expected.collect::<Vec<_>>());
-        processor.expect(self.missing_words(processor, graph, &needs) * size_of::<f32>());
+        let missing = self.missing_words(processor, graph, &needs).saturating_mul(size_of::<f32>());
+        processor.expect(missing.saturating_add(usize::try_from(activations).unwrap_or(usize::MAX)));
         for (weight, wanted) in graph.weights().iter().zip(&needs) {
             let mut forms = [None, None, None];
             let mut fetch = Vec::new();
