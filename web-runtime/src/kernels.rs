@@ -22,7 +22,7 @@ use crate::navigator::{is_firefox, thrown};
 
 /// How long the kernels are exercised when they are opened: enough for Chromium to find that they deserve to be compiled well,
 /// which it then does beside the load.
-const WARM_UP: Duration = Duration::from_millis(20);
+const WARM_UP: Duration = Duration::from_millis(60);
 
 /// Bytes of a page of WebAssembly memory.
 const PAGE: usize = 65536;

@@ -5,7 +5,7 @@
 use crate::gemm::{Epilogue, Matrix, Rows, Size, Target, TileSize, multiply_panels, pack_right, packed_right_len};
 use crate::isa::{Isa, vectorised};
 use crate::rows::{dot, scale_in_place, shares_in_place};
-use crate::step::line;
+use crate::step::{Units, line};
 
 /// Queries whose scores are held at once: a multiple of every level's [`strided_rows`](Isa::strided_rows).
 const BLOCK_QUERIES: usize = 48;
@@ -109,7 +109,7 @@ impl Attention {
         start: i32,
         out: *mut f32,
         lane: &mut [f32],
-        units: &mut dyn Iterator<Item = usize>,
+        units: &mut Units<'_, '_>,
     ) {
         let tile = isa.tile();
         let target = Target { first: out, stride: self.heads * self.depth_v };

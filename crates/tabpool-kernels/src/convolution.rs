@@ -9,7 +9,7 @@
 use crate::gemm::{BLOCK_ROWS, Epilogue, MAX_COLUMNS, Rows, Size, Target, TileSize, multiply_panels};
 use crate::isa::{Isa, vectorised};
 use crate::math::{self, Function};
-use crate::step::line;
+use crate::step::{Units, line};
 
 /// The most output channels of a group that are summed tap by tap.
 const FEW_CHANNELS: usize = 2;
@@ -139,7 +139,7 @@ impl Convolution {
         bias: Option<&[f32]>,
         out: *mut f32,
         lane: &mut [f32],
-        units: &mut dyn Iterator<Item = usize>,
+        units: &mut Units<'_, '_>,
     ) {
         let g = &self.geometry;
         let (pixels, taps) = (g.out[0] * g.out[1], g.taps());

@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::isa::{Isa, vectorised};
 use crate::layout::Axes;
 use crate::math::{self, Function};
-use crate::step::line;
+use crate::step::{Units, line};
 use pack::pack_left;
 use tile::{Ahead, Left, MAX_ROWS, Tile, multiply};
 
@@ -148,7 +148,7 @@ impl Product {
         [bias, residual]: [Option<&[f32]>; 2],
         out: *mut f32,
         lane: &mut [f32],
-        units: &mut dyn Iterator<Item = usize>,
+        units: &mut Units<'_, '_>,
     ) {
         let (tile, Size { m, k, n }) = (isa.tile(), self.size);
         let (left, packed) = lane.split_at_mut(packed_left_len(self.task_rows, k));

@@ -1,6 +1,6 @@
 //! Operators that move elements without computing with them, and token positions.
 
-use crate::step::MAX_RANK;
+use crate::step::{MAX_RANK, Units};
 
 /// Dimensions of a result with the strides at which two operands are read along each, outermost first. Dimensions that are
 /// walked as one are joined.
@@ -192,7 +192,7 @@ impl Spread {
     /// # Safety
     /// `out` is the first word of the whole result; nobody else touches these rows' places.
     #[cfg_attr(target_family = "wasm", inline(never))]
-    pub(crate) unsafe fn copy(&self, x: &[u32], out: *mut u32, units: &mut dyn Iterator<Item = usize>) {
+    pub(crate) unsafe fn copy(&self, x: &[u32], out: *mut u32, units: &mut Units<'_, '_>) {
         let together = rows_together(self.width);
         for unit in units {
             for row in unit * together..((unit + 1) * together).min(self.rows) {
@@ -213,7 +213,7 @@ impl Write {
     /// # Safety
     /// As for [`Spread::copy`].
     #[cfg_attr(target_family = "wasm", inline(never))]
-    pub(crate) unsafe fn copy(&self, x: &[u32], at: i32, out: *mut u32, units: &mut dyn Iterator<Item = usize>) {
+    pub(crate) unsafe fn copy(&self, x: &[u32], at: i32, out: *mut u32, units: &mut Units<'_, '_>) {
         let together = rows_together(self.width);
         for unit in units {
             for row in unit * together..((unit + 1) * together).min(self.batch * self.rows) {

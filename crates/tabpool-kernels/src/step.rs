@@ -12,6 +12,7 @@ use crate::layout::{self, Spread, Walk, Write};
 use crate::math::{self, Function};
 use crate::ranking;
 use crate::rows::{self, Reduction};
+use crate::team::Tasks;
 
 /// The most dimensions that stay apart once those that are walked as one are joined.
 pub const MAX_RANK: usize = 8;
@@ -287,7 +288,7 @@ impl Step {
         }
     }
 
-    /// Executes the tasks that `next` gives, in the order in which it gives them, as the thread of this lane.
+    /// Executes the tasks that are given, in the order in which they are, as the thread of this lane.
     ///
     /// # Safety
     /// Every address of the step is that of living memory of its length, aligned for `f32`; operands and results do not
@@ -295,7 +296,7 @@ impl Step {
     // Kept apart from the loops that call it: a browser compiles a function anew, and faster, only for its next call, and
     // a helper calls its loop once in its life.
     #[inline(never)]
-    pub(crate) unsafe fn work(&self, isa: Isa, lane: usize, next: &mut dyn FnMut() -> Option<usize>) {
+    pub(crate) unsafe fn work(&self, isa: Isa, lane: usize, tasks: &mut Tasks<'_>) {
         let Scratch { address, lane_len } = self.scratch;
         // SAFETY: the caller's promise: this lane is ours.
         let memory: &mut [f32] = unsafe {
@@ -308,7 +309,7 @@ impl Step {
         };
         let out: *mut u32 = core::ptr::with_exposed_provenance_mut(self.out.address);
         let Some(units) = self.units() else {
-            while let Some(task) = next() {
+            while let Some(task) = tasks.next() {
                 let first = task * self.piece;
                 // SAFETY: the caller's promise: the task's piece of the result is ours.
                 unsafe {
@@ -318,7 +319,7 @@ impl Step {
             }
             return;
         };
-        let mut units = Units { next, tasks: self.tasks, units, at: units };
+        let mut units = Units { tasks, stride: self.tasks, units, at: units };
         // SAFETY: the caller's promise.
         let operand = |n: usize| unsafe { self.operands[n].read::<f32>() };
         let optional = |n: usize| Some(operand(n)).filter(|operand| !operand.is_empty());
@@ -444,23 +445,23 @@ fn integers(words: &mut [u32]) -> &mut [i32] {
     unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
 }
 
-/// The parts that belong to tasks: task `t` has parts `t`, `t + tasks` and so on.
-struct Units<'a> {
-    next: &'a mut dyn FnMut() -> Option<usize>,
-    tasks: usize,
+/// The parts that belong to tasks: of so many tasks, task `t` has parts `t`, `t + tasks` and so on.
+pub(crate) struct Units<'a, 'b> {
+    tasks: &'a mut Tasks<'b>,
+    stride: usize,
     units: usize,
     at: usize,
 }
 
-impl Iterator for Units<'_> {
+impl Iterator for Units<'_, '_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
         if self.at >= self.units {
-            self.at = (self.next)()?;
+            self.at = self.tasks.next()?;
         }
         let unit = self.at;
-        self.at += self.tasks;
+        self.at += self.stride;
         Some(unit)
     }
 }

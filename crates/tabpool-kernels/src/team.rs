@@ -17,8 +17,10 @@ use crate::isa::Isa;
 use crate::step::Step;
 
 mod lookout;
+mod tasks;
 
 use lookout::Lookout;
+pub(crate) use tasks::Tasks;
 
 /// How often a thread looks again before it parks. A look costs a few nanoseconds in WebAssembly, which has no instruction
 /// that pauses, and some forty where there is one.
@@ -121,9 +123,8 @@ impl Team {
     unsafe fn lead_step(&self, isa: Isa, step: &Step, park: &impl Park) -> Result<(), Lost> {
         let tasks = step.tasks();
         if tasks == 1 {
-            let mut only = Some(0);
             // SAFETY: the caller's promise; nobody else knows of this step.
-            unsafe { step.work(isa, 0, &mut || only.take()) };
+            unsafe { step.work(isa, 0, &mut Tasks::Only(Some(0))) };
             return Ok(());
         }
         self.done.store(0, Ordering::Relaxed);
@@ -133,13 +134,7 @@ impl Team {
         self.wake_sleepers(park);
         let led = Led { team: self, own: Cell::new(0), park };
         // SAFETY: a task is given to one thread only, and lane 0 is the leader's.
-        unsafe {
-            step.work(isa, 0, &mut || {
-                let task = self.take();
-                led.own.set(led.own.get() + u32::from(task.is_some()));
-                task
-            });
-        }
+        unsafe { step.work(isa, 0, &mut Tasks::Led { team: self, own: &led.own }) };
         let own = led.own.get();
         core::mem::forget(led);
         self.wait_for(tasks - own, park)
@@ -188,26 +183,12 @@ impl Team {
     pub unsafe fn help(&self, isa: Isa, lane: usize, patience: u32, park: &impl Park) {
         let mut lookout = Lookout::new(patience);
         while self.ended.load(Ordering::Relaxed) == 0 {
-            let mut taken = self.take();
-            if taken.is_some() {
+            let first = self.take();
+            if first.is_some() {
                 // SAFETY: a task was taken and not reported, so the leader is still at this step, which lives.
                 let step: &Step = unsafe { &*core::ptr::with_exposed_provenance(self.step.load(Ordering::Acquire)) };
-                let mut working = false;
                 // SAFETY: the caller's promise; tasks are given to one thread only.
-                unsafe {
-                    step.work(isa, lane, &mut || {
-                        if !core::mem::replace(&mut working, true) {
-                            return taken.take();
-                        }
-                        // The next one is taken before the last one is reported: until then it is of the same step.
-                        let next = self.take();
-                        self.done.fetch_add(1, Ordering::SeqCst);
-                        if self.leader_waits.load(Ordering::SeqCst) != 0 {
-                            park.wake(&self.done);
-                        }
-                        next
-                    });
-                }
+                unsafe { step.work(isa, lane, &mut Tasks::Helped { team: self, first, park }) };
                 lookout.begin();
             } else if lookout.goes_on(self.latest.load(Ordering::Relaxed), park) {
                 core::hint::spin_loop();
