@@ -18,11 +18,15 @@ use tabpool_engine::cpu::{Arena, CpuBackend, Placement, Processor};
 use wasm_bindgen::prelude::{JsCast, JsValue, wasm_bindgen};
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
-use crate::navigator::{is_firefox, thrown};
+use crate::navigator::thrown;
+use crate::timers::sleep;
 
-/// How long the kernels are exercised when they are opened: enough for Chromium to find that they deserve to be compiled well,
-/// which it then does beside the load.
+/// How long the kernels are exercised once they are open, in slices between which whatever else has come is done: enough for browsers
+/// to find that they deserve to be compiled well, which they then do beside the load.
 const WARM_UP: Duration = Duration::from_millis(60);
+/// One slice, and the milliseconds before it, in which a tab goes on with joining and loading. Browsers make short ones four.
+const WARM_UP_SLICE: Duration = Duration::from_millis(4);
+const WARM_UP_REST: u32 = 1;
 
 /// Bytes of a page of WebAssembly memory.
 const PAGE: usize = 65536;
@@ -165,7 +169,7 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
     }
     let memory = opened.memory();
     let arena = Arena::new(exports.heap_base().value(), memory.buffer().byte_length() as usize);
-    let backend = CpuBackend::on(Rc::new(Kernels {
+    let kernels = Rc::new(Kernels {
         relaxed,
         exports,
         memory,
@@ -176,12 +180,23 @@ pub(crate) async fn open_cpu(choice: KernelChoice) -> Result<CpuBackend, EngineE
         arena: RefCell::new(arena),
         staging: Cell::default(),
         broken: RefCell::default(),
-    }));
-    // Firefox compiles a module of this size well before it gives it out.
-    if !is_firefox() {
-        backend.warm_up(WARM_UP).await?;
+    });
+    spawn_local(warm_up(Rc::clone(&kernels)));
+    Ok(CpuBackend::on(kernels))
+}
+
+/// Exercises the kernels before somebody needs them.
+async fn warm_up(kernels: Rc<Kernels>) {
+    let aside = CpuBackend::on(Rc::clone(&kernels) as Rc<dyn Processor>);
+    let mut left = WARM_UP;
+    while let Some(rest) = left.checked_sub(WARM_UP_SLICE) {
+        left = rest;
+        sleep(WARM_UP_REST).await;
+        // Once a program is whole it will be run, which exercises them better. Where something is broken, whoever runs it is told.
+        if kernels.starting.borrow().is_none() || aside.warm_up(WARM_UP_SLICE).await.is_err() {
+            return;
+        }
     }
-    Ok(backend)
 }
 
 /// The open kernels.
