@@ -127,6 +127,7 @@ impl WebGpuBackend {
         }
         self.tuner.settle(&lowered.products);
         buffers.write_constants(gpu, graph);
+        gpu.scoped("clearing a program's buffers", || buffers.clear(gpu)).await?;
         let all: Vec<_> = weights.buffers.iter().cloned().map(Some).collect();
         let found = Found { gpu, buffers: &buffers, weights: &all, states: &[] };
         let bind = || {

@@ -118,9 +118,8 @@ impl Bindings {
         }
     }
 
-    /// Runs one workgroup of every pipeline. Drivers put the last stage of compiling off until a pipeline is first used, and
-    /// buffers are cleared then: the first run would pay for both. What is written, every run writes anew; in place of states
-    /// that are somebody's there are a few zeros.
+    /// Runs one workgroup of every pipeline. Drivers put the last stage of compiling off until a pipeline is first used: the first run
+    /// would pay for it. What is written, every run writes anew; in place of states that are somebody's there are a few zeros.
     pub(crate) fn warm_up(&self, gpu: &Gpu, of_states: &[wgpu::BindGroup]) {
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {

@@ -40,7 +40,7 @@ impl Buffers {
         let of_outputs = graph.outputs().iter().map(|o| byte_size(graph.value(o.value))).sum();
         Self {
             slots: (plan.slots.iter().copied().chain((scratch > 0).then_some(scratch)))
-                .map(|s| make(s, U::STORAGE | U::COPY_SRC))
+                .map(|s| make(s, U::STORAGE | U::COPY_DST | U::COPY_SRC))
                 .collect(),
             inputs: (graph.inputs().iter())
                 .map(|&id| make(byte_size(graph.value(id)), U::STORAGE | U::COPY_DST | U::COPY_SRC))
@@ -57,6 +57,16 @@ impl Buffers {
         for (constant, buffer) in graph.constants().iter().zip(&self.constants) {
             gpu.queue.write_buffer(buffer, 0, constant.tensor.data());
         }
+    }
+
+    /// Fills the slots with zeros before anything is computed. A buffer is cleared at its first use otherwise, and its memory made by
+    /// whoever made it only then: the first run would pay for both.
+    pub(crate) fn clear(&self, gpu: &Gpu) {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for slot in &self.slots {
+            encoder.clear_buffer(slot, 0, None);
+        }
+        gpu.queue.submit([encoder.finish()]);
     }
 
     /// The bytes they take.
