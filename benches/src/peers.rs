@@ -7,7 +7,7 @@
 //!
 //! Nothing here is a constant of an earlier run: ratios come from this run's figures, and what failed is shown as failed.
 
-#![expect(clippy::print_stdout, reason = "what is measured is shown as it comes: a whole run takes half an hour")]
+#![expect(clippy::print_stdout, reason = "what is measured is shown as it comes: a whole run takes an hour")]
 
 mod case;
 mod contender;

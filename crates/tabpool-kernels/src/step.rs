@@ -294,7 +294,8 @@ impl Step {
     /// Every address of the step is that of living memory of its length, aligned for `f32`; operands and results do not
     /// overlap; nobody else executes these tasks, uses this lane, or writes what the step reads.
     // Kept apart from the loops that call it: a browser compiles a function anew, and faster, only for its next call, and
-    // a helper calls its loop once in its life.
+    // a helper calls its loop once in its life. In a browser whatever this calls is a function of its own, too, see `vectorised!`:
+    // with all small kernels in it this one took longer to compile than a run takes.
     #[inline(never)]
     pub(crate) unsafe fn work(&self, isa: Isa, lane: usize, tasks: &mut Tasks<'_>) {
         let Scratch { address, lane_len } = self.scratch;

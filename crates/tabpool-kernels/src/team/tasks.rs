@@ -1,7 +1,8 @@
 //! Where a thread that executes a step gets its tasks from.
 //!
-//! One type for all who ask, without function pointers: a browser guesses where those lead, builds its guess into the
-//! kernel's code, and throws that away in the middle of a run when a step is led for the first time by several threads.
+//! One type for all who ask, instead of a function pointer for each: a browser guesses where those lead, builds its guess into the
+//! kernel's code, and throws that away in the middle of a run when a step is led for the first time by several threads. Only waking
+//! the leader goes through a pointer, which always leads to the same place.
 
 use core::cell::Cell;
 use core::sync::atomic::Ordering;
