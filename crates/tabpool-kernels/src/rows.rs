@@ -145,19 +145,19 @@ fn exponentials(row: &mut [f32], most: f32) -> f32 {
 #[inline(always)]
 fn exponentials(row: &mut [f32], most: f32) -> f32 {
     let most = Vector::splat(most);
-    let mut sums = [Vector::splat(0.0); 2];
-    let (pairs, rest) = row.as_chunks_mut::<8>();
-    for pair in pairs {
-        for (x, sum) in pair.as_chunks_mut::<4>().0.iter_mut().zip(&mut sums) {
-            let y = share(Vector::load(x) - most);
-            y.store(x);
-            *sum = *sum + y;
-        }
+    let mut sum = Vector::splat(0.0);
+    let (whole, rest) = row.as_chunks_mut();
+    for x in whole {
+        let y = share(Vector::load(x) - most);
+        y.store(x);
+        sum = sum + y;
     }
     Vector::map_in_place(rest, |x| share(x - most));
-    let mut lanes = [0.0; 4];
-    (sums[0] + sums[1]).store(&mut lanes);
-    lanes.iter().chain(&*rest).sum()
+    let mut lanes = [0.0; Vector::WIDTH];
+    sum.store(&mut lanes);
+    let [a, b, c, d, e, f, g, h] = lanes;
+    let whole = ((a + e) + (c + g)) + ((b + f) + (d + h));
+    rest.iter().fold(whole, |sum, x| sum + x)
 }
 
 /// `x * scale + bias` of each element, in place, and the largest result, in one pass; a bias of one element stretches.
@@ -186,23 +186,23 @@ fn scaled(row: &mut [f32], scale: f32, bias: &[f32]) -> f32 {
 #[cfg(target_arch = "wasm32")]
 #[inline(always)]
 fn scaled(row: &mut [f32], scale: f32, bias: &[f32]) -> f32 {
-    let (fours, rest) = row.as_chunks_mut::<4>();
-    let one = [bias[0]; 4];
-    let (biases, bias_rest) = if bias.len() == 1 { (&[][..], &one[..]) } else { bias.as_chunks::<4>() };
+    let (whole, rest) = row.as_chunks_mut();
+    let one = [bias[0]; Vector::WIDTH];
+    let (biases, bias_rest) = if bias.len() == 1 { (&[][..], &one[..]) } else { bias.as_chunks() };
     let factor = Vector::splat(scale);
     let mut most = Vector::splat(f32::NEG_INFINITY);
-    for (i, x) in fours.iter_mut().enumerate() {
+    for (i, x) in whole.iter_mut().enumerate() {
         let y = Vector::load(x).fused(factor, Vector::load(biases.get(i).unwrap_or(&one)));
         y.store(x);
         most = most.larger(y);
     }
-    let mut lanes = [0.0; 4];
+    let mut lanes = [0.0; Vector::WIDTH];
     most.store(&mut lanes);
     for ((x, bias), lane) in rest.iter_mut().zip(bias_rest).zip(&mut lanes) {
         *x = *x * scale + bias;
         *lane = larger(*lane, *x);
     }
-    larger(larger(lanes[0], lanes[1]), larger(lanes[2], lanes[3]))
+    lanes.into_iter().reduce(larger).unwrap_or(f32::NEG_INFINITY)
 }
 
 vectorised! {

@@ -1,4 +1,4 @@
-//! What functions are computed on: one number, or a browser's vector of four.
+//! What functions are computed on: one number, or two of a browser's vectors.
 
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -58,7 +58,7 @@ pub(crate) trait Number:
 pub(crate) type Vector = f32;
 /// What loops compute with on this target.
 #[cfg(target_arch = "wasm32")]
-pub(crate) type Vector = four::Four;
+pub(crate) type Vector = eight::Eight;
 
 impl Number for f32 {
     #[inline(always)]
@@ -134,134 +134,181 @@ impl Number for f32 {
 }
 
 #[cfg(target_arch = "wasm32")]
-mod four {
+mod eight {
     use core::arch::wasm32::{
-        f32x4, f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_div, f32x4_lt, f32x4_mul, f32x4_neg, f32x4_pmax,
-        f32x4_pmin, f32x4_splat, f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shr, i32x4_splat, i32x4_sub,
-        u32x4_shr, v128, v128_and, v128_load, v128_or, v128_store,
+        f32x4_abs, f32x4_add, f32x4_convert_i32x4, f32x4_div, f32x4_lt, f32x4_mul, f32x4_neg, f32x4_pmax, f32x4_pmin,
+        f32x4_splat, f32x4_sqrt, f32x4_sub, i32x4_add, i32x4_shl, i32x4_shr, i32x4_splat, i32x4_sub, u32x4_shr, v128,
+        v128_and, v128_load, v128_or, v128_store,
     };
     use core::ops::{Add, Div, Mul, Neg, Sub};
 
     use super::{Fourfold, Number, ROUNDER};
 
-    /// A browser's vector.
+    /// Two of a browser's vectors: what is loaded for one, a polynomial's coefficients above all, is there for the other, too.
     #[derive(Clone, Copy)]
-    pub(crate) struct Four(v128);
+    pub(crate) struct Eight([v128; 2]);
 
-    impl Four {
+    impl Eight {
+        /// Numbers of one.
+        pub(crate) const WIDTH: usize = 8;
+
         /// This number everywhere.
         #[inline(always)]
         pub(crate) fn splat(x: f32) -> Self {
-            Self(f32x4_splat(x))
+            Self([f32x4_splat(x); 2])
         }
 
         #[inline(always)]
-        pub(crate) fn load(x: &[f32; 4]) -> Self {
-            // SAFETY: there are sixteen bytes; WebAssembly needs no alignment.
-            Self(unsafe { v128_load(x.as_ptr().cast()) })
+        pub(crate) fn load(x: &[f32; Self::WIDTH]) -> Self {
+            let x: *const v128 = x.as_ptr().cast();
+            // SAFETY: there are as many bytes; WebAssembly needs no alignment.
+            Self(unsafe { [v128_load(x), v128_load(x.add(1))] })
         }
 
         #[inline(always)]
-        pub(crate) fn store(self, x: &mut [f32; 4]) {
+        pub(crate) fn store(self, x: &mut [f32; Self::WIDTH]) {
+            let x: *mut v128 = x.as_mut_ptr().cast();
             // SAFETY: as for `load`.
-            unsafe { v128_store(x.as_mut_ptr().cast(), self.0) };
+            unsafe {
+                v128_store(x, self.0[0]);
+                v128_store(x.add(1), self.0[1]);
+            }
+        }
+
+        #[inline(always)]
+        fn each(self, f: impl Fn(v128) -> v128) -> Self {
+            Self([f(self.0[0]), f(self.0[1])])
+        }
+
+        #[inline(always)]
+        fn with(self, other: Self, f: impl Fn(v128, v128) -> v128) -> Self {
+            Self([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
         }
     }
 
     macro_rules! operator {
         ($($trait:ident $name:ident $instruction:ident),*) => {$(
-            impl $trait for Four {
+            impl $trait for Eight {
                 type Output = Self;
                 #[inline(always)]
                 fn $name(self, other: Self) -> Self {
-                    Self($instruction(self.0, other.0))
+                    self.with(other, #[inline(always)] |a, b| $instruction(a, b))
                 }
             }
         )*};
     }
     operator!(Add add f32x4_add, Sub sub f32x4_sub, Mul mul f32x4_mul, Div div f32x4_div);
 
-    impl Neg for Four {
+    impl Neg for Eight {
         type Output = Self;
         #[inline(always)]
         fn neg(self) -> Self {
-            Self(f32x4_neg(self.0))
+            self.each(
+                #[inline(always)]
+                |x| f32x4_neg(x),
+            )
         }
     }
 
-    impl Number for Four {
+    impl Number for Eight {
         /// Loaded where it is used. In the code Chromium would put it together by three instructions, and by as many again in each
         /// turn of a loop, for there are more of them than registers.
         #[inline(always)]
         fn constant(x: &'static Fourfold) -> Self {
             // SAFETY: it is sixteen bytes, aligned as a vector is.
-            Self(unsafe { core::ptr::read_volatile(core::ptr::from_ref(x).cast()) })
+            Self([unsafe { core::ptr::read_volatile(core::ptr::from_ref(x).cast()) }; 2])
         }
 
         #[inline(always)]
         fn fused(self, factor: Self, addend: Self) -> Self {
             #[cfg(target_feature = "relaxed-simd")]
-            return Self(core::arch::wasm32::f32x4_relaxed_madd(self.0, factor.0, addend.0));
+            {
+                use core::arch::wasm32::f32x4_relaxed_madd;
+                let ([a, b], [fa, fb], [aa, ab]) = (self.0, factor.0, addend.0);
+                Self([f32x4_relaxed_madd(a, fa, aa), f32x4_relaxed_madd(b, fb, ab)])
+            }
             #[cfg(not(target_feature = "relaxed-simd"))]
-            return self * factor + addend;
+            {
+                self * factor + addend
+            }
         }
 
         // `pmax(a, b)` is `b` where that is larger, otherwise `a`.
         #[inline(always)]
         fn larger(self, other: Self) -> Self {
-            Self(f32x4_pmax(other.0, self.0))
+            other.with(
+                self,
+                #[inline(always)]
+                |a, b| f32x4_pmax(a, b),
+            )
         }
 
         #[inline(always)]
         fn smaller(self, other: Self) -> Self {
-            Self(f32x4_pmin(other.0, self.0))
+            other.with(
+                self,
+                #[inline(always)]
+                |a, b| f32x4_pmin(a, b),
+            )
         }
 
         #[inline(always)]
         fn where_less(self, other: Self, then: Self, otherwise: Self) -> Self {
-            let less = f32x4_lt(self.0, other.0);
             // All bits of a mask's lane are alike, so that engines may look at whichever they like.
             #[cfg(target_feature = "relaxed-simd")]
-            return Self(core::arch::wasm32::i32x4_relaxed_laneselect(then.0, otherwise.0, less));
+            use core::arch::wasm32::i32x4_relaxed_laneselect as select;
             #[cfg(not(target_feature = "relaxed-simd"))]
-            Self(core::arch::wasm32::v128_bitselect(then.0, otherwise.0, less))
+            use core::arch::wasm32::v128_bitselect as select;
+            let [a, b] = self
+                .with(
+                    other,
+                    #[inline(always)]
+                    |a, b| f32x4_lt(a, b),
+                )
+                .0;
+            Self([select(then.0[0], otherwise.0[0], a), select(then.0[1], otherwise.0[1], b)])
         }
 
         #[inline(always)]
         fn absolute(self) -> Self {
-            Self(f32x4_abs(self.0))
+            self.each(
+                #[inline(always)]
+                |x| f32x4_abs(x),
+            )
         }
 
         #[inline(always)]
         fn square_root(self) -> Self {
-            Self(f32x4_sqrt(self.0))
+            self.each(
+                #[inline(always)]
+                |x| f32x4_sqrt(x),
+            )
         }
 
         #[inline(always)]
         fn powers_of_two(self) -> [Self; 2] {
-            let power = |n: v128| {
-                Self(i32x4_shl(i32x4_add(n, Self::constant(const { &Fourfold::of(f32::from_bits(127)) }).0), 23))
-            };
-            let whole = i32x4_sub(self.0, Self::constant(const { &Fourfold::of(ROUNDER) }).0);
-            let half = i32x4_shr(whole, 1);
-            [power(half), power(i32x4_sub(whole, half))]
+            let exponent = Self::constant(const { &Fourfold::of(f32::from_bits(127)) });
+            let power = |n: Self| n.with(exponent, |n, exponent| i32x4_shl(i32x4_add(n, exponent), 23));
+            let whole = self.with(Self::constant(const { &Fourfold::of(ROUNDER) }), |a, b| i32x4_sub(a, b));
+            let half = whole.each(|n| i32x4_shr(n, 1));
+            [power(half), power(whole.with(half, |a, b| i32x4_sub(a, b)))]
         }
 
         #[inline(always)]
         fn times_power_of_two(self, shifted: Self) -> Self {
-            Self(i32x4_add(self.0, i32x4_shl(shifted.0, 23)))
+            self.with(shifted, |x, shifted| i32x4_add(x, i32x4_shl(shifted, 23)))
         }
 
         #[inline(always)]
         fn fraction_and_exponent(self) -> [Self; 2] {
-            let exponent = i32x4_sub(v128_and(u32x4_shr(self.0, 23), i32x4_splat(0xff)), i32x4_splat(126));
-            let fraction = v128_or(v128_and(self.0, i32x4_splat(0x7f_ffff)), i32x4_splat(0x3f00_0000));
-            [Self(fraction), Self(f32x4_convert_i32x4(exponent))]
+            let exponent = |x| i32x4_sub(v128_and(u32x4_shr(x, 23), i32x4_splat(0xff)), i32x4_splat(126));
+            let fraction = |x| v128_or(v128_and(x, i32x4_splat(0x7f_ffff)), i32x4_splat(0x3f00_0000));
+            [self.each(fraction), self.each(|x| f32x4_convert_i32x4(exponent(x)))]
         }
 
         #[inline(always)]
         fn map_in_place(values: &mut [f32], f: impl Fn(Self) -> Self) {
-            let (whole, rest) = values.as_chunks_mut::<4>();
+            let (whole, rest) = values.as_chunks_mut();
             for x in whole {
                 f(Self::load(x)).store(x);
             }
@@ -270,8 +317,8 @@ mod four {
 
         #[inline(always)]
         fn map(x: &[f32], out: &mut [f32], f: impl Fn(Self) -> Self) {
-            let (whole, rest) = x.as_chunks::<4>();
-            let (out, out_rest) = out.as_chunks_mut::<4>();
+            let (whole, rest) = x.as_chunks();
+            let (out, out_rest) = out.as_chunks_mut();
             for (y, x) in out.iter_mut().zip(whole) {
                 f(Self::load(x)).store(y);
             }
@@ -280,13 +327,19 @@ mod four {
         }
     }
 
-    /// Fewer than four numbers, by the same instructions, so that a result does not depend on its place.
+    /// Fewer than eight numbers, by the same instructions, so that a result does not depend on its place.
     #[inline(always)]
-    fn map_rest(rest: &mut [f32], f: impl Fn(Four) -> Four) {
-        for x in rest {
-            let mut one = [0.0; 4];
-            f(Four(f32x4(*x, 0.0, 0.0, 0.0))).store(&mut one);
-            *x = one[0];
+    fn map_rest(rest: &mut [f32], f: impl Fn(Eight) -> Eight) {
+        if rest.is_empty() {
+            return;
+        }
+        let mut all = [0.0; Eight::WIDTH];
+        for (all, x) in all.iter_mut().zip(&*rest) {
+            *all = *x;
+        }
+        f(Eight::load(&all)).store(&mut all);
+        for (x, all) in rest.iter_mut().zip(&all) {
+            *x = *all;
         }
     }
 }
