@@ -1,9 +1,9 @@
 //! Transcendental functions as polynomials without branches.
 //!
 //! They are written once, over `Number`s: natively one `f32`, for LLVM vectorises loops over those well and as wide as the
-//! processor's level allows; in a browser two vectors of four, so that rows shorter than LLVM unrolls are computed eight at
-//! a time as well, coefficients are loaded once for both, and with fused sums where relaxed SIMD has them. Errors against the oracle over the whole range are stated at
-//! each function and held by the tests; natively nothing is fused, so every processor gives the same bits.
+//! processor's level allows; in a browser two vectors of four, so that rows shorter than LLVM unrolls are vectorised as well,
+//! coefficients are loaded once for both, and sums are fused where relaxed SIMD has that. Errors against the oracle over the whole
+//! range are stated at each function and held by the tests; natively nothing is fused, so every processor gives the same bits.
 
 mod number;
 
