@@ -3,9 +3,11 @@
 //! The right operand is packed into panels as wide as a tile, `[panel][k][columns]`, the last one filled up with zeros;
 //! weights are packed once, at load. The left operand is packed by whoever needs it into tiles, `[tile][k][rows]`, a block of
 //! rows at a time, or read where it lies, where packing would not pay. The scheme is that of Goto and van de Geijn, "Anatomy
-//! of High-Performance Matrix Multiplication" (2008), without its outermost loop.
+//! of High-Performance Matrix Multiplication" (2008), without its outermost loop. Large products by weights take seven multiplications
+//! instead of eight, see [`strassen`].
 
 mod pack;
+mod strassen;
 mod tile;
 
 use core::ops::Range;
@@ -15,6 +17,7 @@ use crate::layout::Axes;
 use crate::math::{self, Function};
 use crate::step::{Units, line};
 use pack::pack_left;
+use strassen::Operands;
 use tile::{Ahead, Left, MAX_ROWS, Tile, multiply};
 
 pub(crate) use pack::pack_right;
@@ -22,7 +25,7 @@ pub(crate) use tile::MAX_COLUMNS;
 
 pub use tile::TileSize;
 
-/// Rows of the left operand that are gone through for each panel: a multiple of every level's tile, and with the `k` of an
+/// Rows of the left operand that are gone through for each panel: a multiple of twice every level's tile, and with the `k` of an
 /// encoder no more than an L2 cache holds.
 pub(crate) const BLOCK_ROWS: usize = 240;
 
@@ -46,9 +49,9 @@ pub fn packed_right_len(tile: TileSize, k: usize, n: usize) -> usize {
     n.div_ceil(tile.columns) * tile.columns * k
 }
 
-/// The elements that packing rows of a left operand needs at most.
-pub(crate) fn packed_left_len(rows: usize, k: usize) -> usize {
-    line(rows.min(BLOCK_ROWS) * k)
+/// The elements that packing rows of a left operand needs.
+fn packed_left_len(rows: usize, k: usize) -> usize {
+    line(rows * k)
 }
 
 /// The sizes of a product: `[m, k] @ [k, n]`.
@@ -84,7 +87,11 @@ pub struct Product {
     matrices: Axes,
     right: Right,
     function: Function,
-    /// Rows of one task, a multiple of a tile's unless they are all.
+    /// Whether blocks of enough rows are multiplied by quarters.
+    quartered: bool,
+    /// Rows that are packed together.
+    block_rows: usize,
+    /// Rows of one task: those of a block, or all.
     task_rows: usize,
     /// Panels of one task.
     task_panels: usize,
@@ -96,7 +103,13 @@ impl Product {
     #[must_use]
     pub fn new(tile: TileSize, size: Size, matrices: Axes, right: Right, function: Function, threads: usize) -> Self {
         let panels = size.n.div_ceil(tile.columns);
-        let mut whole = Self { size, matrices, right, function, task_rows: size.m, task_panels: panels, panels };
+        let quartered = strassen::pays(tile, size, right);
+        // Blocks of one size, whose halves are whole tiles.
+        let blocks = size.m.div_ceil(BLOCK_ROWS).max(1);
+        let block_rows = size.m.div_ceil(blocks).next_multiple_of(2 * tile.rows).clamp(1, size.m.max(1));
+        let (task_rows, task_panels) = (size.m, panels);
+        let mut whole =
+            Self { size, matrices, right, function, quartered, block_rows, task_rows, task_panels, panels };
         let count = matrices.elements();
         let work = size.m.max(FETCHED_ROWS).saturating_mul(size.k).saturating_mul(size.n).saturating_mul(count);
         // Four tasks a thread even out threads of unequal speed.
@@ -104,15 +117,16 @@ impl Product {
         if threads == 1 || tasks < 2 {
             return whole;
         }
-        let mut blocks = 1;
         if right == Right::Packed {
             // No more blocks than packing needs: every thread that has panels of its own reads the weights of those only,
             // and panels are alike, while the last block of rows may be small.
-            blocks = size.m.div_ceil(BLOCK_ROWS).max(1);
-            whole.task_rows = size.m.div_ceil(blocks).next_multiple_of(tile.rows).min(size.m);
-            blocks = size.m.div_ceil(whole.task_rows);
+            whole.task_rows = block_rows;
         }
+        let blocks = size.m.div_ceil(whole.task_rows);
         whole.task_panels = panels.div_ceil(tasks.div_ceil(blocks * count).clamp(1, panels));
+        if quartered {
+            whole.task_panels = whole.task_panels.next_multiple_of(2);
+        }
         whole
     }
 
@@ -129,10 +143,17 @@ impl Product {
         self.panels.div_ceil(self.task_panels)
     }
 
-    /// The elements of memory each thread needs: packed rows, then packed columns.
+    /// The elements of memory each thread needs: packed rows, then packed columns or what products by quarters work in.
     pub(crate) fn lane_len(&self, tile: TileSize) -> usize {
-        let right = if self.right == Right::Packed { 0 } else { self.task_panels * tile.columns * self.size.k };
-        packed_left_len(self.task_rows, self.size.k) + line(right)
+        let k = self.size.k;
+        let right = if self.right == Right::Packed { 0 } else { line(self.task_panels * tile.columns * k) };
+        let work = if self.quartered { strassen::work_len(tile, self.block_rows, k) } else { 0 };
+        self.packed_left_len() + right + work
+    }
+
+    fn packed_left_len(&self) -> usize {
+        let quarters = if self.quartered { strassen::packed_left_len(self.block_rows, self.size.k) } else { 0 };
+        packed_left_len(self.block_rows, self.size.k).max(quarters)
     }
 
     /// Computes units. Those of one thread share what they pack.
@@ -151,7 +172,7 @@ impl Product {
         units: &mut Units<'_, '_>,
     ) {
         let (tile, Size { m, k, n }) = (isa.tile(), self.size);
-        let (left, packed) = lane.split_at_mut(packed_left_len(self.task_rows, k));
+        let (left, lane) = lane.split_at_mut(self.packed_left_len());
         let (mut left_holds, mut right_holds) = (None, None);
         for unit in units {
             let (block, rest) = (unit % self.row_blocks(), unit / self.row_blocks());
@@ -160,35 +181,52 @@ impl Product {
             let panels = group * self.task_panels..((group + 1) * self.task_panels).min(self.panels);
             let first_column = panels.start * tile.columns;
             let columns = n.min(panels.end * tile.columns) - first_column;
-            let right = match self.right {
-                Right::Packed => &b[panels.start * tile.columns * k..],
+            let (right, work) = match self.right {
+                Right::Packed => (&b[panels.start * tile.columns * k..], &mut *lane),
                 form => {
                     if right_holds.replace((at_b, group)) != Some((at_b, group)) {
                         let (row_stride, column_stride) = if form == Right::Rows { (n, 1) } else { (1, k) };
                         let elements = &b[at_b * k * n + first_column * column_stride..];
-                        pack_right(tile, Matrix { elements, row_stride, column_stride }, k, columns, packed);
+                        pack_right(tile, Matrix { elements, row_stride, column_stride }, k, columns, lane);
                     }
-                    &*packed
+                    (&*lane, &mut [][..])
                 }
             };
             let bias = bias.map(|b| &b[first_column..]);
             let rows = block * self.task_rows..((block + 1) * self.task_rows).min(m);
-            for first in rows.clone().step_by(BLOCK_ROWS) {
-                let rows = BLOCK_ROWS.min(rows.end - first);
-                if left_holds.replace((at_a, first)) != Some((at_a, first)) {
-                    let elements = &a[(at_a * m + first) * k..];
-                    pack_left(tile, Matrix { elements, row_stride: k, column_stride: 1 }, rows, k, left);
-                }
+            for first in rows.clone().step_by(self.block_rows) {
+                let rows = self.block_rows.min(rows.end - first);
+                let elements = &a[(at_a * m + first) * k..][..rows * k];
+                let quartered = match left_holds {
+                    Some((block, quartered)) if block == (at_a, first) => quartered,
+                    _ => self.pack_left(isa, elements, rows, left),
+                };
+                left_holds = Some(((at_a, first), quartered));
                 let residual = residual.map(|r| (&r[(matrix * m + first) * n + first_column..], n));
                 let epilogue = Epilogue { bias, row_bias: None, function: self.function, residual };
+                let size = Size { m: rows, k, n: columns };
                 // SAFETY: the part lies inside its matrix of the result, and no other unit has it.
                 unsafe {
                     let target = Target { first: out, stride: n }.part(matrix * m + first, first_column);
-                    let size = Size { m: rows, k, n: columns };
-                    multiply_panels(isa, size, Rows::Packed(left), right, 0..panels.len(), target, epilogue);
+                    if quartered {
+                        let operands = Operands { packed: left, last_row: &elements[(rows - 1) * k..], right };
+                        strassen::multiply_pairs(isa, size, operands, work, target, epilogue);
+                    } else {
+                        multiply_panels(isa, size, Rows::Packed(left), right, 0..panels.len(), target, epilogue);
+                    }
                 }
             }
         }
+    }
+
+    /// Packs a block of rows; whether it is by quarters.
+    fn pack_left(&self, isa: Isa, elements: &[f32], rows: usize, left: &mut [f32]) -> bool {
+        let (tile, k) = (isa.tile(), self.size.k);
+        if self.quartered && strassen::pays_for(rows) && strassen::pack_left(isa, elements, rows, k, left) {
+            return true;
+        }
+        pack_left(tile, Matrix { elements, row_stride: k, column_stride: 1 }, rows, k, left);
+        false
     }
 }
 
@@ -426,3 +464,6 @@ unsafe fn multiply_tile(isa: Isa, place: Place, left: Left, right: &[f32], bias:
         rows_of(row).copy_from_slice(&buffer[..columns]);
     }
 }
+
+#[cfg(test)]
+mod tests;

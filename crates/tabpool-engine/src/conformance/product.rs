@@ -51,6 +51,11 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
     for &(m, k, n) in SIZES {
         all.push(residual_linear(&[m], k, n, m % 2 == 0, None)?);
     }
+    // Large enough to be multiplied by quarters, with rows, steps and blocks left over.
+    for (i, (m, k, n)) in [(97, 130, 128), (251, 1540, 64)].into_iter().enumerate() {
+        all.push(linear(&[m], k, n, dtypes[i], Some(DType::F32), activations[i + 1])?);
+        all.push(residual_linear(&[m], k, n, i == 0, None)?);
+    }
     all.push(residual_that_is_the_operand()?);
     for (m, stored) in [(1, DType::F32), (5, DType::F16), (50, DType::BF16)] {
         all.push(turned_weights(m, stored)?);

@@ -11,10 +11,11 @@ use web_time::{Duration, Instant};
 use super::{Assembly, CpuBackend};
 use crate::backend::{EngineError, Executable as _, WeightError, WeightSource};
 
-/// Tokens and width of the layer: tiles of every height and panels of every width come up, and one run takes less than a
-/// millisecond.
-const TOKENS: usize = 50;
-const WIDTH: usize = 124;
+/// Tokens and widths of the layer: products by quarters and whole ones, with tiles and panels that are not full, come up, and one run
+/// takes less than a millisecond.
+const TOKENS: usize = 52;
+const WIDTH: usize = 128;
+const THIN: usize = 124;
 const HEADS: usize = 4;
 
 impl CpuBackend {
@@ -43,12 +44,15 @@ impl CpuBackend {
 fn layer() -> Result<Graph, GraphError> {
     let mut b = GraphBuilder::new();
     let x = b.input("x", DType::F32, [1, TOKENS, WIDTH])?;
-    let weight = b.weight("weight", DType::F32, [WIDTH, WIDTH])?;
+    let [weight, down, up] = [("weight", WIDTH, WIDTH), ("down", THIN, WIDTH), ("up", WIDTH, THIN)]
+        .map(|(name, n, k)| b.weight(name, DType::F32, [n, k]));
+    let (weight, down, up) = (weight?, down?, up?);
     let bias = b.weight("bias", DType::F32, [WIDTH])?;
     let wide =
         b.node("wide", Op::Linear { activation: Some(Activation::Gelu), residual: false }, &[x, weight, bias])?;
-    let narrow = b.node("narrow", Op::LINEAR, &[wide, weight, bias])?;
-    let mixed = b.node("mixed", Op::attention(HEADS, 0.5), &[narrow, wide, x])?;
+    let thin = b.node("thin", Op::LINEAR, &[wide, down])?;
+    let query = b.node("query", Op::LINEAR, &[thin, up, bias])?;
+    let mixed = b.node("mixed", Op::attention(HEADS, 0.5), &[query, wide, x])?;
     let y = b.node("sum", Op::AddLayerNorm { epsilon: 1e-6 }, &[mixed, x, bias, bias])?;
     b.output("y", y)?;
     let mut graph = b.finish()?;

@@ -53,7 +53,7 @@ pub(crate) fn pack_left(tile: TileSize, a: Matrix<'_>, rows: usize, k: usize, ou
 
 /// One tile: as many rows as `out` has room for. It is a transpose, done in squares of four by four in registers, and a few steps
 /// of all rows at a time, so that the lines they share stay in the L1 cache.
-fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
+pub(super) fn pack_tile(a: &[f32], row_stride: usize, k: usize, out: &mut [f32]) {
     const STEPS: usize = 32;
     let rows = out.len() / k;
     for (block, out) in out.chunks_mut(STEPS * rows).enumerate() {
