@@ -108,8 +108,7 @@ impl Product {
         let blocks = size.m.div_ceil(BLOCK_ROWS).max(1);
         let block_rows = size.m.div_ceil(blocks).next_multiple_of(2 * tile.rows).clamp(1, size.m.max(1));
         let (task_rows, task_panels) = (size.m, panels);
-        let mut whole =
-            Self { size, matrices, right, function, quartered, block_rows, task_rows, task_panels, panels };
+        let mut whole = Self { size, matrices, right, function, quartered, block_rows, task_rows, task_panels, panels };
         let count = matrices.elements();
         let work = size.m.max(FETCHED_ROWS).saturating_mul(size.k).saturating_mul(size.n).saturating_mul(count);
         // Four tasks a thread even out threads of unequal speed.
