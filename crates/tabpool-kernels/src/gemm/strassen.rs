@@ -8,9 +8,9 @@
 //! by: weights lie in memory as they do for the plain way, which products of few rows take.
 //!
 //! Rounding errors are about twice those of the plain way, which are bounded element by element, while these are only by the
-//! largest elements of what is multiplied together. Weights are of one size throughout; rows need not be, for they may be of different requests. So a row
-//! and its partner in the other half must be alike in size, or their block goes the plain way; for the same reason what is
-//! infinite or no number stays in its own row.
+//! largest elements of what is multiplied together. Rows may be of different requests. So a row and its partner in the other half must
+//! be alike in size, or their block goes the plain way; for the same reason what is infinite or no number stays in its own row.
+//! Weights are taken to be of one size: nothing looks whether those of neighbouring panels are.
 
 use core::array;
 use core::ops::Range;

@@ -89,9 +89,9 @@ impl Layer {
 
 #[test]
 fn products_by_quarters_are_right_whatever_is_left_over() {
-    // Halves of whole tiles and not, an odd row, steps in one chunk and in several, one of them short, several blocks of rows, the
-    // last of which is too small.
-    for (m, k, n) in [(48, 128, 64), (97, 130, 128), (128, 384, 192), (61, 1542, 64), (490, 142, 64)] {
+    // Halves of whole tiles and not, an odd row, steps in one chunk and in several, one of them short, several blocks of rows, and
+    // so many that only one row is left for the last.
+    for (m, k, n) in [(48, 128, 64), (97, 130, 128), (128, 384, 192), (61, 1542, 64), (490, 142, 64), (6961, 128, 64)] {
         let layer = Layer::new(Size { m, k, n });
         for (isa, threads) in Isa::all().flat_map(|isa| [(isa, 1), (isa, 3)]) {
             let worst = |quartered| {
@@ -109,7 +109,7 @@ fn products_by_quarters_are_right_whatever_is_left_over() {
 }
 
 #[test]
-fn what_one_row_holds_never_reaches_another() {
+fn a_row_unlike_its_partner_goes_the_plain_way_and_changes_no_other() {
     let size = Size { m: 96, k: 256, n: 64 };
     let (row, partner) = (10, 58);
     for isa in Isa::all() {
