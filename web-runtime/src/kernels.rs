@@ -98,6 +98,8 @@ extern "C" {
         words: usize,
     ) -> Result<u32, JsValue>;
     #[wasm_bindgen(method, catch)]
+    fn alike(this: &Exports, address: usize, words: usize, k: usize) -> Result<u32, JsValue>;
+    #[wasm_bindgen(method, catch)]
     fn execute(this: &Exports, address: usize, count: usize) -> Result<u32, JsValue>;
     #[wasm_bindgen(method, catch)]
     fn rouse(this: &Exports) -> Result<(), JsValue>;
@@ -224,15 +226,19 @@ impl Kernels {
         Uint8Array::new_with_byte_offset_and_length(&self.memory.buffer(), address as u32, len as u32)
     }
 
-    /// After a trap, or with a thread lost, memory cannot be trusted.
     fn check(&self, doing: &str, result: Result<u32, JsValue>) -> Result<(), EngineError> {
-        let reason = match result {
-            Ok(0) => return Ok(()),
-            Ok(_) => format!("{doing}: a thread of the kernels was lost"),
-            Err(e) => format!("{doing}: {}", thrown(&e)),
-        };
+        match result {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.lost(doing, "a thread of the kernels was lost")),
+            Err(e) => Err(self.lost(doing, &thrown(&e))),
+        }
+    }
+
+    /// After a trap, or with a thread lost, memory cannot be trusted.
+    fn lost(&self, doing: &str, why: &str) -> EngineError {
+        let reason = format!("{doing}: {why}");
         *self.broken.borrow_mut() = Some(reason.clone());
-        Err(EngineError::DeviceLost { reason })
+        EngineError::DeviceLost { reason }
     }
 
     fn whole(&self) -> Result<(), EngineError> {
@@ -378,6 +384,12 @@ unsafe impl Processor for Kernels {
         };
         let (stored, count) = (stored as u32, bytes.len());
         self.check("placing weights", self.exports.place(stored, staged, count, first, row, turned, address, len))
+    }
+
+    unsafe fn columns_alike(&self, address: usize, len: usize, k: usize) -> Result<bool, EngineError> {
+        self.whole()?;
+        let alike = self.exports.alike(address, len, k);
+        alike.map(|alike| alike == 1).map_err(|e| self.lost("looking at weights", &thrown(&e)))
     }
 
     unsafe fn execute(&self, address: usize, count: usize) -> Result<(), EngineError> {

@@ -160,14 +160,14 @@ impl CpuBackend {
         let activations = self.lay_out(graph, plan, &weights, &mut addresses)?;
         for (&value, &of) in turned {
             let at = graph.weights().iter().position(|weight| weight.value == of);
-            let region = at.and_then(|at| weights.turned[at].as_ref());
-            addresses.packed.extend(region.map(|region| (value, region.address())));
+            let turned = at.and_then(|at| weights.turned[at].clone());
+            addresses.packed.extend(turned.map(|weight| (value, weight)));
         }
         let (in_set, _) = states::lay_out(&StateSpec::of(graph))?;
         addresses.states = graph.states().iter().map(|s| s.value).zip(in_set).collect();
         let inputs = graph.inputs().iter().map(|id| addresses.leaves[id]).collect();
         let (tile, threads) = (self.processor.tile(), self.processor.threads());
-        let lowering = Lowering { graph, plan, addresses: &addresses, tile, threads };
+        let lowering = Lowering { graph, plan, addresses: &addresses, processor: &*self.processor, tile, threads };
         let mut steps = Vec::with_capacity(plan.load_nodes.len() + plan.run_nodes.len());
         for &node in &plan.load_nodes {
             lowering.steps(&graph.nodes()[node], &mut steps)?;
@@ -249,7 +249,7 @@ impl CpuBackend {
         }
         for ((weight, plain), packed) in graph.weights().iter().zip(&weights.plain).zip(&weights.packed) {
             addresses.leaves.extend(plain.iter().map(|region| (weight.value, region.address())));
-            addresses.packed.extend(packed.iter().map(|region| (weight.value, region.address())));
+            addresses.packed.extend(packed.iter().map(|packed| (weight.value, Rc::clone(packed))));
         }
         Ok(region)
     }

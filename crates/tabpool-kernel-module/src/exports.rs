@@ -6,7 +6,7 @@ use core::sync::atomic::AtomicU32;
 
 use tabpool_kernels::team::{Park, Team};
 use tabpool_kernels::weights::{self, Rows, Stored};
-use tabpool_kernels::{Isa, Step};
+use tabpool_kernels::{Isa, Step, columns_alike};
 
 /// The one team of this module's memory. All instances that share the memory share it.
 static TEAM: Team = Team::new();
@@ -116,6 +116,17 @@ unsafe extern "C" fn place(
         weights::widen(stored, bytes, &mut out[first..][..bytes_len / stored.size()]);
     }
     0
+}
+
+/// Whether the columns of a packed weight of `k` rows may be added: 1 where they are alike in size, 0 where not.
+///
+/// # Safety
+/// The address is that of as many words.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn alike(address: usize, len: usize, k: usize) -> u32 {
+    // SAFETY: the caller's promise.
+    let packed = unsafe { slice::from_raw_parts(with_exposed_provenance::<f32>(address), len) };
+    u32::from(columns_alike(Isa::detect(), packed, k))
 }
 
 /// Executes steps, with the helpers there are. Gives 0, or 1 where one of them was lost.

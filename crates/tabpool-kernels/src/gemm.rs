@@ -49,6 +49,13 @@ pub fn packed_right_len(tile: TileSize, k: usize, n: usize) -> usize {
     n.div_ceil(tile.columns) * tile.columns * k
 }
 
+/// Whether the columns of a packed right operand of `k` rows are alike enough in size to be added, where a product [does
+/// that](Product::adds_columns): what rounding takes from the sum of a large one and a small one may be all of the small one.
+#[must_use]
+pub fn columns_alike(isa: Isa, packed: &[f32], k: usize) -> bool {
+    strassen::columns_alike(isa, packed, k)
+}
+
 /// The elements that packing rows of a left operand needs.
 fn packed_left_len(rows: usize, k: usize) -> usize {
     line(rows * k)
@@ -127,6 +134,18 @@ impl Product {
             whole.task_panels = whole.task_panels.next_multiple_of(2);
         }
         whole
+    }
+
+    /// Whether sums of columns of the right operand are multiplied. They must be alike in size then, see [`columns_alike`].
+    #[must_use]
+    pub fn adds_columns(&self) -> bool {
+        self.quartered
+    }
+
+    /// The same product in the way that adds no columns.
+    #[must_use]
+    pub fn without_adding_columns(self) -> Self {
+        Self { quartered: false, ..self }
     }
 
     /// The parts that may be computed independently.

@@ -29,7 +29,7 @@ mod step;
 pub mod team;
 pub mod weights;
 
-pub use gemm::{Product, Right, Size, TileSize, packed_right_len};
+pub use gemm::{Product, Right, Size, TileSize, columns_alike, packed_right_len};
 pub use isa::Isa;
 pub use rows::Reduction;
 pub use step::{Kernel, MAX_OPERANDS, MAX_RANK, Scratch, Span, Step};

@@ -1,7 +1,7 @@
 //! Matrix products and linear layers.
 
-use tabpool_graph::{Activation, Op};
-use tabpool_tensor::DType;
+use tabpool_graph::{Activation, Binary, Op};
+use tabpool_tensor::{DType, Tensor};
 
 use super::case::{Case, CaseError, Fill, Sketch};
 
@@ -56,6 +56,7 @@ pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
         all.push(linear(&[m], k, n, dtypes[i], Some(DType::F32), activations[i + 1])?);
         all.push(residual_linear(&[m], k, n, i == 0, None)?);
     }
+    all.push(columns_of_two_sizes()?);
     all.push(residual_that_is_the_operand()?);
     for (m, stored) in [(1, DType::F32), (5, DType::F16), (50, DType::BF16)] {
         all.push(turned_weights(m, stored)?);
@@ -116,6 +117,25 @@ fn residual_linear(
     }
     operands.push(s.input([rows, &[n]].concat(), Fill::PLAIN)?);
     let y = s.node(Op::Linear { activation, residual: true }, &operands)?;
+    s.finish(&[y], 2e-5)
+}
+
+/// A weight whose columns differ by a factor of a million, so that whoever adds large and small ones loses the small. Columns 8, 16 or 32
+/// apart are never of one size.
+fn columns_of_two_sizes() -> Result<Case, CaseError> {
+    let (m, k, n) = (96, 128, 128);
+    let mut s = Sketch::new("linear with a weight of large and small columns".to_owned());
+    let x = s.input([m, k], Fill::Uniform(-1.0, 1.0))?;
+    let sizes = (0..n).map(|column: usize| if (column / 8).count_ones() % 2 == 0 { 1.0 } else { 1e6 });
+    let weights = sizes
+        .clone()
+        .enumerate()
+        .flat_map(|(column, size)| (0..k).map(move |step| size * ((column * 31 + step * 17) % 64) as f32 / 256.0));
+    let weight = s.weight_of(Tensor::from_f32([n, k], weights.collect())?)?;
+    let large = s.node(Op::LINEAR, &[x, weight])?;
+    // Back to one size, for one tolerance.
+    let back = s.weight_of(Tensor::from_f32([n], sizes.map(f32::recip).collect())?)?;
+    let y = s.node(Op::Binary(Binary::Mul), &[large, back])?;
     s.finish(&[y], 2e-5)
 }
 

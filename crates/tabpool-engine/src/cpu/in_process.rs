@@ -127,6 +127,12 @@ unsafe impl Processor for InProcess {
         Ok(())
     }
 
+    unsafe fn columns_alike(&self, address: usize, len: usize, k: usize) -> Result<bool, EngineError> {
+        // SAFETY: the caller's promise.
+        let packed = unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(address), len) };
+        Ok(tabpool_kernels::columns_alike(self.isa, packed, k))
+    }
+
     unsafe fn execute(&self, address: usize, count: usize) -> Result<(), EngineError> {
         let first = std::ptr::with_exposed_provenance::<Step>(address);
         // SAFETY: the caller's promise.

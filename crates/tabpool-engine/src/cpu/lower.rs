@@ -1,6 +1,7 @@
 //! From nodes to steps: everything that can be known before a run is worked out here, at load.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use tabpool_graph::{Activation, Binary, Graph, Node, Op, Reduction, State, Unary, Value, ValueId};
 use tabpool_kernels::attention::Attention;
@@ -11,6 +12,8 @@ use tabpool_kernels::math::Function;
 use tabpool_kernels::{Kernel, MAX_OPERANDS, Product, Right, Size, Span, Step, TileSize, packed_right_len};
 use tabpool_tensor::{DType, Shape};
 
+use super::processor::Processor;
+use super::weights::LoadedWeight;
 use crate::backend::EngineError;
 use crate::memory::MemoryPlan;
 
@@ -22,7 +25,7 @@ pub(crate) struct Addresses {
     /// Inputs, plain weights and constants.
     pub(crate) leaves: HashMap<ValueId, usize>,
     /// Packed weights.
-    pub(crate) packed: HashMap<ValueId, usize>,
+    pub(crate) packed: HashMap<ValueId, Rc<LoadedWeight>>,
     /// States, by their distance from where a set of them begins.
     pub(crate) states: HashMap<ValueId, usize>,
 }
@@ -40,6 +43,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) plan: &'a MemoryPlan,
     pub(crate) addresses: &'a Addresses,
+    pub(crate) processor: &'a dyn Processor,
     pub(crate) tile: TileSize,
     pub(crate) threads: usize,
 }
@@ -105,12 +109,21 @@ impl Lowering<'_> {
                     // A weight that is only needed packed has no plain form to be located.
                     operands.remove(1);
                 }
-                let mut step = self.step(kernel, &operands, node.output)?;
-                if let Some(address) = packed {
-                    let (k, n) = (last(values[1]), values[1].shape[0]);
-                    step = step.with_operand(1, Span { address, len: packed_right_len(self.tile, k, n) });
-                }
-                steps.push(step);
+                let Some(weight) = packed else {
+                    steps.push(self.step(kernel, &operands, node.output)?);
+                    return Ok(());
+                };
+                let (k, n) = (last(values[1]), values[1].shape[0]);
+                let kernel = match kernel {
+                    Kernel::Product(product)
+                        if product.adds_columns() && !weight.columns_alike(self.processor, n, k)? =>
+                    {
+                        Kernel::Product(product.without_adding_columns())
+                    }
+                    kernel => kernel,
+                };
+                let span = Span { address: weight.address(), len: packed_right_len(self.tile, k, n) };
+                steps.push(self.step(kernel, &operands, node.output)?.with_operand(1, span));
             }
         }
         Ok(())
@@ -139,12 +152,12 @@ impl Lowering<'_> {
         Ok(in_states.into_iter().fold(step, Step::in_states))
     }
 
-    /// Where the packed form of a linear node's weight is, if it has one.
-    fn packed(&self, node: &Node) -> Option<usize> {
+    /// The packed form of a linear node's weight, if it has one.
+    fn packed(&self, node: &Node) -> Option<&LoadedWeight> {
         if !matches!(node.op, Op::Linear { .. }) {
             return None;
         }
-        self.addresses.packed.get(&node.inputs[1]).copied()
+        self.addresses.packed.get(&node.inputs[1]).map(|weight| &**weight)
     }
 
     /// What a node computes, or why that cannot be said.

@@ -93,6 +93,15 @@ pub unsafe trait Processor {
     /// The placement's memory is a weight's of this processor, and the part lies inside it.
     unsafe fn place(&self, placement: Placement, bytes: &[u8]) -> Result<(), EngineError>;
 
+    /// Whether columns of a packed weight of `k` rows are [alike enough](tabpool_kernels::columns_alike) to be added.
+    ///
+    /// # Errors
+    /// [`EngineError::DeviceLost`] where the kernels failed.
+    ///
+    /// # Safety
+    /// The memory is all of such a weight, an even number of panels, and nothing writes it meanwhile.
+    unsafe fn columns_alike(&self, address: usize, len: usize, k: usize) -> Result<bool, EngineError>;
+
     /// Executes steps in order; they are over when this returns.
     ///
     /// # Errors

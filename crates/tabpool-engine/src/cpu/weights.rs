@@ -1,7 +1,7 @@
 //! Weights on their way into the processor's memory: each block is widened to `f32` and put where it belongs as it arrives,
 //! and what a living executable holds already is not fetched again. No copy stays on this side.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
@@ -35,18 +35,46 @@ struct Key {
     form: Form,
 }
 
+/// A weight in memory, in one of its forms.
+pub(crate) struct LoadedWeight {
+    region: Region,
+    /// Whether columns may be added, once somebody has looked.
+    columns_alike: OnceCell<bool>,
+}
+
+impl LoadedWeight {
+    pub(crate) fn address(&self) -> usize {
+        self.region.address()
+    }
+
+    /// Whether columns of a packed weight `[n, k]` are alike enough to be added. It is looked at once, at the load of the first program
+    /// that would add them.
+    ///
+    /// # Errors
+    /// [`EngineError::DeviceLost`].
+    pub(crate) fn columns_alike(&self, processor: &dyn Processor, n: usize, k: usize) -> Result<bool, EngineError> {
+        if let Some(&known) = self.columns_alike.get() {
+            return Ok(known);
+        }
+        let len = packed_right_len(processor.tile(), k, n);
+        // SAFETY: the region was made for as many words, which were written before it became a loaded weight.
+        let alike = unsafe { processor.columns_alike(self.address(), len, k)? };
+        Ok(*self.columns_alike.get_or_init(|| alike))
+    }
+}
+
 /// The weights of all living executables of one backend.
 #[derive(Default)]
 pub(crate) struct WeightCache {
-    held: RefCell<HashMap<Key, Weak<Region>>>,
+    held: RefCell<HashMap<Key, Weak<LoadedWeight>>>,
 }
 
 /// The weights of one program: for each weight, in order, its forms where something needs them.
 #[derive(Default)]
 pub(crate) struct LoadedWeights {
-    pub(crate) plain: Vec<Option<Rc<Region>>>,
-    pub(crate) packed: Vec<Option<Rc<Region>>>,
-    pub(crate) turned: Vec<Option<Rc<Region>>>,
+    pub(crate) plain: Vec<Option<Rc<LoadedWeight>>>,
+    pub(crate) packed: Vec<Option<Rc<LoadedWeight>>>,
+    pub(crate) turned: Vec<Option<Rc<LoadedWeight>>>,
     pub(crate) memory: MemoryUse,
 }
 
@@ -85,7 +113,7 @@ impl WeightCache {
     ) -> Result<LoadedWeights, EngineError> {
         self.held.borrow_mut().retain(|_, words| words.strong_count() > 0);
         let mut loaded = LoadedWeights::default();
-        let mut own: HashMap<Key, Rc<Region>> = HashMap::new();
+        let mut own: HashMap<Key, Rc<LoadedWeight>> = HashMap::new();
         let needs = needs(graph, turned);
         let missing = |(weight, forms): &(&Weight, &[bool; 3])| {
             FORMS.iter().zip(*forms).any(|(&form, &need)| {
@@ -105,8 +133,8 @@ impl WeightCache {
                 if let Some(words) = own.get(&key) {
                     forms[form as usize] = Some(words.clone());
                 } else if let Some(words) = shared {
-                    loaded.memory.weights += words.bytes();
-                    loaded.memory.shared += words.bytes();
+                    loaded.memory.weights += words.region.bytes();
+                    loaded.memory.shared += words.region.bytes();
                     own.insert(key, words.clone());
                     forms[form as usize] = Some(words);
                 } else {
@@ -116,9 +144,9 @@ impl WeightCache {
             if !fetch.is_empty() {
                 fill(processor, graph, weight, source, &fetch).await?;
             }
-            for (form, words) in fetch {
-                let words = Rc::new(words);
-                loaded.memory.weights += words.bytes();
+            for (form, region) in fetch {
+                loaded.memory.weights += region.bytes();
+                let words = Rc::new(LoadedWeight { region, columns_alike: OnceCell::new() });
                 own.insert(key(graph, weight, form), words.clone());
                 forms[form as usize] = Some(words);
             }

@@ -10,7 +10,7 @@
 //! Rounding errors are about twice those of the plain way, which are bounded element by element, while these are only by the
 //! largest elements of what is multiplied together. Rows may be of different requests. So a row and its partner in the other half must
 //! be alike in size, or their block goes the plain way; for the same reason what is infinite or no number stays in its own row.
-//! Weights are taken to be of one size: nothing looks whether those of neighbouring panels are.
+//! Columns of the right operand must be alike in the same way, which is for whoever loads weights to see ([`columns_alike`]).
 
 use core::array;
 use core::ops::Range;
@@ -30,9 +30,12 @@ const FEWEST_STEPS: usize = 128;
 /// The most steps of `k` at a time: of the packed rows of a block so many stay in an L2 cache.
 const MOST_STEPS: usize = 768;
 
-/// How far the exponents of the largest elements of two partners may be apart: what the larger one adds to the smaller one's
-/// rounding errors stays a few bits.
-const UNLIKE: u32 = 4;
+/// How far the exponents of the largest elements of two rows may be apart that are partners: what the larger one adds to the smaller
+/// one's rounding errors stays a few bits, though it may be another request's.
+const UNLIKE_ROWS: u32 = 4;
+
+/// The same for columns, which belong to one weight: trained ones have a column here and there that is 60 times as large as others.
+const UNLIKE_COLUMNS: u32 = 6;
 
 /// What is packed of the left operand, in this order.
 #[derive(Clone, Copy)]
@@ -93,7 +96,7 @@ fn packed_at(which: Packed, half_rows: usize, steps: &Range<usize>) -> Range<usi
 pub(super) fn pack_left(isa: Isa, a: &[f32], rows: usize, k: usize, out: &mut [f32]) -> bool {
     let (half_rows, mr) = (rows / 2, isa.tile().rows);
     let size = |row: usize| largest(isa, &a[row * k..][..k]);
-    if !(0..half_rows).all(|row| alike(size(row), size(row + half_rows))) {
+    if !(0..half_rows).all(|row| alike(size(row), size(row + half_rows), UNLIKE_ROWS)) {
         return false;
     }
     for chunk in chunks(k) {
@@ -117,16 +120,43 @@ pub(super) fn pack_left(isa: Isa, a: &[f32], rows: usize, k: usize, out: &mut [f
     true
 }
 
-/// Whether two rows may be added, by their largest elements.
-fn alike(a: u32, b: u32) -> bool {
+/// Whether two rows or columns may be added, by their largest elements: exponents may be so far apart.
+fn alike(a: u32, b: u32, apart: u32) -> bool {
     let (a, b) = (a >> 23, b >> 23);
-    a.max(b) < 255 && a.abs_diff(b) <= UNLIKE
+    a.max(b) < 255 && a.abs_diff(b) <= apart
 }
 
 vectorised! {
     /// The size of the largest element, as bits: that of what is no number is larger still.
     fn largest(row: &[f32]) -> u32 {
         row.iter().map(|x| x.to_bits() & 0x7fff_ffff).fold(0, |a, b| if a > b { a } else { b })
+    }
+}
+
+/// Whether columns of a packed right operand may be added that are partners. It has an even number of panels.
+pub(super) fn columns_alike(isa: Isa, packed: &[f32], k: usize) -> bool {
+    let nr = isa.tile().columns;
+    packed.chunks_exact(2 * nr * k).all(|pair| {
+        let mut sizes = [[0; MAX_COLUMNS]; 2];
+        for (panel, sizes) in pair.chunks_exact(nr * k).zip(&mut sizes) {
+            largest_each(isa, panel, &mut sizes[..nr]);
+        }
+        sizes[0][..nr].iter().zip(&sizes[1]).all(|(&a, &b)| alike(a, b, UNLIKE_COLUMNS))
+    })
+}
+
+vectorised! {
+    /// The sizes of the largest element of every column of a panel, as bits.
+    fn largest_each(panel: &[f32], sizes: &mut [u32]) {
+        let across = sizes.len();
+        for (column, sizes) in sizes.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate() {
+            let mut most = [0u32; WIDTH];
+            for step in panel.chunks_exact(across) {
+                let step: &[f32; WIDTH] = step[column * WIDTH..].first_chunk().expect("panels are whole vectors wide");
+                most = array::from_fn(|i| most[i].max(step[i].to_bits() & 0x7fff_ffff));
+            }
+            *sizes = most;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use core::sync::atomic::AtomicU32;
 use std::vec;
 use std::vec::Vec;
 
-use super::{Product, Right, Size, packed_right_len};
+use super::{Product, Right, Size, columns_alike, packed_right_len};
 use crate::isa::Isa;
 use crate::layout::Axes;
 use crate::math::Function;
@@ -52,16 +52,21 @@ impl Layer {
         Self { size, x, weight, bias, residual }
     }
 
-    /// The result in `f32`, cut for so many threads but computed by one.
-    fn product(&self, isa: Isa, threads: usize, quartered: bool) -> Vec<f32> {
-        let (tile, Size { m, k, n }) = (isa.tile(), self.size);
-        let mut product = Product::new(tile, self.size, Axes::NONE, Right::Packed, Function::Relu, threads);
-        assert!(product.quartered, "it is of a size that pays");
-        product.quartered = quartered;
+    fn panels(&self, isa: Isa) -> Vec<f32> {
+        let (tile, Size { k, n, .. }) = (isa.tile(), self.size);
         let mut panels = vec![0.0f32; packed_right_len(tile, k, n)];
         let bytes: Vec<u8> = self.weight.iter().flat_map(|x| x.to_le_bytes()).collect();
         pack(tile, Stored::F32, &bytes, 0, Rows::Of(k), &mut panels);
+        panels
+    }
 
+    /// The result in `f32`, cut for so many threads but computed by one.
+    fn product(&self, isa: Isa, threads: usize, quartered: bool) -> Vec<f32> {
+        let (tile, Size { m, n, .. }) = (isa.tile(), self.size);
+        let mut product = Product::new(tile, self.size, Axes::NONE, Right::Packed, Function::Relu, threads);
+        assert!(product.quartered, "it is of a size that pays");
+        product.quartered = quartered;
+        let panels = self.panels(isa);
         let mut operands = [Span::NONE; MAX_OPERANDS];
         for (span, values) in operands.iter_mut().zip([&self.x, &panels, &self.bias, &self.residual]) {
             *span = Span { address: values.as_ptr().expose_provenance(), len: values.len() };
@@ -132,5 +137,44 @@ fn rows_that_are_alike_share_sums() {
     let layer = Layer::new(Size { m: 96, k: 256, n: 64 });
     for isa in Isa::all() {
         assert_ne!(layer.product(isa, 1, true), layer.product(isa, 1, false), "their rounding errors differ");
+    }
+}
+
+#[test]
+fn columns_may_be_added_unless_one_is_unlike_its_partner() {
+    let size = Size { m: 48, k: 130, n: 128 };
+    for isa in Isa::all() {
+        let alike = |layer: &Layer| columns_alike(isa, &layer.panels(isa), size.k);
+        assert!(alike(&Layer::new(size)));
+        let across = isa.tile().columns;
+        for column in [0, 1, across - 1, across, size.n - 1] {
+            let partner = if column / across % 2 == 0 { column + across } else { column - across };
+            for strange in [1e-3, 1e3, 0.0, f32::INFINITY, f32::NAN] {
+                let mut layer = Layer::new(size);
+                layer.weight[column * size.k..][..size.k].iter_mut().for_each(|w| *w *= strange);
+                assert!(!alike(&layer), "{}: column {column} by {strange}", isa.name());
+                layer.weight[partner * size.k..][..size.k].iter_mut().for_each(|w| *w *= strange);
+                assert_eq!(alike(&layer), strange.is_finite(), "{}: columns {column} and {partner}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_small_column_is_lost_where_it_is_added_to_a_large_one() {
+    let size = Size { m: 48, k: 130, n: 64 };
+    for isa in Isa::all() {
+        let mut layer = Layer::new(size);
+        layer.bias.fill(0.0);
+        layer.residual.fill(0.0);
+        let large = 0..isa.tile().columns;
+        layer.weight[..large.end * size.k].iter_mut().for_each(|w| *w *= 1e6);
+        let worst = |quartered| {
+            let got = layer.product(isa, 1, quartered);
+            let rows = (0..size.m).flat_map(|row| layer.row_in_f64(row));
+            let errors = rows.zip(&got).enumerate().filter(|(at, _)| !large.contains(&(at % size.n)));
+            errors.map(|(_, (want, &got))| (f64::from(got) - want).abs()).fold(0.0, f64::max)
+        };
+        assert!(worst(false) < 1e-5 && worst(true) > 1e-2, "{}: {} and {}", isa.name(), worst(false), worst(true));
     }
 }
