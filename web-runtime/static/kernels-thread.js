@@ -29,7 +29,9 @@ later.port1.onmessage = ({ data }) => touch(data);
 function touch({ address, end }) {
   const words = new Int32Array(memory.buffer);
   const until = Math.min(address + TOUCHED_AT_ONCE, end);
-  for (let at = address; at < until; at += PAGE) Atomics.or(words, at >>> 2, 0);
+  // Not `Atomics.or` or `add`: V8 has them read first, and memory that was read before it is written is given twice, the second time
+  // with a word to every processor that runs a thread of this browser.
+  for (let at = address; at < until; at += PAGE) Atomics.compareExchange(words, at >>> 2, 0, 0);
   if (until < end) later.port2.postMessage({ address: until, end });
 }
 
