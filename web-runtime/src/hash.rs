@@ -13,6 +13,9 @@ const LEAST: usize = 32 << 10;
 
 #[wasm_bindgen(raw_module = "./kernels.js")]
 extern "C" {
+    /// Lets whatever has come to this thread be handled, as long as threads of the kernels are on their way.
+    #[wasm_bindgen(js_name = pauseForHelpers)]
+    fn pause_for_helpers() -> Option<Promise>;
     /// Has a thread of the kernels hash, where one has nothing else to do yet. Takes a copy of the bytes before it returns, and
     /// gives it with the hash.
     #[wasm_bindgen(js_name = digestAside)]
@@ -51,7 +54,14 @@ pub(crate) async fn sha256(bytes: &[u8], outside: &Outside) -> [u8; 32] {
 /// `None` where there is nobody to ask: pages that came over plain http from elsewhere are given no cryptography.
 async fn by_browser(bytes: &[u8], outside: &Outside) -> Option<[u8; 32]> {
     // Firefox hashes beside this thread by itself; Chromium hashes in it.
-    let aside = if hashes_here() { digest_aside(bytes) } else { None };
+    let mut aside = None;
+    if hashes_here() {
+        if let Some(pause) = pause_for_helpers() {
+            // It is never rejected.
+            let _ = JsFuture::from(pause).await;
+        }
+        aside = digest_aside(bytes);
+    }
     if let Some(promise) = aside
         && let Ok(hashed) = JsFuture::from(promise).await
         && let Some(digest) = digest_in(&property(&hashed, "hash"))

@@ -77,14 +77,21 @@ export async function openKernels(relaxed, threads) {
     const helpers = starting.then((all) => all.filter((helper) => helper !== null));
     return { exports: instance.exports, memory, helpers };
   } catch (error) {
-    begun.forEach(({ worker }) => worker.terminate());
+    for (const thread of begun) {
+      thread.worker.terminate();
+      coming.delete(thread);
+    }
     throw error;
   }
 }
 
+/** Threads that are starting. */
+const coming = new Set();
+
 /** A worker that is starting, and why it does not, where that is known already. */
 function newThread() {
   const thread = { worker: new Worker(new URL("kernels-thread.js", import.meta.url), { type: "module" }), broken: null };
+  coming.add(thread);
   thread.worker.onerror = (event) => (thread.broken = event.message ?? "its script could not be loaded");
   return thread;
 }
@@ -123,10 +130,12 @@ export function imports(memory) {
 }
 
 /** A worker given an instance of its own, or null where it does not come up: then there is one thread less. */
-function prepared({ worker, broken }, module, memory) {
+function prepared(thread, module, memory) {
+  const { worker, broken } = thread;
   return new Promise((resolve) => {
     const settle = (helper, why) => {
       clearTimeout(timer);
+      coming.delete(thread);
       if (helper === null) {
         worker.terminate();
         console.warn(`tabpool: a thread of the kernels did not start: ${why}`);
@@ -143,6 +152,22 @@ function prepared({ worker, broken }, module, memory) {
     worker.postMessage({ kind: "prepare", module, memory });
   });
 }
+
+/**
+ * Lets whatever has come to this thread be handled, as long as helpers are on their way; undefined where none is. A load of blocks
+ * that the browser keeps has no pause otherwise in which a helper could say that it is there.
+ */
+export function pauseForHelpers() {
+  if (coming.size === 0) return undefined;
+  return new Promise((resolve) => {
+    turns.push(resolve);
+    turn.port2.postMessage(null);
+  });
+}
+
+const turns = [];
+const turn = new MessageChannel();
+turn.port1.onmessage = () => turns.shift()();
 
 /**
  * Has a helper that has nothing else to do yet touch memory, so that whoever writes there does not wait until the system has

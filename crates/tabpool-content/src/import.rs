@@ -3,7 +3,7 @@
 //! Files are streamed: besides a safetensors header, no more than one batch of leaves is in memory. The cuts decide the
 //! CIDs, so they are part of what this crate promises: fixed chunks as `ipfs add --cid-version=1
 //! --chunker=size-1048576` makes them, and for `*.safetensors` the header, then each tensor, counted from its own first
-//! byte.
+//! byte, in pieces that suit browsers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
@@ -25,6 +25,10 @@ const BATCH_BYTES: usize = 16 << 20;
 /// How many leaves are hashed and stored together at most: a bound for files of many tiny tensors.
 const BATCH_LEAVES: usize = 512;
 
+/// The largest leaf of a `*.safetensors`. Chromium's allocator gives memory of up to 960 KiB from what it has, and has the system map
+/// and clear it anew for every larger piece, each time that it is hashed.
+const TENSOR_PIECE_BYTES: usize = 896 << 10;
+
 /// How to cut, and how much to take on.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
@@ -42,8 +46,8 @@ impl Default for ImportOptions {
 }
 
 impl ImportOptions {
-    /// The largest leaf, in bytes. Brought into 1 to 2 MiB, the largest block. Another size than the default gives
-    /// other CIDs.
+    /// The largest leaf, in bytes. Brought into 1 to 2 MiB, the largest block; tensors are cut into 896 KiB at most. Another size
+    /// than the default gives other CIDs.
     #[must_use]
     pub fn chunk_bytes(mut self, bytes: usize) -> Self {
         self.chunk_bytes = bytes.clamp(1, MAX_BLOCK_BYTES);
@@ -289,8 +293,9 @@ impl<'a> Importer<'a> {
                 .map_err(failed)?
                 .map_err(|reason| ImportError::Safetensors { path: path.to_owned(), reason })?;
             let regions = std::iter::once(layout.head.len() as u64).chain(layout.tensors.iter().copied());
+            let piece = chunk.min(TENSOR_PIECE_BYTES);
             let mut whole = layout.head.as_slice().chain(&mut *reader);
-            self.leaves(path, &mut whole, len, regions.flat_map(|region| pieces(region, chunk)), failed)?
+            self.leaves(path, &mut whole, len, regions.flat_map(|region| pieces(region, piece)), failed)?
         } else {
             self.leaves(path, &mut *reader, len, pieces(len, chunk), failed)?
         };

@@ -11,6 +11,8 @@ use tabpool_content::{
 };
 
 const MIB: usize = 1 << 20;
+/// The most that tensors are cut into.
+const PIECE: usize = 896 << 10;
 
 fn import(folder: &Path, store: &dyn BlockStore) -> Result<Imported, ImportError> {
     import_folder(folder, store, &ImportOptions::default(), &mut |_| {})
@@ -53,7 +55,7 @@ fn safetensors(tensors: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn a_safetensors_file_is_cut_at_its_tensors_and_reads_back_whole() {
-    let (small, exact, large) = (noise(100, 1), noise(MIB, 2), noise(2 * MIB + 5, 3));
+    let (small, exact, large) = (noise(100, 1), noise(PIECE, 2), noise(2 * PIECE + 5, 3));
     let file = safetensors(&[("small", &small), ("none", &[]), ("exact", &exact), ("large", &large)]);
     let store = MemoryStore::new(64 << 20);
     let imported =
@@ -64,10 +66,10 @@ fn a_safetensors_file_is_cut_at_its_tensors_and_reads_back_whole() {
     let leaves = folder.leaves("m.safetensors").expect("leaves");
     let head = (file.len() - small.len() - exact.len() - large.len()) as u64;
     let lens: Vec<_> = leaves.iter().map(|leaf| leaf.len).collect();
-    let mib = MIB as u64;
-    assert_eq!(lens, [head, 100, mib, mib, mib, 5]);
+    let piece = PIECE as u64;
+    assert_eq!(lens, [head, 100, piece, piece, piece, 5]);
     assert_eq!(leaves[1].cid, raw_cid(&small));
-    assert_eq!(leaves[3].cid, raw_cid(&large[..MIB]));
+    assert_eq!(leaves[3].cid, raw_cid(&large[..PIECE]));
     assert_eq!(leaves[5].offset + 5, file.len() as u64);
 }
 
