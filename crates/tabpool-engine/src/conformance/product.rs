@@ -126,7 +126,7 @@ fn columns_of_two_sizes() -> Result<Case, CaseError> {
     let (m, k, n) = (96, 128, 128);
     let mut s = Sketch::new("linear with a weight of large and small columns".to_owned());
     let x = s.input([m, k], Fill::Uniform(-1.0, 1.0))?;
-    let sizes = (0..n).map(|column: usize| if (column / 8).count_ones() % 2 == 0 { 1.0 } else { 1e6 });
+    let sizes = (0..n).map(|column: usize| if (column / 8).count_ones().is_multiple_of(2) { 1.0 } else { 1e6 });
     let weights = sizes
         .clone()
         .enumerate()
