@@ -30,12 +30,10 @@ const FEWEST_STEPS: usize = 128;
 /// The most steps of `k` at a time: of the packed rows of a block so many stay in an L2 cache.
 const MOST_STEPS: usize = 768;
 
-/// How far the exponents of the largest elements of two rows may be apart that are partners: what the larger one adds to the smaller
-/// one's rounding errors stays a few bits, though it may be another request's.
-const UNLIKE_ROWS: u32 = 4;
-
-/// The same for columns, which belong to one weight: trained ones have a column here and there that is 60 times as large as others.
-const UNLIKE_COLUMNS: u32 = 6;
+/// How far the exponents of the largest elements of two partners, rows or columns, may be apart: what the larger one adds to the
+/// smaller one's rounding errors stays a few bits. Trained weights have single columns 60 times as large as their partners; with
+/// those let through an encoder's errors are five times as large.
+const UNLIKE: u32 = 4;
 
 /// What is packed of the left operand, in this order.
 #[derive(Clone, Copy)]
@@ -96,7 +94,7 @@ fn packed_at(which: Packed, half_rows: usize, steps: &Range<usize>) -> Range<usi
 pub(super) fn pack_left(isa: Isa, a: &[f32], rows: usize, k: usize, out: &mut [f32]) -> bool {
     let (half_rows, mr) = (rows / 2, isa.tile().rows);
     let size = |row: usize| largest(isa, &a[row * k..][..k]);
-    if !(0..half_rows).all(|row| alike(size(row), size(row + half_rows), UNLIKE_ROWS)) {
+    if !(0..half_rows).all(|row| alike(size(row), size(row + half_rows))) {
         return false;
     }
     for chunk in chunks(k) {
@@ -120,10 +118,10 @@ pub(super) fn pack_left(isa: Isa, a: &[f32], rows: usize, k: usize, out: &mut [f
     true
 }
 
-/// Whether two rows or columns may be added, by their largest elements: exponents may be so far apart.
-fn alike(a: u32, b: u32, apart: u32) -> bool {
+/// Whether two rows or columns may be added, by their largest elements.
+fn alike(a: u32, b: u32) -> bool {
     let (a, b) = (a >> 23, b >> 23);
-    a.max(b) < 255 && a.abs_diff(b) <= apart
+    a.max(b) < 255 && a.abs_diff(b) <= UNLIKE
 }
 
 vectorised! {
@@ -141,7 +139,7 @@ pub(super) fn columns_alike(isa: Isa, packed: &[f32], k: usize) -> bool {
         for (panel, sizes) in pair.chunks_exact(nr * k).zip(&mut sizes) {
             largest_each(isa, panel, &mut sizes[..nr]);
         }
-        sizes[0][..nr].iter().zip(&sizes[1]).all(|(&a, &b)| alike(a, b, UNLIKE_COLUMNS))
+        sizes[0][..nr].iter().zip(&sizes[1]).all(|(&a, &b)| alike(a, b))
     })
 }
 
