@@ -39,7 +39,7 @@ pub struct ImportOptions {
 }
 
 impl Default for ImportOptions {
-    /// 1 MiB chunks, 174 links a node, folders at most 16 deep, at most 10,000 files.
+    /// 1 MiB chunks, 896 KiB of tensors, 174 links a node, folders at most 16 deep, at most 10,000 files.
     fn default() -> Self {
         Self { chunk_bytes: 1 << 20, width: 174, max_depth: 16, max_files: 10_000 }
     }

@@ -50,7 +50,8 @@ pub fn packed_right_len(tile: TileSize, k: usize, n: usize) -> usize {
 }
 
 /// Whether the columns of a packed right operand of `k` rows are alike enough in size to be added, where a product [does
-/// that](Product::adds_columns): what rounding takes from the sum of a large one and a small one may be all of the small one.
+/// that](Product::adds_columns): what rounding takes from the sum of a large one and a small one may be all of the small one. There is
+/// an even number of panels then; a last one without a partner is not looked at.
 #[must_use]
 pub fn columns_alike(isa: Isa, packed: &[f32], k: usize) -> bool {
     strassen::columns_alike(isa, packed, k)
