@@ -1,5 +1,5 @@
 //! The engine's conformance suite where it counts: in the real browsers, on WebGPU and on the processor, through the
-//! runtime that tabs load; and natively on whatever adapter there is.
+//! runtime that tabs load. Natively the crates of the backends run it themselves.
 
 use std::time::Duration;
 
@@ -12,9 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
 use tabpool_browser::{Browser, GpuMode, Installed, LaunchOptions};
-use tabpool_engine::conformance::{self, Outcome as CaseOutcome};
 use tabpool_tests::{Fault, Outcome, browsers, places, require, scene};
-use tabpool_webgpu::{Options, WebGpuBackend};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -57,22 +55,6 @@ async fn the_webnn_shell_conforms_on_webnn() -> Outcome {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_native_adapter_conforms() -> Outcome {
-    let _alone = scene::machine().await;
-    let backend = match WebGpuBackend::new(Options::default()).await {
-        Ok(backend) => backend,
-        Err(e) => {
-            places::left_out("conformance on native:webgpu", &e.to_string());
-            return Ok(());
-        }
-    };
-    let results = conformance::run(&backend).await;
-    let failed: Vec<_> = results.iter().filter(|r| r.outcome != CaseOutcome::Passed).map(ToString::to_string).collect();
-    require(failed.is_empty(), || format!("{} of {} cases:\n{}", failed.len(), results.len(), failed.join("\n")))?;
-    require(results.len() >= LEAST_CASES, || format!("only {} cases ran", results.len()))
-}
-
 /// How the page is opened, and what it must then run on.
 struct Page {
     api: &'static str,
@@ -106,16 +88,22 @@ async fn on(all: &[Installed], case: &str, pages: &[Page]) -> Outcome {
         places::left_out(case, "the browser runtime is not built; `cargo xtask test` builds it");
         return Ok(());
     }
-    for installed in all {
-        for page in pages {
-            let told = |e: Fault| format!("{} {api}{}: {e}", installed.kind, page.words);
-            let report = report_of(installed, page).await.map_err(told)?;
-            judge(&report).map_err(told)?;
-            let device = report["device"].as_str().unwrap_or_default();
-            require(page.device.is_empty() || device == page.device, || {
-                format!("{} {api}{}: runs on {device:?}, not on {:?}", installed.kind, page.words, page.device)
-            })?;
-        }
+    // Side by side: what takes the time is compilers with one thread each.
+    let judged = futures::future::join_all(all.iter().map(|installed| conforms(installed, pages))).await;
+    let faults: Vec<String> = judged.into_iter().filter_map(|outcome| outcome.err().map(|e| e.to_string())).collect();
+    require(faults.is_empty(), || faults.join("\n"))
+}
+
+async fn conforms(installed: &Installed, pages: &[Page]) -> Outcome {
+    for page in pages {
+        let Page { api, words, .. } = page;
+        let told = |e: Fault| format!("{} {api}{words}: {e}", installed.kind);
+        let report = report_of(installed, page).await.map_err(told)?;
+        judge(&report).map_err(told)?;
+        let device = report["device"].as_str().unwrap_or_default();
+        require(page.device.is_empty() || device == page.device, || {
+            format!("{} {api}{words}: runs on {device:?}, not on {:?}", installed.kind, page.device)
+        })?;
     }
     Ok(())
 }

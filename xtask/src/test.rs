@@ -5,6 +5,7 @@
 //! what it did not show.
 
 mod outcome;
+mod programs;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -17,9 +18,8 @@ use crate::command;
 use crate::setup::{self, Needs};
 use crate::workspace::Workspace;
 use outcome::Outcome;
+use programs::{Package, Program, Suite};
 
-/// The package of end-to-end suites.
-const END_TO_END: &str = "tabpool-tests";
 /// Tells the suite of goldens where the table of its errors is kept, which it writes only where it has something new to say.
 const GOLDENS_TABLE: &str = "TABPOOL_GOLDENS_TABLE";
 
@@ -31,9 +31,11 @@ struct Request {
 }
 
 /// What one suite came to.
+#[derive(Default)]
 struct Finished {
     name: String,
-    passed: bool,
+    /// The programs that did not pass.
+    failed: Vec<String>,
     outcome: Outcome,
     took: Duration,
 }
@@ -41,16 +43,18 @@ struct Finished {
 /// The verb.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let request = parse(arguments)?;
+    let packages = programs::packages(workspace)?;
+    let suites = suites(request.suite.as_deref(), &packages)?;
     setup::ensure(workspace, Needs::Tests)?;
     // The runtime that tabs load is built last, so that its module is the one cargo leaves at the usual place.
     build_web::build_conformance(workspace)?;
     build_web::build(workspace)?;
-    // The end-to-end suites drive the program as a user would.
-    command::run(workspace.cargo("build").args(["--package", "tabpool-cli", "--bin", "tabpool"]))?;
+    let selection = programs::selection(&suites, &packages);
+    let (programs, _) = command::step("test programs", || programs::build(workspace, &selection, &packages))?;
     let mut finished = Vec::new();
-    for (name, packages) in suites(workspace, request.suite.as_deref())? {
-        println!("── suite {name}");
-        finished.push(run_suite(workspace, name, &packages, &request.filters)?);
+    for suite in &suites {
+        println!("── suite {}", suite.name());
+        finished.push(run_suite(workspace, suite, &programs, &packages, &request.filters)?);
     }
     summarise(&finished)
 }
@@ -73,60 +77,71 @@ fn parse(arguments: &[String]) -> Result<Request> {
     Ok(request)
 }
 
-/// The suites to run, each with the arguments that choose its packages.
-fn suites(workspace: &Workspace, wanted: Option<&str>) -> Result<Vec<(String, Vec<String>)>> {
-    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let crates = ("crates".to_owned(), words(&["--workspace", "--exclude", END_TO_END]));
-    let end_to_end = ("end-to-end".to_owned(), words(&["--package", END_TO_END]));
+/// The suites to run.
+fn suites(wanted: Option<&str>, packages: &[Package]) -> Result<Vec<Suite>> {
     match wanted {
-        None => Ok(vec![crates, end_to_end]),
-        Some("crates") => Ok(vec![crates]),
-        Some("end-to-end") => Ok(vec![end_to_end]),
-        Some(package) => {
-            let metadata = workspace.metadata()?;
-            let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
-            if !packages.iter().any(|known| known["name"] == package) {
-                bail!("there is no suite `{package}`: it is `crates`, `end-to-end`, or a package of the workspace");
-            }
-            Ok(vec![(package.to_owned(), words(&["--package", package]))])
+        None => Ok(vec![Suite::Crates, Suite::EndToEnd]),
+        Some("crates") => Ok(vec![Suite::Crates]),
+        Some("end-to-end" | programs::END_TO_END) => Ok(vec![Suite::EndToEnd]),
+        Some(name) if packages.iter().any(|package| package.name == name) => Ok(vec![Suite::Package(name.to_owned())]),
+        Some(name) => {
+            bail!("there is no suite `{name}`: it is `crates`, `end-to-end`, or a package of the workspace")
         }
     }
 }
 
 /// Runs one suite to its end, failures or not, and shows its output as it comes.
-fn run_suite(workspace: &Workspace, name: String, packages: &[String], filters: &[String]) -> Result<Finished> {
+fn run_suite(
+    workspace: &Workspace,
+    suite: &Suite,
+    programs: &[Program],
+    packages: &[Package],
+    filters: &[String],
+) -> Result<Finished> {
     let start = Instant::now();
-    let mut command = workspace.cargo("test");
-    command.args(packages).arg("--no-fail-fast");
+    let mut finished = Finished { name: suite.name().to_owned(), ..Finished::default() };
+    let driven = programs::driven(workspace)?;
+    let mut run = |title: String, command: &mut Command| -> Result<()> {
+        println!("── {title}");
+        let started = Instant::now();
+        command.env("TABPOOL_TEST_MODEL", workspace.test_model()).env("TABPOOL_PROGRAM", &driven);
+        // Where nobody commits what a run writes, nothing is to be written.
+        if std::env::var_os("CI").is_none() {
+            command.env(GOLDENS_TABLE, workspace.root.join("tests/GOLDENS.md"));
+        }
+        let passed = follow(command, &mut finished.outcome, |line| println!("{line}"))?;
+        println!("   {title}: {:.1} s", started.elapsed().as_secs_f64());
+        if !passed {
+            finished.failed.push(title);
+        }
+        Ok(())
+    };
     // Output of tests that pass is asked for as well: it says what was left out.
-    command.args(["--", "--show-output"]).args(filters);
-    command.env("TABPOOL_TEST_MODEL", workspace.test_model());
-    command.env("TABPOOL_PROGRAM", program(workspace)?);
-    // Where nobody commits what a run writes, nothing is to be written.
-    if std::env::var_os("CI").is_none() {
-        command.env(GOLDENS_TABLE, workspace.root.join("tests/GOLDENS.md"));
+    for program in programs.iter().filter(|program| suite.holds(program)) {
+        run(program.title(), program.command().arg("--show-output").args(filters))?;
     }
-    let (passed, outcome) = follow(&mut command, |line| println!("{line}"))?;
-    Ok(Finished { name, passed, outcome, took: start.elapsed() })
-}
-
-fn program(workspace: &Workspace) -> Result<std::path::PathBuf> {
-    Ok(workspace.target_directory()?.join("debug").join(format!("tabpool{}", std::env::consts::EXE_SUFFIX)))
+    if let Some(selection) = suite.documentation(packages) {
+        let mut command = programs::documentation_tests(workspace, &selection);
+        run("documentation".into(), command.args(["--", "--show-output"]).args(filters))?;
+    }
+    finished.took = start.elapsed();
+    Ok(finished)
 }
 
 /// Reads a test run line by line: most are shown, all are counted.
-fn follow(command: &mut Command, mut show: impl FnMut(&str)) -> Result<(bool, Outcome)> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
-    let output = child.stdout.take().context("the output of `cargo test` is not piped")?;
-    let mut outcome = Outcome::default();
+fn follow(command: &mut Command, outcome: &mut Outcome, mut show: impl FnMut(&str)) -> Result<bool> {
+    let name = command.get_program().display().to_string();
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {name}"))?;
+    let output = child.stdout.take().with_context(|| format!("the output of {name} is not piped"))?;
     for line in BufReader::new(output).split(b'\n') {
-        let line = String::from_utf8_lossy(&line.context("cannot read the output of `cargo test`")?).into_owned();
+        let line =
+            String::from_utf8_lossy(&line.with_context(|| format!("cannot read the output of {name}"))?).into_owned();
         if outcome.read(&line) {
             show(&line);
         }
     }
-    let status = child.wait().context("cannot wait for `cargo test`")?;
-    Ok((status.success(), outcome))
+    let status = child.wait().with_context(|| format!("cannot wait for {name}"))?;
+    Ok(status.success())
 }
 
 fn summarise(finished: &[Finished]) -> Result<()> {
@@ -141,7 +156,7 @@ fn summarise(finished: &[Finished]) -> Result<()> {
             println!("  left out of {}: {line}", suite.name);
         }
     }
-    let failed: Vec<&str> = finished.iter().filter(|suite| !suite.passed).map(|suite| suite.name.as_str()).collect();
+    let failed: Vec<&str> = finished.iter().flat_map(|suite| &suite.failed).map(String::as_str).collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -178,7 +193,11 @@ mod tests {
     #[test]
     fn a_run_that_fails_is_told_from_one_that_passes() {
         // What the shell writes is not shown: a run of this very test would be counted by it.
-        let shell = |script: &str| follow(Command::new("sh").args(["-c", script]), |_| ()).expect("sh runs");
+        let shell = |script: &str| {
+            let mut outcome = Outcome::default();
+            let passed = follow(Command::new("sh").args(["-c", script]), &mut outcome, |_| ()).expect("sh runs");
+            (passed, outcome)
+        };
         let (passed, outcome) = shell("echo 'test result: ok. 3 passed; 0 failed; 0 ignored'");
         assert!(passed);
         assert_eq!(outcome.passed, 3);

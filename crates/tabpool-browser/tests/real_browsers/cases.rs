@@ -157,12 +157,22 @@ impl Drop for Host {
     }
 }
 
+/// Waits for a host that was sent a signal.
+async fn ended(host: &mut Host) -> Outcome {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while host.0.try_wait()?.is_none() {
+        require(Instant::now() < deadline, || "the host outlives the signal by 10 s".to_owned())?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
 async fn host_ended(scene: Scene<'_>, signal: &str) -> Outcome {
     let (mut host, profile) = start_host(scene, ProfileKind::Ephemeral).await?;
     let pid = i64::from(host.0.id());
     // A terminal's Ctrl-C goes to the whole group; the browser must not be in it.
     send(signal, if signal == signal_name::INTERRUPT { -pid } else { pid })?;
-    host.0.wait()?;
+    ended(&mut host).await?;
     let begun = Instant::now();
     traces::none_left(scene.profiles, Duration::from_secs(8))?;
     println!("        {}: clean {:.2} s after SIG{signal}", scene.browser.kind, begun.elapsed().as_secs_f64());
@@ -180,7 +190,7 @@ async fn host_killed_while_starting(scene: Scene<'_>) -> Outcome {
         }
         tokio::time::sleep(delay).await;
         send("KILL", i64::from(host.0.id()))?;
-        host.0.wait()?;
+        ended(&mut host).await?;
         // A guard at work answers for the profile, so a sweep that finds nobody in charge finds nothing running.
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -209,7 +219,7 @@ async fn host_and_guard_killed_then_swept(scene: Scene<'_>) -> Outcome {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     send("KILL", i64::from(host.0.id()))?;
-    host.0.wait()?;
+    ended(&mut host).await?;
     require(!traces::processes_naming(&profile).is_empty(), || "the browser did not outlive its guard".to_owned())?;
     let report = sweep(scene.profiles);
     require(report.failed.is_empty() && report.removed == [profile], || format!("{report:?}"))?;
@@ -242,7 +252,7 @@ async fn kept_profile_outlives_a_killed_host(scene: Scene<'_>) -> Outcome {
     let kind = ProfileKind::Kept("test".to_owned());
     let (mut host, profile) = start_host(scene, kind.clone()).await?;
     send("KILL", i64::from(host.0.id()))?;
-    host.0.wait()?;
+    ended(&mut host).await?;
     traces::none_left(scene.profiles, Duration::from_secs(8))?;
     require(profile.is_dir(), || "the kept profile is gone".to_owned())?;
     let mut server = Server::start().await?;
@@ -288,12 +298,18 @@ impl HostRole {
     pub(crate) fn run(self) -> Outcome {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
+            // Tests that run in a shell's background ignore interrupts, and what they start inherits that.
+            let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
             let found = discover(&SearchPaths::from_env());
             let installed = found.of_kind(self.kind).ok_or("not installed")?;
             let options = LaunchOptions::new(self.url, self.profiles, GpuMode::detect()).profile(self.profile);
             let browser = Browser::launch(installed, options).await?;
             println!("{}", browser.profile().display());
-            Err(format!("the browser ended first: {}", browser.wait().await).into())
+            tokio::select! {
+                reason = browser.wait() => Err(format!("the browser ended first: {reason}").into()),
+                // At once, as the signal would: nothing is dropped, nobody is told.
+                _ = interrupts.recv() => std::process::exit(130),
+            }
         })
     }
 }

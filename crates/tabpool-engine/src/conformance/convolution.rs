@@ -4,6 +4,7 @@ use tabpool_graph::{Activation, Op};
 use tabpool_tensor::DType;
 
 use super::case::{Case, CaseError, Fill, Sketch};
+use super::product::FOLLOWING;
 
 /// A convolution of `[batch, channels, height, width]` to `out` channels.
 #[derive(Clone, Copy)]
@@ -58,11 +59,10 @@ const SIZES: &[Size] = &[
 ];
 
 pub(super) fn cases() -> Result<Vec<Case>, CaseError> {
-    let activations = [None, Some(Activation::Gelu), Some(Activation::Relu), Some(Activation::Silu)];
     let mut all = Vec::new();
     for (i, &size) in SIZES.iter().enumerate() {
-        all.push(conv2d(size, true, activations[i % 4])?);
-        all.push(conv2d(size, false, activations[(i + 1) % 4])?);
+        all.push(conv2d(size, true, FOLLOWING[i % 2])?);
+        all.push(conv2d(size, false, FOLLOWING[(i + 1) % 2])?);
         all.push(conv2d(size, i % 2 == 0, None)?.optimised()?);
     }
     all.push(computed_kernel()?);
