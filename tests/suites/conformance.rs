@@ -83,7 +83,6 @@ async fn on_each_browser(pages: &[Page]) -> Outcome {
 }
 
 async fn on(all: &[Installed], case: &str, pages: &[Page]) -> Outcome {
-    let api = pages.first().map(|page| page.api).unwrap_or_default();
     if !dist().join("index.html").is_file() {
         places::left_out(case, "the browser runtime is not built; `cargo xtask test` builds it");
         return Ok(());
