@@ -91,6 +91,8 @@ pub struct Worker {
     untuned: RefCell<VecDeque<Untuned>>,
     /// Whether one of them is being loaded anew.
     improving: Cell<bool>,
+    /// Whether somebody came meanwhile.
+    interrupted: Cell<bool>,
     /// When the last request came or was answered.
     busy_at: Cell<Duration>,
     /// When a program that was improved may be again, whatever else goes on.
@@ -121,6 +123,7 @@ impl Worker {
             tunings: RefCell::default(),
             untuned: RefCell::default(),
             improving: Cell::new(false),
+            interrupted: Cell::new(false),
             busy_at: Cell::default(),
             improve_after: Cell::default(),
             tuned_at_load: RefCell::default(),

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,6 +29,9 @@ mod states;
 struct Adder {
     tuning: RefCell<Tuning>,
     found: RefCell<Vec<Winner>>,
+    /// The next load that looks for a winner goes on until it is hurried, and has found none.
+    slow: Cell<bool>,
+    hurried: Cell<bool>,
 }
 
 struct Added(Vec<f32>);
@@ -61,8 +65,12 @@ impl Backend for Adder {
             bytes.extend(got.map_err(|source| EngineError::Weight { name: "w".to_owned(), source })?);
         }
         let weight = Tensor::new(DType::F32, [bytes.len() / 4], bytes.into()).expect("whole floats");
-        let tuning = self.tuning.borrow();
-        if !tuning.budget.is_zero() && tuning.known.iter().all(|w| w.class != "add n2") {
+        let tuning = self.tuning.borrow().clone();
+        let looks = !tuning.budget.is_zero() && tuning.known.iter().all(|w| w.class != "add n2");
+        if looks && self.slow.take() {
+            self.hurried.set(false);
+            std::future::poll_fn(|_| if self.hurried.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+        } else if looks {
             let timings = vec![Timing { variant: "wide".to_owned(), time: Some(tuning.budget) }];
             let winner = Winner { class: "add n2".to_owned(), variant: "wide".to_owned(), timings };
             self.found.borrow_mut().push(winner);
@@ -77,6 +85,10 @@ impl Backend for Adder {
 
     fn tune(&self, tuning: Tuning) {
         *self.tuning.borrow_mut() = tuning;
+    }
+
+    fn hurry(&self) {
+        self.hurried.set(true);
     }
 
     fn take_winners(&self) -> Vec<Winner> {
@@ -393,6 +405,29 @@ fn winners_go_to_the_host_once_and_outlive_their_device() {
     let frames = place.take();
     loaded_stats(&frames);
     assert_eq!(tuned(&frames), [], "the next device knows what the lost one found");
+}
+
+#[test]
+fn an_improvement_that_was_interrupted_goes_on_when_it_is_calm() {
+    let (place, worker) = joined();
+    *place.device.borrow_mut() = Some(Ok(Rc::new(Adder { slow: Cell::new(true), ..Adder::default() })));
+    tune(&worker, 7, false, Vec::new());
+    load(&worker, 1, &adder(&place, [1.0, 2.0]));
+    place.take();
+    for request in [5, 6] {
+        run(&worker, request, [0.0, 0.0]);
+        let frames = place.take();
+        assert!(matches!(&frames[..], [Frame { message: Message::Finished { .. }, .. }]), "{frames:?}");
+        place.elapsed.set(Duration::from_secs(1));
+    }
+    worker.tick().expect("linked");
+    assert_eq!(tuned(&place.take()), [], "somebody has just been here");
+    place.elapsed.set(Duration::from_secs(3));
+    worker.tick().expect("linked");
+    assert_eq!(tuned(&place.take()).len(), 1);
+    place.elapsed.set(Duration::from_secs(6));
+    worker.tick().expect("linked");
+    assert_eq!(tuned(&place.take()), [], "there is nothing more to find");
 }
 
 #[test]

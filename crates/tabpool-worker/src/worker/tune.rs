@@ -91,6 +91,7 @@ impl Worker {
         if self.improving.get()
             && let Some(device) = self.devices.borrow().get(&api)
         {
+            self.interrupted.set(true);
             device.backend.hurry();
         }
     }
@@ -105,23 +106,27 @@ impl Worker {
         let (Some(backend), true) = (backend, held()) else { return };
         let Some(tuning) = self.tunings.borrow().get(&api).cloned() else { return };
         backend.tune(tuning.clone());
+        self.interrupted.set(false);
         // Its weights are on the device.
         let loaded = backend.load(&program, &Blocks::new(Rc::clone(&self.env), |_| {})).await;
         backend.tune(self.at_load(api, &tuning));
         let found = self.tell_winners(api, &*backend);
-        match loaded {
+        let executable = match loaded {
             Ok(loaded) if found && held() => {
-                // The budget may have ended before all was tried; what comes meanwhile goes first.
                 let executable = Rc::downgrade(&loaded.executable);
-                self.untuned.borrow_mut().push_back(Untuned { number, api, program, executable, again: true });
                 self.programs
                     .borrow_mut()
                     .insert((number, api), Held::Ready(loaded.executable, loaded.report.precision));
+                executable
             }
-            Ok(_) => {}
+            // Whoever came may have ended it before anything was found; what was compiled until then is kept.
+            Ok(_) if self.interrupted.get() => executable,
+            Ok(_) => return,
             // What was loaded before goes on, unless the device is gone.
-            Err(e) => self.check_device(api, &backend, &e),
-        }
+            Err(e) => return self.check_device(api, &backend, &e),
+        };
+        // The budget may have ended before all was tried; what comes meanwhile goes first.
+        self.untuned.borrow_mut().push_back(Untuned { number, api, program, executable, again: true });
     }
 
     /// The host says how to tune for an API. A device that is open already is told at once.
