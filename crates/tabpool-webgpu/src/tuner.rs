@@ -4,8 +4,8 @@
 //! arithmetic first, for as long as the budget lasts; compiling counts. A variant has to give right numbers here before its
 //! time counts, variants take turns so that a busy moment meets all of them, and the shortest time of each is what is
 //! compared. Where the budget ends before all were tried, the best so far is chosen, and the next load goes on: what is
-//! left then competes with that one. At least two variants are tried whatever the budget, so that every load comes further
-//! on a device however slow.
+//! left then competes with that one. At least two variants are tried whatever the budget, and one is compiled whatever the
+//! hurry, so that every load comes further on a device however slow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -133,10 +133,15 @@ impl Tuner {
             let champion = tried.iter().find(|t| t.time.is_some()).map(|t| t.variant.clone());
             let competes = |name: &str| champion.as_deref() == Some(name) || tried.iter().all(|t| t.variant != name);
             trial.candidates.retain(|c| competes(c.name));
-            trial.candidates.sort_by_key(|c| champion.as_deref() != Some(c.name));
+            let is_champion = |name: &str| champion.as_deref() == Some(name);
+            // The challenger compiles first: where that is all there is time for, it is compiled the next time.
+            let challenger = trial.candidates.iter().position(|c| !is_champion(c.name));
+            trial.candidates.swap(0, challenger.unwrap_or_default());
+            trial.candidates[1..].sort_by_key(|c| !is_champion(c.name));
             contested = true;
             let mut timings = contest(gpu, &trial, &limit).await?;
-            if timings.iter().all(|new| tried.iter().any(|old| old.variant == new.variant)) {
+            let unchallenged = champion.is_some() && timings.iter().all(|new| !is_champion(&new.variant));
+            if unchallenged || timings.iter().all(|new| tried.iter().any(|old| old.variant == new.variant)) {
                 continue;
             }
             let Some(best) = timings.first().filter(|t| t.time.is_some()).map(|t| t.variant.clone()) else { continue };
@@ -271,10 +276,13 @@ fn launches_in(each: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Instant, Limit, Precision, Product, Timing, Tuner, Tuning, Winner, contest};
+    use std::rc::Rc;
+
+    use super::{Duration, Instant, Limit, Precision, Product, Timing, Trial, Tuner, Tuning, Winner, contest};
     use crate::Options;
     use crate::device::Gpu;
     use crate::kernels::gemm::{GemmVariant, trial::trial};
+    use crate::trial::Work;
 
     /// Runs a test on the machine's adapter, if it has one; required where `TABPOOL_REQUIRE_GPU=1`.
     fn with_gpu(name: &str, test: impl AsyncFnOnce(&Gpu)) {
@@ -374,6 +382,50 @@ mod tests {
                 tried.extend(found.iter().map(|w| w.timings.len()));
             }
             assert_eq!(tried, [3, 4], "one more each time, until all were tried");
+        });
+    }
+
+    /// Work on whose result somebody comes who has none of the time for it.
+    struct Interrupted {
+        work: Rc<dyn Work>,
+        tuner: Rc<Tuner>,
+    }
+
+    impl Work for Interrupted {
+        fn operands(&self) -> Vec<usize> {
+            self.work.operands()
+        }
+
+        fn element(&self, operand: usize, i: usize) -> f32 {
+            self.work.element(operand, i)
+        }
+
+        fn results(&self) -> usize {
+            self.work.results()
+        }
+
+        fn expected(&self, i: usize) -> (f64, f64) {
+            self.tuner.hurry();
+            self.work.expected(i)
+        }
+    }
+
+    #[test]
+    fn what_was_compiled_in_a_hurry_competes_the_next_time() {
+        with_gpu("in a hurry", async |gpu| {
+            let tuner = Rc::new(Tuner::default());
+            let best = Timing { variant: "register_8x8".to_owned(), time: Some(Duration::from_micros(1)) };
+            let (class, variant) = ("gemm m64 n48 k64".to_owned(), best.variant.clone());
+            let known = vec![Winner { class, variant, timings: vec![best] }];
+            tuner.set(Tuning { budget: Duration::from_secs(60), known });
+            let trial = || of_worth(trial(product(33, 48, 64), &variants(&["register_8x8", "register_4x8"])));
+            let work = Rc::new(Interrupted { work: trial().work, tuner: Rc::clone(&tuner) });
+            tuner.learn(gpu, vec![Trial { work, ..trial() }]).await.expect("the device lives");
+            assert_eq!(tuner.take(), [], "it was compared with nothing");
+            assert_eq!(tuner.choice("gemm m64 n48 k64").as_deref(), Some("register_8x8"));
+            assert_eq!(gpu.pipelines.len(), 1, "what is new was compiled, and nothing else");
+            tuner.learn(gpu, vec![trial()]).await.expect("the device lives");
+            assert_eq!(tuner.take().iter().map(|found| found.timings.len()).collect::<Vec<_>>(), [2]);
         });
     }
 
