@@ -4,8 +4,8 @@
 //! arithmetic first, for as long as the budget lasts; compiling counts. A variant has to give right numbers here before its
 //! time counts, variants take turns so that a busy moment meets all of them, and the shortest time of each is what is
 //! compared. Where the budget ends before all were tried, the best so far is chosen, and the next load goes on: what is
-//! left then competes with that one. At least two variants are tried whatever the budget, and one is compiled whatever the
-//! hurry, so that every load comes further on a device however slow.
+//! left then competes with that one. At least two variants are tried whatever the budget, so that every load comes further
+//! on a device however slow; what is new compiles first, and stays compiled where somebody comes before it was measured.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -131,9 +131,8 @@ impl Tuner {
                 continue;
             }
             let champion = tried.iter().find(|t| t.time.is_some()).map(|t| t.variant.clone());
-            let competes = |name: &str| champion.as_deref() == Some(name) || tried.iter().all(|t| t.variant != name);
-            trial.candidates.retain(|c| competes(c.name));
             let is_champion = |name: &str| champion.as_deref() == Some(name);
+            trial.candidates.retain(|c| is_champion(c.name) || tried.iter().all(|t| t.variant != c.name));
             // The challenger compiles first: where that is all there is time for, it is compiled the next time.
             let challenger = trial.candidates.iter().position(|c| !is_champion(c.name));
             trial.candidates.swap(0, challenger.unwrap_or_default());
